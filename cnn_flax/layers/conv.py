@@ -1,0 +1,130 @@
+"""The convolution that every model uses, and how it is computed.
+
+Faster formulations of the same operation go here, behind the one layer: the parameters,
+their shapes and the numbers stay the same.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from flax.typing import Dtype, Initializer
+from jax import lax
+
+__all__ = ["Conv", "fan_out_normal"]
+
+# He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form; as
+# torchvision's `kaiming_normal_(mode="fan_out")`: an untruncated normal.
+fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+class Conv(nn.Module):
+    """2-D convolution, NHWC, with the fields and parameters of `flax.linen.Conv`.
+
+    Parameters are `kernel` `[kh, kw, C / groups, features]` and, with `use_bias`,
+    `bias` `[features]`.
+
+    Attributes:
+      features: number of output channels.
+      kernel_size: (vertical, horizontal), in pixels.
+      strides: one number or (vertical, horizontal).
+      padding: zeros around the image: one number, one number an axis, or a (low, high)
+        pair an axis; "SAME" and "VALID" as in Flax. "SAME" depends on the image's size
+        wherever there is a stride.
+      kernel_dilation: step between the kernel's taps: one number or one an axis.
+      feature_group_count: number of groups of channels that do not see each other.
+      use_bias: whether to add a bias.
+      dtype: dtype of the computation; None infers it from input and parameters.
+      param_dtype: dtype of the parameters.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int | tuple[int, int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | tuple[int, int] = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+    kernel_init: Initializer = fan_out_normal
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, C] -> [N, H', W', features]`.
+
+        Raises:
+          ValueError: if `x` is not of rank 4, or the groups do not divide the channels.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"Conv takes [N, H, W, C], got shape {x.shape}.")
+        groups = self.feature_group_count
+        if x.shape[-1] % groups or self.features % groups:
+            raise ValueError(
+                f"{groups} groups must divide the {x.shape[-1]} input channels and the "
+                f"{self.features} output channels."
+            )
+        kernel = self.param(
+            "kernel",
+            self.kernel_init,
+            (*self.kernel_size, x.shape[-1] // groups, self.features),
+            self.param_dtype,
+        )
+        bias = None
+        if self.use_bias:
+            bias = self.param(
+                "bias", self.bias_init, (self.features,), self.param_dtype
+            )
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        strides = _pair(self.strides)
+        padding = _explicit(self.padding)
+        if self.kernel_size == (1, 1) and groups == 1 and _is_zero(padding):
+            y = _pointwise(x, kernel, strides)
+        else:
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                strides,
+                padding,
+                rhs_dilation=_pair(self.kernel_dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    """A 1x1 convolution as one matrix product over the channels.
+
+    XLA's CPU backend is up to eight times faster at this than at the convolution's two
+    gradients, and no backend is slower.
+    """
+    x = x[:, :: strides[0], :: strides[1]]
+    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(value, int):
+        return (value, value)
+    vertical, horizontal = value
+    return (vertical, horizontal)
+
+
+def _explicit(padding: Padding) -> str | list[tuple[int, int]]:
+    if isinstance(padding, str):
+        return padding
+    if isinstance(padding, int):
+        padding = (padding, padding)
+    return [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding]
+
+
+def _is_zero(padding: str | list[tuple[int, int]]) -> bool:
+    # A 1x1 kernel needs no "SAME" padding at any stride.
+    return isinstance(padding, str) or all(pair == (0, 0) for pair in padding)

@@ -1,0 +1,49 @@
+"""Stochastic depth: whole residual branches are dropped, an image at a time.
+
+Huang et al. 2016, "Deep networks with stochastic depth",
+https://arxiv.org/abs/1603.09382.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+__all__ = ["DropPath"]
+
+
+class DropPath(nn.Module):
+    """Zeroes an image's branch with probability `rate`, else scales it by 1/(1 - rate).
+
+    Each image draws from its own key, made from its position in the global batch, so
+    that a draw does not depend on how many devices share the batch. The key comes from
+    the collection "drop_path" where `apply` is given one, else from "dropout".
+
+    Attributes:
+      rate: probability of dropping, in [0, 1).
+      axis_name: the mapped axis that the batch is split over under `jax.pmap` or
+        `jax.shard_map`; None where the whole batch is seen.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        """`[N, ...] -> [N, ...]`.
+
+        Raises:
+          ValueError: if `rate` is outside [0, 1).
+        """
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {self.rate}.")
+        if deterministic or self.rate == 0:
+            return x
+        key = self.make_rng("drop_path" if self.has_rng("drop_path") else "dropout")
+        position = jnp.arange(x.shape[0])
+        if self.axis_name is not None:
+            position += lax.axis_index(self.axis_name) * x.shape[0]
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, position)
+        keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.rate))(keys)
+        keep = keep.reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))

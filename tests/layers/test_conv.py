@@ -1,0 +1,103 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from cnn_flax.layers import Conv
+
+
+def pair(x, *args, **kwargs):
+    """Our layer, Flax's with the same arguments, and parameters for both."""
+    ours, flax = Conv(*args, **kwargs), nn.Conv(*args, **kwargs)
+    variables = ours.init(jax.random.key(1), x)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        variables, jax.eval_shape(flax.init, jax.random.key(1), x)
+    )
+    return ours, flax, variables
+
+
+CASES = {
+    "3x3": dict(features=8, kernel_size=(3, 3), padding=1),
+    "3x3 same": dict(features=8, kernel_size=(3, 3), strides=2),
+    "3x3 valid": dict(features=8, kernel_size=(3, 3), padding="VALID"),
+    "3x5 uneven": dict(features=4, kernel_size=(3, 5), padding=((0, 1), (2, 1))),
+    "one padding an axis": dict(features=4, kernel_size=(3, 5), padding=(1, 2)),
+    "strides differ": dict(features=4, kernel_size=(3, 3), strides=(1, 2), padding=1),
+    "dilated": dict(features=4, kernel_size=(3, 3), kernel_dilation=2, padding=2),
+    "grouped": dict(features=8, kernel_size=(3, 3), padding=1, feature_group_count=2),
+    "depthwise": dict(features=4, kernel_size=(3, 3), feature_group_count=4),
+    "1x1": dict(features=8, kernel_size=(1, 1)),
+    "1x1 strided": dict(features=8, kernel_size=(1, 1), strides=2),
+    "1x1 strided without bias": dict(
+        features=8, kernel_size=(1, 1), strides=(2, 1), padding=0, use_bias=False
+    ),
+    "1x1 padded": dict(features=8, kernel_size=(1, 1), padding=1),
+    "1x1 grouped": dict(features=8, kernel_size=(1, 1), feature_group_count=2),
+}
+
+
+@pytest.mark.parametrize("arguments", CASES.values(), ids=CASES.keys())
+def test_value_and_gradients_are_those_of_flax(arguments):
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 4))
+    ours, flax, variables = pair(x, **arguments)
+    outputs = [m.apply(variables, x) for m in (ours, flax)]
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+    cotangent = jax.random.normal(jax.random.key(2), outputs[0].shape)
+    gradients = [
+        jax.grad(lambda v, x, m=m: (m.apply(v, x) * cotangent).sum(), (0, 1))(
+            variables, x
+        )
+        for m in (ours, flax)
+    ]
+    chex.assert_trees_all_close(*gradients, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 3)])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, None])
+def test_dtypes_are_those_of_flax(kernel_size, dtype):
+    x = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
+    ours, flax, variables = pair(x, 3, kernel_size, dtype=dtype)
+    assert ours.apply(variables, x).dtype == flax.apply(variables, x).dtype
+    assert variables["params"]["kernel"].dtype == jnp.float32
+
+
+def test_a_1x1_convolution_is_a_matrix_product():
+    x = jnp.ones((1, 4, 4, 2))
+    for kernel_size, primitive in [
+        ((1, 1), "dot_general"),
+        ((3, 3), "conv_general_dilated"),
+    ]:
+        conv = Conv(3, kernel_size)
+        program = jax.make_jaxpr(conv.apply)(conv.init(jax.random.key(0), x), x)
+        assert f"= {primitive}[" in str(program)
+
+
+def test_kernels_begin_normal_over_the_fan_out():
+    kernel = Conv(64, (3, 3)).init(jax.random.key(0), jnp.ones((1, 4, 4, 32)))
+    std = kernel["params"]["kernel"].std()
+    np.testing.assert_allclose(std, (2 / (9 * 64)) ** 0.5, rtol=0.02)
+
+
+def test_vmap_equals_a_loop():
+    conv = Conv(3, (1, 1), strides=2)
+    x = jax.random.normal(jax.random.key(0), (3, 2, 5, 5, 4))
+    variables = conv.init(jax.random.key(1), x[0])
+    loop = jnp.stack([conv.apply(variables, y) for y in x])
+    mapped = jax.jit(jax.vmap(conv.apply, (None, 0)))(variables, x)
+    np.testing.assert_allclose(mapped, loop, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "message"),
+    [
+        ((4, 4, 2), 1, r"\[N, H, W, C\], got shape \(4, 4, 2\)"),
+        ((1, 4, 4, 3), 2, "2 groups must divide the 3 input channels and the 4"),
+    ],
+)
+def test_bad_arguments_are_refused(shape, groups, message):
+    with pytest.raises(ValueError, match=message):
+        Conv(4, (3, 3), feature_group_count=groups).init(
+            jax.random.key(0), jnp.ones(shape)
+        )
