@@ -1,0 +1,25 @@
+import subprocess
+import sys
+
+
+def run(*arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_quick_mode_prints_a_table_from_any_folder(tmp_path):
+    done = run("operators", "--quick", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "device: 1 x cpu" in done.stdout
+    assert "1x1 56px 64-256" in done.stdout
+
+
+def test_a_wrong_name_gets_the_nearest_right_one(tmp_path):
+    done = run("opertors", folder=tmp_path)
+    assert done.returncode == 2
+    assert "no benchmark 'opertors'. Nearest: operators." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,32 @@
+import jax.numpy as jnp
+import pytest
+
+from benchmarks.timing import Timing, alternate, header
+
+
+def test_candidates_take_turns():
+    order = []
+
+    def candidate(name):
+        def function():
+            order.append(name)
+            return jnp.zeros(())
+
+        return function
+
+    timings = alternate(
+        {name: candidate(name) for name in "ab"}, blocks=3, block_seconds=0.0
+    )
+    # Two calls each to compile and to burn in, then block by block.
+    assert "".join(order) == "aabb" + "ab" * 3
+    assert {name: len(t.seconds) for name, t in timings.items()} == {"a": 3, "b": 3}
+
+
+def test_median_and_spread_by_hand():
+    timing = Timing((1.0, 2.0, 3.0, 4.0, 10.0))
+    assert timing.median == 3.0
+    assert timing.spread == pytest.approx((4 - 2) / 2 / 3)
+
+
+def test_the_header_names_device_and_versions():
+    assert {"device", "processor", "python", "jax", "flax"} == set(header())
