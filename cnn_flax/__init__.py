@@ -1,0 +1,19 @@
+"""Convolutional image classifiers in JAX and Flax, exact to the published weights."""
+
+from cnn_flax import augment, layers, losses, models, weights
+from cnn_flax.registry import create_model, list_models, model_info
+from cnn_flax.weights import load_pretrained
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "augment",
+    "create_model",
+    "layers",
+    "list_models",
+    "load_pretrained",
+    "losses",
+    "model_info",
+    "models",
+    "weights",
+]

@@ -1,0 +1,261 @@
+"""torch's checkpoints and our variables, each from the other, bit by bit."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from cnn_flax.registry import create_model, list_models, model_info
+from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.layouts import (
+    as_numpy,
+    from_torch_layout,
+    to_torch_layout,
+    torch_shape,
+)
+from cnn_flax.weights.names import Dialect, Rule, dialects, rule_of
+
+__all__ = ["Sizes", "flatten", "from_torch", "sizes", "template", "to_torch"]
+
+_COLLECTIONS = ("params", "batch_stats")
+_SHOWN = 4  # Entries of one kind that a message names.
+
+Flat = dict[str, Any]
+Names = dict[str, tuple[str, Rule]]
+
+
+def from_torch(
+    name: str, state_dict: Mapping[str, Any], **fields: Any
+) -> dict[str, Any]:
+    """Our variables of a model, from torch's state dict of it.
+
+    torchvision's and timm's names are told apart by themselves. The numbers of classes
+    and of input channels follow the state dict; without a head, `num_classes` is 0.
+    Auxiliary heads are kept where there are some, unless `aux_logits=False` says to
+    leave them out. `num_batches_tracked` is dropped: Flax counts no batches.
+
+    Args:
+      name: one of `cnn_flax.list_models()`.
+      state_dict: torch's names and arrays, in torch's layouts: numpy arrays, torch
+        tensors, or whatever else numpy takes.
+      **fields: fields that the model is created with, where they change its
+        parameters, such as `shortcut="projection_all"`.
+
+    Returns:
+      {"params": ..., "batch_stats": ...}: numpy arrays of the dtypes that they had;
+      copies, not views of the state dict.
+
+    Raises:
+      UnknownModelError: if there is no such model.
+      WeightsError: if the state dict is of another architecture; names the first
+        entries that are missing, unexpected or of another shape.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(
+            f"A state dict is a dict of arrays, got {type(state_dict).__name__}; "
+            "cnn_flax.weights.read_checkpoint reads one from a file."
+        )
+    model_info(name)  # It raises where there is no such model.
+    left_out = [
+        beginning
+        for field, beginning in dialects(name)[0].optional.items()
+        if not fields.get(field, True)
+    ]
+    given = {
+        entry: value
+        for entry, value in state_dict.items()
+        if not entry.endswith("num_batches_tracked")
+        and not entry.startswith(tuple(left_out))
+    }
+    names, wanted = _expected(name, given, fields)
+    differences = _differences(names, wanted, given)
+    if differences:
+        raise WeightsError(
+            f"The state dict does not fit {name}. {differences}"
+            + _resemblance(name, given)
+        )
+    flat = {
+        path: from_torch_layout(
+            path, as_numpy(given[entry]), rule.flattened, len(wanted[path].shape)
+        )
+        for path, (entry, rule) in names.items()
+    }
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A state dict for torch, from our variables of a model: `from_torch`, backwards.
+
+    Takes every tree of the model's shape: parameters alone, gradients, averages, in any
+    dtype, with any number of classes and input channels. The names are torchvision's,
+    or timm's where torchvision has no such model.
+
+    There is no `num_batches_tracked`, which torch's BatchNorm needs only without a
+    momentum; `load_state_dict` takes a plain dict without it, with `strict=True` too.
+
+    Args:
+      name: one of `cnn_flax.list_models()`.
+      variables: {"params": ..., "batch_stats": ...}, or one of the two.
+
+    Returns:
+      torch's names and numpy arrays, in torch's layouts, of the dtypes that they had;
+      copies, not views of the variables.
+
+    Raises:
+      UnknownModelError: if there is no such model.
+      WeightsError: if the variables hold something that such a model does not have.
+    """
+    model_info(name)  # It raises where there is no such model.
+    dialect = dialects(name)[0]
+    state_dict = {}
+    for path, value in flatten(variables).items():
+        entry, rule = rule_of(dialect, _in_collection(path))
+        state_dict[entry] = to_torch_layout(path, as_numpy(value), rule.flattened)
+    return state_dict
+
+
+class Sizes(NamedTuple):
+    """What may differ between two checkpoints of one model.
+
+    Attributes:
+      num_classes: outputs of the head; 0 where there is none.
+      in_channels: channels of the images.
+      without: fields that are false, as the weights lack what they stand for.
+    """
+
+    num_classes: int
+    in_channels: int
+    without: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the model that these weights ask for."""
+        return {"num_classes": self.num_classes, **dict.fromkeys(self.without, False)}
+
+
+def sizes(name: str, variables: Mapping[str, Any]) -> Sizes:
+    """The sizes that our variables are of."""
+    flat = flatten(variables)
+    dialect = dialects(name)[0]
+    head = flat.get(f"params/{dialect.head}/kernel")
+    stems = [flat.get(f"params/{stem}/kernel") for stem in dialect.stems]
+    return Sizes(
+        num_classes=0 if head is None else head.shape[-1],
+        in_channels=next(stem.shape[2] for stem in stems if stem is not None),
+        without=_without(dialect, map(_in_collection, flat)),
+    )
+
+
+def template(
+    name: str,
+    fields: Mapping[str, Any],
+    in_channels: int = 3,
+    image_size: int | None = None,
+) -> Flat:
+    """Shapes and dtypes of a model's variables by path; nothing is computed."""
+    size = image_size or model_info(name).image_size
+    images = jax.ShapeDtypeStruct((1, size, size, in_channels), np.float32)
+    model = create_model(name, **fields)
+    return flatten(jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images))
+
+
+def flatten(variables: Mapping[str, Any]) -> Flat:
+    """The leaves by path, such as "params/conv1/bn/scale".
+
+    Raises:
+      WeightsError: if there is another collection than "params" and "batch_stats".
+    """
+    for collection in variables:
+        if collection not in _COLLECTIONS:
+            raise WeightsError(
+                'Variables are {"params": ..., "batch_stats": ...}, or one of the two; '
+                f"got {collection!r}."
+            )
+    ordered = {c: variables[c] for c in _COLLECTIONS if c in variables}
+    return traverse_util.flatten_dict(ordered, sep="/")
+
+
+def _expected(
+    name: str, given: Mapping[str, Any], fields: Mapping[str, Any]
+) -> tuple[Names, Flat]:
+    """Our paths with torch's names, and the template, both of the given sizes."""
+    known = dialects(name)
+    found = _given_sizes(known, given)
+    wanted = template(name, {**found.fields, **fields}, found.in_channels)
+    candidates = [
+        {path: rule_of(dialect, _in_collection(path)) for path in wanted}
+        for dialect in known
+    ]
+    best = max(candidates, key=lambda names: sum(e in given for e, _ in names.values()))
+    return best, wanted
+
+
+def _given_sizes(known: Sequence[Dialect], given: Mapping[str, Any]) -> Sizes:
+    heads = [_given_shape(dialect, dialect.head, given) for dialect in known]
+    stems = [_given_shape(d, stem, given) for d in known for stem in d.stems]
+    return Sizes(
+        num_classes=next((shape[0] for shape in heads if len(shape) == 2), 0),
+        in_channels=next((shape[1] for shape in stems if len(shape) == 4), 3),
+        without=_without(known[0], given),
+    )
+
+
+def _without(dialect: Dialect, names: Iterable[str]) -> tuple[str, ...]:
+    """The optional fields of which none of the names, ours or torch's, has a trace."""
+    names = list(names)
+    return tuple(
+        field
+        for field, beginning in dialect.optional.items()
+        if not any(name.startswith(beginning) for name in names)
+    )
+
+
+def _given_shape(
+    dialect: Dialect, module: str, given: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Shape of a module's weight in torch's layout; empty where there is none."""
+    entry, _ = rule_of(dialect, f"{module}/kernel")
+    return np.shape(given[entry]) if entry in given else ()
+
+
+def _differences(names: Names, wanted: Flat, given: Mapping[str, Any]) -> str:
+    """What is wrong with a state dict, or an empty string."""
+    shapes = {
+        entry: torch_shape(path, wanted[path].shape, rule.flattened)
+        for path, (entry, rule) in names.items()
+    }
+    kinds = {
+        "Missing": [entry for entry in shapes if entry not in given],
+        "Unexpected": [entry for entry in given if entry not in shapes],
+        "Of another shape": [
+            f"{entry} {list(np.shape(given[entry]))} for {list(shape)}"
+            for entry, shape in shapes.items()
+            if entry in given and np.shape(given[entry]) != shape
+        ],
+    }
+    return " ".join(_sentence(kind, found) for kind, found in kinds.items() if found)
+
+
+def _sentence(kind: str, found: list[str]) -> str:
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{kind}: {', '.join(found[:_SHOWN])}{more}."
+
+
+def _resemblance(name: str, given: Mapping[str, Any]) -> str:
+    """A sentence that names the model that a state dict fits, or an empty string."""
+    for other in list_models():
+        try:
+            known = dialects(other)
+        except WeightsError:
+            continue
+        has_stem = any(_given_shape(d, stem, given) for d in known for stem in d.stems)
+        if has_stem and not _differences(*_expected(other, given, {}), given):
+            fields = " without those fields" if other == name else ""
+            return f" It fits {other}{fields}."
+    return ""
+
+
+def _in_collection(path: str) -> str:
+    return path.partition("/")[2]

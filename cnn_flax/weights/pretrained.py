@@ -1,0 +1,140 @@
+"""Models with weights: from a file, a folder, a run, the Hub, or as published."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from cnn_flax.registry import create_model, model_info
+from cnn_flax.weights.convert import Sizes, flatten, from_torch, sizes, template
+from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.read import read_checkpoint
+from cnn_flax.weights.runs import Saved, read_run
+from cnn_flax.weights.sources import find, find_published
+
+__all__ = ["load_pretrained"]
+
+_log = logging.getLogger("cnn_flax")
+
+
+def load_pretrained(
+    name: str,
+    source: str | os.PathLike[str] | None = None,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    **fields: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model and weights for it.
+
+    Args:
+      name: one of `cnn_flax.list_models()`.
+      source: a file that `read_checkpoint` takes; a folder that holds
+        `model.safetensors` or `pytorch_model.bin`; a folder of a run of `python -m
+        train`, of which the last checkpoint is taken; an id `owner/name` on the Hugging
+        Face Hub; or None for the first of `model_info(name).weights`, which is kept in
+        `~/.cache/cnn_flax`, or `$CNN_FLAX_CACHE`.
+      num_classes: outputs of the head; None follows the source. Where the source has
+        another number, the head is a fresh one (drawn from key 0), which the logger
+        "cnn_flax" says; 0 leaves the head out.
+      in_channels: channels of the images; None follows the source. 1 adds up the first
+        kernel over its channels: a grey image then gives what it gives as three equal
+        channels.
+      **fields: further fields of the model, such as `dtype` or `drop_path_rate`; a
+        run's own are the default.
+
+    Returns:
+      The model, and {"params": ..., "batch_stats": ...} for it: arrays on the default
+      device, of the model's own dtypes (float32; float64 where its `dtype` is).
+
+    Raises:
+      UnknownModelError: if there is no such model.
+      WeightsError: if the source is not there, cannot be read, or does not fit.
+    """
+    image_size = model_info(name).image_size
+    path = find_published(name) if source is None else find(source)
+    if path.is_dir():
+        saved = read_run(name, path)
+    else:
+        variables = from_torch(name, read_checkpoint(path), **fields)
+        saved = Saved(variables, fields, sizes(name, variables), image_size)
+    fields = {**saved.fields, **fields}
+    have = saved.sizes
+    want = have._replace(
+        num_classes=have.num_classes if num_classes is None else num_classes,
+        in_channels=have.in_channels if in_channels is None else in_channels,
+    )
+    if want.in_channels not in (1, have.in_channels):
+        raise WeightsError(
+            f"These weights of {name} take images of {have.in_channels} channels; "
+            f"in_channels may be {have.in_channels}, or 1 for grey images, got "
+            f"{want.in_channels}."
+        )
+
+    def shapes(of: Sizes) -> dict[str, Any]:
+        all_fields = {**fields, **of.fields}
+        return template(name, all_fields, of.in_channels, saved.image_size)
+
+    flat = flatten(saved.variables)
+    _check_same(name, shapes(have), flat)
+    adapted, fresh = _adapt(flat, shapes(want))
+    model = create_model(name, **{**fields, **want.fields})
+    if fresh:
+        _log.warning(
+            "%s: the head of %d classes is replaced by a fresh one of %d.",
+            name,
+            have.num_classes,
+            want.num_classes,
+        )
+        size = saved.image_size
+        images = jnp.zeros((1, size, size, want.in_channels))
+        adapted.update(_initial(model, images, fresh))
+    return model, traverse_util.unflatten_dict(adapted, sep="/")
+
+
+def _check_same(name: str, shapes: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
+    """Fields that were added to a run's own may change its parameters."""
+    for path in {**shapes, **flat}:
+        wanted = shapes[path].shape if path in shapes else "nothing"
+        found = np.shape(flat[path]) if path in flat else "nothing"
+        if wanted != found:
+            raise WeightsError(
+                f"The run is of other fields of {name} than those given: {path} has "
+                f"the shape {found}, and {wanted} with them."
+            )
+
+
+def _adapt(
+    flat: Mapping[str, Any], shapes: Mapping[str, Any]
+) -> tuple[dict[str, jax.Array], list[str]]:
+    """The variables in other shapes, and the paths of those that need fresh ones."""
+    adapted, fresh = {}, []
+    for path, leaf in shapes.items():
+        x = flat.get(path)
+        if x is not None and x.shape != leaf.shape and x.ndim == 4:
+            # Only a first kernel's input channels change: to one.
+            x = x.astype(leaf.dtype).sum(axis=2, keepdims=True)
+        if x is None or x.shape != leaf.shape:
+            fresh.append(path)
+        else:
+            adapted[path] = jnp.asarray(x, leaf.dtype)
+    return adapted, fresh
+
+
+def _initial(
+    model: nn.Module, images: jax.Array, paths: Sequence[str]
+) -> dict[str, jax.Array]:
+    """Some of a model's variables before training; the others are not computed."""
+
+    @jax.jit
+    def init():
+        flat = flatten(model.init(jax.random.key(0), images))
+        return {path: flat[path] for path in paths}
+
+    return init()

@@ -1,0 +1,83 @@
+"""The published weights: where they are, and how their images were prepared."""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+import math
+from typing import Any
+
+__all__ = ["PublishedWeights", "published_weights"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedWeights:
+    """One set of published weights of a model.
+
+    Images are resized to `resize`, cut to the central `image_size`, scaled to [0, 1]
+    and normalised with `mean` and `std`.
+
+    Attributes:
+      source: library and name that it has there.
+      url: address of the file, or None; its name ends in the first digits of the
+        file's SHA-256.
+      hub_id: repository on the Hugging Face Hub, or None; there is one or the other.
+      image_size: height and width that the net was trained at, in pixels.
+      test_image_size: height and width at which its authors test it, in pixels.
+      resize: short side of the image before it is cut to `image_size`, in pixels.
+      crop_pct: `image_size` as a share of `resize`, as its authors state it.
+      interpolation: how images are resized: "bilinear" or "bicubic".
+      mean: what is subtracted, a channel.
+      std: what is then divided by, a channel.
+      license: its licence where it is stated.
+      imagenet_top1: accuracy on ImageNet's validation images where stated, in percent.
+      imagenet_top5: likewise, of the five most probable classes.
+      classes: number of classes; 0 means that there is no head.
+    """
+
+    source: str
+    url: str | None
+    hub_id: str | None
+    image_size: int
+    test_image_size: int
+    resize: int
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str | None
+    imagenet_top1: float | None
+    imagenet_top5: float | None
+    classes: int
+
+
+def published_weights(name: str) -> tuple[PublishedWeights, ...]:
+    """The published weights of a model; the first is what `load_pretrained` takes."""
+    return tuple(_published(entry) for entry in _entries().get(name, ()))
+
+
+@functools.cache
+def _entries() -> dict[str, list[dict[str, Any]]]:
+    file = importlib.resources.files("cnn_flax.weights") / "published.json"
+    return json.loads(file.read_text("utf-8"))["weights"]
+
+
+def _published(entry: dict[str, Any]) -> PublishedWeights:
+    # torchvision states the short side that it resizes to, timm the share that it cuts.
+    size = entry["image_size"]
+    return PublishedWeights(
+        source=entry["source"],
+        url=entry.get("url"),
+        hub_id=entry.get("hub_id"),
+        image_size=size,
+        test_image_size=entry.get("test_image_size", size),
+        resize=entry.get("resize") or math.floor(size / entry["crop_pct"]),
+        crop_pct=entry.get("crop_pct") or size / entry["resize"],
+        interpolation=entry["interpolation"],
+        mean=tuple(entry["mean"]),
+        std=tuple(entry["std"]),
+        license=entry.get("license"),
+        imagenet_top1=entry.get("imagenet_top1"),
+        imagenet_top5=entry.get("imagenet_top5"),
+        classes=entry["classes"],
+    )

@@ -1,0 +1,97 @@
+"""The weights of a run of `python -m train`, from its folder."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from cnn_flax.registry import create_model
+from cnn_flax.weights.convert import Sizes, template
+from cnn_flax.weights.errors import WeightsError
+
+__all__ = ["Saved", "read_run"]
+
+_FORMAT = 1  # Of config.json.
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A model as it was saved.
+
+    Attributes:
+      variables: numpy arrays.
+      fields: what the model was created with.
+      sizes: its numbers of classes and of input channels.
+      image_size: height and width of its images, in pixels.
+    """
+
+    variables: dict[str, Any]
+    fields: dict[str, Any]
+    sizes: Sizes
+    image_size: int
+
+
+def read_run(name: str, folder: pathlib.Path) -> Saved:
+    """Reads the model of a run's last checkpoint.
+
+    Raises:
+      WeightsError: if the folder holds no run, the run is of another model, or it has
+        no checkpoint.
+    """
+    record = _read_record(folder)
+    model = record["model"]
+    if model["name"] != name:
+        raise WeightsError(f"{folder} is a run of {model['name']}, not of {name}.")
+    channels, image_size = record["input"]["channels"], record["input"]["image_size"]
+    wanted = template(name, model["fields"], channels, image_size)
+    # The number of classes may be the model's default.
+    num_classes = create_model(name, **model["fields"]).num_classes
+    return Saved(
+        variables=_restore(folder, wanted),
+        fields=model["fields"],
+        sizes=Sizes(num_classes, channels),
+        image_size=image_size,
+    )
+
+
+def _read_record(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        found = record.get("format")
+    except (AttributeError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}.") from error
+    if found != _FORMAT:
+        raise WeightsError(
+            f"{path} is not of a run that this version reads: its format is {found}, "
+            f"not {_FORMAT}."
+        )
+    return record
+
+
+def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    # Of the extra `train`, as are the runs.
+    import orbax.checkpoint as ocp
+
+    targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}
+    target = traverse_util.unflatten_dict(targets, sep="/")
+    checkpoints = (folder / "checkpoints").absolute()
+    if not checkpoints.is_dir():
+        raise WeightsError(f"The run {folder} has no checkpoint yet.")
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(checkpoints, options=options) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise WeightsError(f"The run {folder} has no checkpoint yet.")
+        model = ocp.args.StandardRestore(target)
+        try:
+            args = ocp.args.Composite(model=model)
+            return manager.restore(step, args=args)["model"]
+        except (KeyError, ValueError, FileNotFoundError) as error:
+            raise WeightsError(
+                f"The checkpoint of step {step} in {folder} is not of the model in "
+                f"its config.json: {error}"
+            ) from error

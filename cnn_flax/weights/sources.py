@@ -1,0 +1,135 @@
+"""Where weights come from: the disk, the Hugging Face Hub, an address on the web."""
+
+import hashlib
+import http.client
+import logging
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+import urllib.request
+
+from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.published import published_weights
+
+__all__ = ["find", "find_published"]
+
+_log = logging.getLogger("cnn_flax")
+
+# What Hugging Face's libraries call the weights in a folder.
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def find(source: str | os.PathLike[str]) -> pathlib.Path:
+    """The file of weights, or the folder of a run, that a user means.
+
+    Args:
+      source: a file, a folder, or the hub id `owner/name`, in this order.
+
+    Raises:
+      WeightsError: if there is no such thing, or the Hub does not give it.
+    """
+    path = pathlib.Path(source).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        return path
+    if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        return _from_hub(source)
+    raise WeightsError(f"There is no file or folder {source}.")
+
+
+def find_published(name: str) -> pathlib.Path:
+    """The file of a model's first published weights, downloaded if need be.
+
+    Raises:
+      WeightsError: if there are none, or they cannot be downloaded.
+    """
+    published = published_weights(name)
+    if not published:
+        raise WeightsError(
+            f"No weights are published for {name}; name a file, a folder or a run."
+        )
+    first = published[0]
+    return _from_hub(first.hub_id) if first.hub_id else _download(str(first.url))
+
+
+def _in_folder(folder: pathlib.Path) -> pathlib.Path:
+    for file in _FILES:
+        if (folder / file).exists():
+            return folder / file
+    if (folder / "config.json").exists():
+        return folder
+    raise WeightsError(
+        f"{folder} holds no weights: no {' or '.join(_FILES)}, nor a run's config.json."
+    )
+
+
+def _from_hub(repository: str) -> pathlib.Path:
+    by_hand = (
+        f"By hand: download https://huggingface.co/{repository}/resolve/main/"
+        f"{_FILES[0]} and give the file's path."
+    )
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise WeightsError(
+            f"There is no file or folder {repository}; to look for it on the Hugging "
+            f"Face Hub, install the extra: pip install 'cnn-flax[hub]'. {by_hand}"
+        ) from error
+    reason, offline = "", False
+    for file in _FILES:
+        try:
+            return pathlib.Path(
+                huggingface_hub.hf_hub_download(
+                    repository, file, local_files_only=offline
+                )
+            )
+        except EntryNotFoundError as error:
+            # It gave up on the network once; the next file may be in its cache.
+            offline = isinstance(error, LocalEntryNotFoundError)
+            reason = reason or str(error)
+        except (OSError, ValueError) as error:
+            reason = str(error)
+            break
+    raise WeightsError(
+        f"There is no file or folder {repository}, and the Hugging Face Hub does not "
+        f"give it: {reason.partition(chr(10))[0]} {by_hand}"
+    )
+
+
+def _download(url: str) -> pathlib.Path:
+    """The file of that address in our cache; its name holds digits of its SHA-256."""
+    folder = pathlib.Path(os.environ.get("CNN_FLAX_CACHE", "~/.cache/cnn_flax"))
+    path = folder.expanduser() / url.rpartition("/")[2]
+    by_hand = f"By hand: put the file at {path}, or give its path."
+    if path.exists():
+        if not _is_whole(path, url):
+            raise WeightsError(
+                f"{path} is not what {url} gives: its SHA-256 is another. Remove it, "
+                "and it is downloaded again."
+            )
+        return path
+    _log.info("Downloading %s to %s.", url, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The file takes its name when it is whole.
+        with tempfile.TemporaryDirectory(dir=path.parent) as part:
+            new = pathlib.Path(part) / path.name
+            with urllib.request.urlopen(url, timeout=60) as answer, new.open("wb") as f:
+                shutil.copyfileobj(answer, f)
+            if not _is_whole(new, url):
+                raise OSError("what came is another file, by its SHA-256")
+            new.replace(path)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsError(f"{url} cannot be downloaded: {error}. {by_hand}") from error
+    return path
+
+
+def _is_whole(path: pathlib.Path, url: str) -> bool:
+    digits = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digits is not None and digest.startswith(digits[1])

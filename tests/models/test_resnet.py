@@ -1,0 +1,372 @@
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+
+import cnn_flax
+from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResizeMatrix, ResNet
+from tests import figures
+from tests.models.reference import check_logits, check_training_pass, relative_norm
+
+# Our name, the reference's; the deep nets take their time to compile.
+REFERENCES = [
+    ("resnet18", "tv_resnet18"),
+    ("resnet34", "tv_resnet34"),
+    ("resnet50", "tv_resnet50"),
+    ("resnet18d", "timm_resnet18d"),
+    ("lab_resnet34", "lab_resnet34"),
+    ("resnext50_32x4d", "tv_resnext50_32x4d"),
+    ("wide_resnet50_2", "tv_wide_resnet50_2"),
+    pytest.param("resnet152", "tv_resnet152", marks=pytest.mark.slow),
+]
+
+# From the papers' published checkpoints: torchvision's and timm's counts.
+PARAMETERS = {
+    "resnet101": 44_549_160,
+    "resnet34d": 21_816_904,
+    "resnet50d": 25_576_264,
+    "resnet101d": 44_568_392,
+    "resnext101_32x8d": 88_791_336,
+    "wide_resnet101_2": 126_886_696,
+}
+
+
+@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
+def test_logits_match_the_reference_in_float32(name, reference_name):
+    check_logits(name, reference_name)
+
+
+@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
+def test_a_training_pass_matches_the_reference_in_float64(
+    name, reference_name, float64
+):
+    check_training_pass(name, reference_name)
+
+
+def test_ten_steps_of_sgd_match_the_reference_in_float64(float64):
+    expected = json.loads(
+        (figures.REFERENCE / "ops" / "trajectory_resnet18.json").read_text()
+    )
+    reference = figures.model_figures("tv_resnet18")
+    shapes = {**reference["state_dict"], "fc.weight": [10, 512], "fc.bias": [10]}
+    variables = cnn_flax.weights.from_torch(
+        "resnet18", figures.seeded_state_dict(shapes)
+    )
+    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
+    model = cnn_flax.create_model("resnet18", num_classes=10, dtype=jnp.float64)
+    images = jnp.asarray(figures.images(8, 64, 64, seed=104), jnp.float64)
+    labels = jnp.asarray(expected["labels"])
+    tx = optax.chain(
+        optax.add_decayed_weights(
+            1e-3, lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+        ),
+        optax.sgd(3e-4, momentum=0.9, nesterov=True),
+    )
+
+    @jax.jit
+    def step(params, batch_stats, opt_state):
+        def loss_fn(params):
+            logits, new = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return cnn_flax.losses.cross_entropy(logits, labels), new["batch_stats"]
+
+        (loss, new), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        updates, opt_state = tx.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), new, opt_state, loss
+
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    opt_state = tx.init(params)
+    losses = []
+    for _ in range(10):
+        params, batch_stats, opt_state, loss = step(params, batch_stats, opt_state)
+        losses.append(float(loss))
+    np.testing.assert_allclose(losses, expected["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_parameter_count_matches_the_published_checkpoint(name, count):
+    assert cnn_flax.model_info(name).parameters == count
+
+
+# What the variants are made of, on nets of one or two blocks.
+
+SMALL = {"stage_sizes": (1, 1), "width": 8, "num_classes": 5}
+
+
+def small(block=BasicBlock, **fields):
+    return ResNet(**{**SMALL, "block": block, **fields})
+
+
+def init(model, shape=(2, 16, 16, 3), seed=0):
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros(shape))
+
+
+def parameter_names(variables):
+    return {"/".join(path) for path in traverse_util.flatten_dict(variables["params"])}
+
+
+def shapes_of_stages(model, shape):
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+    _, state = jax.eval_shape(
+        lambda v, x: model.apply(v, x, mutable=["intermediates"]),
+        variables,
+        jnp.zeros(shape),
+    )
+    return {k: v[0].shape for k, v in state["intermediates"].items()}
+
+
+def test_features_leave_under_their_names_with_the_papers_sizes():
+    shapes = shapes_of_stages(cnn_flax.create_model("resnet50"), (1, 224, 224, 3))
+    assert shapes == {
+        "stem": (1, 56, 56, 64),
+        "stage1": (1, 56, 56, 256),
+        "stage2": (1, 28, 28, 512),
+        "stage3": (1, 14, 14, 1024),
+        "stage4": (1, 7, 7, 2048),
+        "pre_logits": (1, 2048),
+    }
+
+
+def test_small_inputs_keep_their_size_up_to_stage_1():
+    model = cnn_flax.create_model("resnet18", small_inputs=True)
+    shapes = shapes_of_stages(model, (1, 32, 32, 3))
+    assert shapes["stem"] == (1, 32, 32, 64)
+    assert shapes["stage4"] == (1, 4, 4, 512)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_number_of_input_channels(channels):
+    variables = init(small(), (1, 16, 16, channels))
+    assert variables["params"]["conv1"]["conv"]["kernel"].shape == (7, 7, channels, 8)
+
+
+def test_no_classes_give_the_pooled_features():
+    model = small(num_classes=0)
+    images = jnp.ones((2, 16, 16, 3))
+    variables = init(model)
+    features, state = model.apply(variables, images, mutable=["intermediates"])
+    chex.assert_shape(features, (2, 16))
+    np.testing.assert_array_equal(features, state["intermediates"]["pre_logits"][0])
+    assert "head" not in variables["params"]
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "projected", "added"),
+    [
+        ("projection", {"stage2_block1"}, set()),
+        ("projection_all", {"stage1_block1", "stage2_block1"}, set()),
+        ("pool_projection", {"stage2_block1"}, set()),
+        ("zero_pad", set(), set()),
+        ("matrix", {"stage2_block1"}, {"height", "width"}),
+        ("none", set(), set()),
+    ],
+)
+def test_a_shortcut_projects_where_it_says(shortcut, projected, added):
+    names = parameter_names(init(small(shortcut=shortcut)))
+    assert {n.split("/")[0] for n in names if "shortcut/conv" in n} == projected
+    assert {n.split("/")[-1] for n in names if "resize" in n} == added
+
+
+def shortcut_alone(shortcut, x, features=6):
+    """What a block with a dead branch lets through: relu(shortcut(x))."""
+    block = BasicBlock(features, 2, shortcut=shortcut, zero_init_last_norm=True)
+    variables = block.init(jax.random.key(1), x)
+    return block.apply(variables, x), variables["params"]
+
+
+def test_zero_pad_takes_every_second_pixel_and_pads_channels_with_zeros():
+    x = jax.random.uniform(jax.random.key(0), (1, 5, 4, 4))
+    y, _ = shortcut_alone("zero_pad", x)
+    np.testing.assert_array_equal(y[..., :4], x[:, ::2, ::2])
+    np.testing.assert_array_equal(y[..., 4:], jnp.zeros((1, 3, 2, 2)))
+
+
+def test_projection_sees_every_second_pixel_and_pool_projection_all_of_them():
+    x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 4))
+    passed_over = x.at[:, 1::2, :].set(9).at[:, :, 1::2].set(9)
+    for shortcut, same in [("projection", True), ("pool_projection", False)]:
+        y, _ = shortcut_alone(shortcut, x)
+        z, _ = shortcut_alone(shortcut, passed_over)
+        assert bool(jnp.array_equal(y, z)) is same
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_matrix_begins_as_average_pooling(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    resize = ResizeMatrix(2)
+    y = resize.apply(resize.init(jax.random.key(1), x), x)
+    np.testing.assert_allclose(y, cnn_flax.layers.avg_pool(x, 2, 2), atol=1e-6)
+
+
+def test_a_plain_net_adds_nothing():
+    x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 4))
+    y, _ = shortcut_alone("none", x)
+    np.testing.assert_array_equal(y, jnp.zeros((1, 2, 2, 6)))
+
+
+def test_the_papers_bottleneck_strides_in_its_first_1x1():
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 8))
+    outputs = {}
+    for v1 in (False, True):
+        block = Bottleneck(4, 2, shortcut="none", stride_in_1x1=v1)
+        variables = block.init(jax.random.key(1), x)
+        outputs[v1] = block.apply(variables, x)
+        # Odd pixels reach the output through a strided 3x3, not through a strided 1x1.
+        odd = x.at[:, 1::2, :].set(0).at[:, :, 1::2].set(0)
+        assert bool(jnp.array_equal(block.apply(variables, odd), outputs[v1])) is v1
+    chex.assert_equal_shape(list(outputs.values()))
+
+
+def test_zero_init_last_norm_begins_as_the_shortcut():
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 16))
+    for block in (BasicBlock(16), Bottleneck(4)):
+        block = block.clone(zero_init_last_norm=True)
+        y = block.apply(block.init(jax.random.key(1), x), x)
+        np.testing.assert_array_equal(y, x)
+
+
+def test_drop_path_grows_linearly_over_the_blocks():
+    model = small(stage_sizes=(2, 3), drop_path_rate=0.2)
+    rates = []
+
+    def see(next_function, args, kwargs, context):
+        if isinstance(context.module, cnn_flax.layers.DropPath):
+            rates.append(context.module.rate)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(see):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.15, 0.2])
+
+
+@pytest.mark.parametrize("field", ["dropout_rate", "drop_path_rate"])
+def test_noise_is_on_in_training_alone(field):
+    model = small(**{field: 0.5})
+    images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = init(model)
+
+    def train(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return model.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
+        )[0]
+
+    assert not jnp.array_equal(train(1), train(2))
+    np.testing.assert_array_equal(train(1), train(1))
+    np.testing.assert_array_equal(
+        model.apply(variables, images), small().apply(variables, images)
+    )
+
+
+def test_training_changes_the_statistics_and_evaluation_does_not():
+    model = small(bn_momentum=0.75)
+    images = 3 + jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = init(model)
+    _, same = model.apply(variables, images, mutable=["batch_stats"])
+    chex.assert_trees_all_equal(same["batch_stats"], variables["batch_stats"])
+    _, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    kernel = variables["params"]["conv1"]["conv"]["kernel"]
+    stem = jax.lax.conv_general_dilated(
+        images,
+        kernel,
+        (2, 2),
+        [(3, 3), (3, 3)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(
+        new["batch_stats"]["conv1"]["bn"]["mean"],
+        0.25 * stem.mean((0, 1, 2)),
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32(block):
+    model = small(block, dtype=jnp.bfloat16)
+    variables = init(model)
+    chex.assert_tree_all_finite(variables)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    logits, state = model.apply(variables, images, mutable=["intermediates"])
+    features = state["intermediates"]
+    assert features["stage2"][0].dtype == jnp.bfloat16
+    assert features["pre_logits"][0].dtype == logits.dtype == jnp.float32
+    exact = small(block).apply(variables, images)
+    # bfloat16 has 8 bits: 0.4 % an operation, over about ten of them.
+    assert relative_norm(logits, exact) < 0.05
+
+
+def test_every_parameter_gets_a_gradient():
+    model = small(Bottleneck, shortcut="matrix", stem=cnn_flax.models.resnet.DeepStem)
+    images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = init(model)
+
+    def loss(params):
+        logits, _ = model.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return cnn_flax.losses.cross_entropy(logits, jnp.arange(4))
+
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    for path, gradient in traverse_util.flatten_dict(gradients).items():
+        assert jnp.abs(gradient).max() > 0, path
+
+
+def test_jit_equals_eager_and_vmap_equals_a_loop():
+    model = small()
+    variables = init(model)
+    images = jax.random.normal(jax.random.key(0), (3, 2, 16, 16, 3))
+    eager = jnp.stack([model.apply(variables, x) for x in images])
+    jitted = jnp.stack([jax.jit(model.apply)(variables, x) for x in images])
+    np.testing.assert_allclose(jitted, eager, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.vmap(model.apply, (None, 0))(variables, images), eager, atol=1e-5
+    )
+
+
+# Bad arguments.
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (
+            np.zeros((16, 16, 3), np.float32),
+            ValueError,
+            r"\(16, 16, 3\).*images\[None\]",
+        ),
+        (np.zeros((1, 1, 16, 16, 3), np.float32), ValueError, r"\(1, 1, 16, 16, 3\)"),
+        (np.zeros((1, 16, 16, 3), np.uint8), TypeError, "floats.*uint8"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images, error, message):
+    with pytest.raises(error, match=message):
+        small().init(jax.random.key(0), images)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shortcut": "projektion"}, "no shortcut 'projektion'. Nearest: projection"),
+        ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\), got 1.0"),
+        ({"drop_path_rate": -0.1}, r"drop_path_rate must be in \[0, 1\), got -0.1"),
+    ],
+)
+def test_a_bad_field_is_refused_at_construction(fields, message):
+    with pytest.raises(ValueError, match=message):
+        small(**fields)
+
+
+def test_a_basic_block_has_no_groups():
+    with pytest.raises(ValueError, match="groups=1 and width_per_group=64, got 32"):
+        init(small(groups=32, width_per_group=4))
