@@ -1,0 +1,202 @@
+"""One small set of grey images, written in each of the forms that can be read."""
+
+import gzip
+import io
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("ant", "bee", "cow")
+PER_CLASS = {"train": 5, "test": 2}
+
+
+def make_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [n, 6, 6] that all differ, and labels [n] in rising order."""
+    labels = np.repeat(np.arange(len(CLASSES)), PER_CLASS[split])
+    rng = np.random.default_rng(len(split))
+    return rng.integers(0, 256, (len(labels), 6, 6), np.uint8), labels
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    header = struct.pack(">HBB", 0, 8, values.ndim)
+    return header + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+
+
+def write_idx(root: Path, compress: bool = True) -> str:
+    root.mkdir(parents=True)
+    for split, part in (("train", "train"), ("test", "t10k")):
+        images, labels = make_arrays(split)
+        for name, values in (
+            (f"{part}-images-idx3-ubyte", images),
+            (f"{part}-labels-idx1-ubyte", labels.astype(np.uint8)),
+        ):
+            data = idx_bytes(values)
+            if compress:
+                (root / f"{name}.gz").write_bytes(gzip.compress(data))
+            else:
+                (root / name).write_bytes(data)
+    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return f"idx:{root}"
+
+
+def write_folder(root: Path) -> str:
+    for split in PER_CLASS:
+        for i, (image, label) in enumerate(zip(*make_arrays(split), strict=True)):
+            file = root / split / CLASSES[label] / f"{i:03}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(png(image))
+    return f"folder:{root}"
+
+
+def write_npz(root: Path) -> str:
+    root.mkdir(parents=True)
+    arrays: dict[str, Any] = {"class_names": np.asarray(CLASSES)}
+    for split in PER_CLASS:
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = make_arrays(split)
+    np.savez(root / "set.npz", **arrays)
+    return f"npz:{root / 'set.npz'}"
+
+
+def write_tfds(root: Path, file_format: str = "array_record") -> str:
+    """Writes it with tensorflow-datasets' writer, which knows array_record only."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.dataset_info import DatasetIdentity
+
+    folder = root / "toy" / "1.0.0"
+    folder.mkdir(parents=True)
+    identity = DatasetIdentity(
+        name="toy",
+        version=tfds.core.Version("1.0.0"),
+        data_dir=str(folder),
+        module_name="toy",
+    )
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(6, 6, 1)),
+            "label": tfds.features.ClassLabel(names=list(CLASSES)),
+        }
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity, features=features, supervised_keys=("image", "label")
+    )
+    writer = tfds.core.SequentialWriter(
+        info, max_examples_per_shard=4, file_format="array_record"
+    )
+    writer.initialize_splits(list(PER_CLASS))
+    for split in PER_CLASS:
+        examples = [
+            {"image": io.BytesIO(png(image)), "label": int(label)}
+            for image, label in zip(*make_arrays(split), strict=True)
+        ]
+        writer.add_examples({split: examples})
+    writer.close_all()
+    if file_format != "array_record":
+        _rewrite(folder, file_format)
+    return f"tfds:toy@{root}"
+
+
+def _rewrite(folder: Path, file_format: str) -> None:
+    """Turns an array_record set into one of another format, record by record."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    for file in sorted(folder.glob("*.array_record-*")):
+        source = ArrayRecordDataSource(str(file))
+        records = [source[i] for i in range(len(source))]
+        target = file.with_name(file.name.replace("array_record", file_format))
+        _WRITERS[file_format](target, records)
+        file.unlink()
+    info = folder / "dataset_info.json"
+    fields = json.loads(info.read_text())
+    info.write_text(json.dumps(fields | {"fileFormat": file_format}))
+
+
+def write_tfrecord(file: Path, records: list[bytes]) -> None:
+    frames = (
+        struct.pack("<Q", len(record)) + b"\0" * 4 + record + b"\0" * 4
+        for record in records
+    )
+    file.write_bytes(b"".join(frames))
+
+
+def _write_parquet(file: Path, records: list[bytes]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"data": pyarrow.array(records)}), file)
+
+
+_WRITERS: dict[str, Callable[[Path, list[bytes]], None]] = {
+    "tfrecord": write_tfrecord,
+    "parquet": _write_parquet,
+}
+WRITERS: dict[str, Callable[[Path], str]] = {
+    "idx": write_idx,
+    "idx, not gzipped": lambda root: write_idx(root, compress=False),
+    "folder": write_folder,
+    "npz": write_npz,
+    "tfds array_record": write_tfds,
+    "tfds parquet": lambda root: write_tfds(root, "parquet"),
+    "tfds tfrecord": lambda root: write_tfds(root, "tfrecord"),
+}
+
+
+@pytest.fixture(params=WRITERS)
+def any_spec(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The small set in each of its forms: what to give `open_source`."""
+    return WRITERS[request.param](tmp_path / "set")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], str]:
+    """Writes the small set in one form, by its name in `WRITERS`."""
+    return lambda form: WRITERS[form](tmp_path / "set")
+
+
+@pytest.fixture
+def arrays() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of a split of the small set."""
+    return make_arrays
+
+
+@pytest.fixture
+def frame() -> Callable[[Path, list[bytes]], None]:
+    """Writes records to a TFRecord file."""
+    return write_tfrecord
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """A hundred colour images of differing size, four classes, without split folders.
+
+    Image i has the value i in every pixel.
+    """
+    root = tmp_path / "photos"
+    for i in range(100):
+        file = root / f"class{i % 4}" / f"{i:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(np.full((10 + i % 3, 12, 3), i, np.uint8)))
+    return root
+
+
+@pytest.fixture
+def break_file() -> Callable[[os.PathLike[str] | str], None]:
+    """Cuts a file short, so that it cannot be read as an image."""
+
+    def cut(path: os.PathLike[str] | str) -> None:
+        data = Path(path).read_bytes()
+        Path(path).write_bytes(data[: len(data) // 2])
+
+    return cut

@@ -1,0 +1,25 @@
+"""Images on their way to the net: sources, decoding, batches, the device."""
+
+from train.data.bad_images import BadImages, BadImagesError
+from train.data.decode import ImageError, read_image
+from train.data.pipeline import (
+    eval_batches,
+    prefetch_to_device,
+    steps_per_epoch,
+    train_batches,
+)
+from train.data.sources import Source, SourceError, open_source
+
+__all__ = [
+    "BadImages",
+    "BadImagesError",
+    "ImageError",
+    "Source",
+    "SourceError",
+    "eval_batches",
+    "open_source",
+    "prefetch_to_device",
+    "read_image",
+    "steps_per_epoch",
+    "train_batches",
+]

@@ -1,0 +1,255 @@
+"""What a labelled set of images is, and how it is split and thinned out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from train.errors import UserError
+
+__all__ = [
+    "SPLIT_NAMES",
+    "Source",
+    "SourceError",
+    "Splits",
+    "array_source",
+    "check_labels",
+    "in_memory",
+    "stratified_split",
+    "subset",
+]
+
+
+# What the splits are called, by others and by us.
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_MEMORY = 2**28  # bytes
+
+
+class SourceError(UserError):
+    """A set of images that cannot be used as it was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A labelled set of images, each read when it is asked for.
+
+    Attributes:
+      spec: what the user wrote to get it, for messages.
+      class_names: K names; label k is class `class_names[k]`.
+      size: number of images.
+      example: `(index, least)` -> image and label: `uint8 [h, w, C]`, each in its own
+        size, and an int in `[0, K)`. `least` is the short side that the image is going
+        to be scaled to, or 0: see `decode.decode`. Raises `ImageError` where the image
+        cannot be read.
+      name: the image's name at an index, for reports: a file, or like `digits/17`.
+      find_labels: all labels, `int32 [size]`; may have to read the whole set.
+      channels: number of channels that most images have.
+      native_size: `(h, w)` in pixels where all images have one size, else None.
+      images: `uint8 [size, h, w, C]` where the whole set is in memory, else None.
+    """
+
+    spec: str
+    class_names: tuple[str, ...]
+    size: int
+    example: Callable[[int, int], tuple[np.ndarray, int]]
+    name: Callable[[int], str]
+    find_labels: Callable[[], np.ndarray]
+    channels: int
+    native_size: tuple[int, int] | None
+    images: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, index: int) -> np.ndarray:
+        """Image at `index`, `uint8 [h, w, C]`; raises `ImageError`."""
+        return self.example(index, 0)[0]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """All labels, `int32 [size]` in `[0, K)`."""
+        return self.find_labels()
+
+    def take(self, indices: np.ndarray) -> "Source":
+        """The set of the images at `indices`, in that order."""
+        return Source(
+            self.spec,
+            self.class_names,
+            len(indices),
+            example=lambda i, least: self.example(int(indices[i]), least),
+            name=lambda i: self.name(int(indices[i])),
+            find_labels=lambda: self.labels[indices],
+            channels=self.channels,
+            native_size=self.native_size,
+            images=None if self.images is None else self.images[indices],
+        )
+
+
+# What opens each split; a set that is not split has `train` alone.
+Splits = dict[str, Callable[[], Source]]
+
+
+def array_source(
+    spec: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    name: Callable[[int], str],
+) -> Source:
+    """A source whose images are in memory.
+
+    Args:
+      spec: what the user wrote to get it, for messages.
+      images: `uint8 [n, h, w, C]`.
+      labels: integers `[n]` in `[0, K)`.
+      class_names: K names.
+      name: name of the image at an index.
+
+    Raises:
+      SourceError: the arrays do not fit together, or a label is out of range.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise SourceError(
+            f"{spec}: images are {images.dtype} {list(images.shape)}; "
+            "they must be uint8 [n, h, w, C], with at least one"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise SourceError(
+            f"{spec}: labels are {labels.dtype} {list(labels.shape)}; "
+            f"they must be integers [{len(images)}], one for each image"
+        )
+    check_labels(spec, labels, len(class_names), name)
+    labels = labels.astype(np.int32)
+    return Source(
+        spec,
+        class_names,
+        len(images),
+        example=lambda i, least: (images[i], int(labels[i])),
+        name=name,
+        find_labels=lambda: labels,
+        channels=images.shape[-1],
+        native_size=images.shape[1:3],
+        images=images,
+    )
+
+
+def check_labels(
+    spec: str, labels: np.ndarray, classes: int, name: Callable[[int], str]
+) -> None:
+    """Raises `SourceError` at the first label outside `[0, classes)`."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        first = int(wrong[0])
+        raise SourceError(
+            f"{spec}: label {labels[first]} at image {first} ({name(first)}) is out of "
+            f"range: the classes are 0 to {classes - 1}"
+        )
+
+
+def in_memory(source: Source) -> Source:
+    """The same set; if it is small, an image is kept once it has been read.
+
+    Small is 256 MiB of pixels, counted from the common size of the images; those of
+    another size are not kept.
+    """
+    size = source.native_size
+    if source.images is not None or size is None:
+        return source
+    if len(source) * size[0] * size[1] * source.channels > _MEMORY:
+        return source
+    kept: dict[int, tuple[np.ndarray, int]] = {}
+
+    def example(index: int, least: int) -> tuple[np.ndarray, int]:
+        found = kept.get(index) or source.example(index, least)
+        if found[0].shape[:2] == size:
+            kept[index] = found
+        return found
+
+    return replace(source, example=example)
+
+
+def stratified_split(
+    labels: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits a set so that each class gives the same share of its images.
+
+    Args:
+      labels: integers `[n]`.
+      share: share of each class that goes to the second part, in `[0, 1]`; rounded to
+        whole images.
+      seed: of the draw.
+
+    Returns:
+      Indices of the two parts, each in rising order.
+    """
+    second = np.zeros(len(labels), bool)
+    for label, members in _shuffled_classes(labels, seed):
+        del label
+        second[members[: round(share * len(members))]] = True
+    return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def subset(
+    source: Source,
+    *,
+    count: int | None = None,
+    share: float | None = None,
+    labels_per_class: int | None = None,
+    seed: int = 0,
+) -> Source:
+    """A part of a set, fixed by the seed; a larger part contains the smaller ones.
+
+    Args:
+      source: the whole.
+      count: number of images, drawn from all alike.
+      share: share of the images in `(0, 1]`, drawn from all alike.
+      labels_per_class: number of images of each class.
+      seed: of the draw.
+
+    Raises:
+      SourceError: more than one way was given, or there are not so many images.
+    """
+    given = {"count": count, "share": share, "labels_per_class": labels_per_class}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return source
+    if len(given) > 1:
+        raise SourceError(f"{source.spec}: give one of {', '.join(given)}, not more")
+    if labels_per_class is not None:
+        return source.take(_per_class(source, labels_per_class, seed))
+    if share is not None:
+        if not 0 < share <= 1:
+            raise SourceError(f"{source.spec}: share {share} must be in (0, 1]")
+        count = max(1, round(share * len(source)))
+    assert count is not None
+    if not 0 < count <= len(source):
+        raise SourceError(
+            f"{source.spec}: count {count} must be 1 to {len(source)}, the images there"
+        )
+    order = np.random.default_rng([seed, len(source)]).permutation(len(source))
+    return source.take(np.sort(order[:count]))
+
+
+def _per_class(source: Source, count: int, seed: int) -> np.ndarray:
+    kept = []
+    for label, members in _shuffled_classes(source.labels, seed):
+        if not 0 < count <= len(members):
+            raise SourceError(
+                f"{source.spec}: labels_per_class {count} must be 1 to {len(members)}, "
+                f"the images of class {source.class_names[label]!r}"
+            )
+        kept.append(members[:count])
+    return np.sort(np.concatenate(kept))
+
+
+def _shuffled_classes(labels: np.ndarray, seed: int):
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        yield label, np.random.default_rng([seed, label]).permutation(members)

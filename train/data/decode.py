@@ -1,0 +1,212 @@
+"""From a file's bytes to pixels, and to the size that a net takes."""
+
+import io
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from train.errors import UserError
+
+__all__ = [
+    "ImageError",
+    "Interpolation",
+    "decode",
+    "fit",
+    "header_shape",
+    "read_image",
+    "to_channels",
+]
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+_GREY = ("1", "L", "LA", "La")
+# A JPEG is decoded so many times larger than needed: the resize that follows then hides
+# that it was not decoded at full size.
+_SPARE = 3
+
+
+class ImageError(UserError):
+    """An image that cannot be read.
+
+    Attributes:
+      name: the file, or the image's name in its set.
+      reason: what is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} cannot be read as an image: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+def read_image(path: str | os.PathLike[str], least: int = 0) -> np.ndarray:
+    """The pixels of an image file, `uint8 [h, w, 1 or 3]`; see `decode`.
+
+    Raises:
+      ImageError: the file is not there, not an image, or cut short.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(str(path), error.strerror or str(error)) from error
+    return decode(data, str(path), least)
+
+
+def decode(data: bytes, name: str, least: int = 0) -> np.ndarray:
+    """The pixels of an encoded image (JPEG, PNG, WebP, ... what Pillow reads).
+
+    The image is turned as its EXIF orientation says. Grey stays one channel; palettes,
+    CMYK and the like become RGB. What is transparent is laid over white. 16-bit grey is
+    scaled to 8 bits, `round(value * 255 / 65535)`. Of an animation, the first frame.
+
+    Args:
+      data: the file's bytes.
+      name: what to call the image in an error.
+      least: short side, in pixels, that the image is going to be scaled to, or 0. A
+        JPEG of six times that or more (a camera's) is decoded at a half, a quarter or
+        an eighth of its size, not under three times `least`: several times faster.
+
+    Returns:
+      `uint8 [h, w, 1]` of a grey image, else `uint8 [h, w, 3]`.
+
+    Raises:
+      ImageError: the bytes are no image, cut short, or of a kind without a fixed range
+        (float, 32-bit).
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if least:
+                image.draft(None, _reduced(image.size, least))
+            image.load()
+            pixels = np.asarray(_plain(ImageOps.exif_transpose(image)))
+    # Broken files make Pillow's decoders raise nearly anything.
+    except Exception as error:
+        reason = "it is empty" if not data else _reason(error)
+        raise ImageError(name, reason) from error
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _reduced(size: tuple[int, int], least: int) -> tuple[int, int]:
+    """The smallest size at which to decode a JPEG; its proportions stay exact."""
+    width, height = size
+    for scale in (8, 4, 2):
+        whole = width % scale == 0 and height % scale == 0
+        if whole and min(size) >= scale * _SPARE * least:
+            return width // scale, height // scale
+    return size
+
+
+def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Height, width and channels of an image file, from its header alone.
+
+    Raises:
+      ImageError: the file is not there or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            grey = image.mode in _GREY or image.mode.startswith("I;16")
+    except Exception as error:
+        raise ImageError(str(path), _reason(error)) from error
+    height, width = (width, height) if turned else (height, width)
+    return height, width, 1 if grey else 3
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its format is not known"
+    return str(error) or type(error).__name__
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB."""
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} (32 bits) have no fixed range")
+    grey = image.mode in _GREY
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("L" if grey else "RGB")
+
+
+def fit(
+    image: np.ndarray,
+    size: int,
+    *,
+    crop_pct: float = 1.0,
+    method: Interpolation = "bilinear",
+) -> np.ndarray:
+    """Scales and crops an image to a square, keeping its proportions.
+
+    The short side becomes `size / crop_pct` (antialiased, Pillow's filters), then the
+    centre is cut out: torchvision's `Resize` and `CenterCrop`.
+
+    Args:
+      image: `uint8 [h, w, C]`.
+      size: side of the result, in pixels.
+      crop_pct: share of the short side that is kept, in `(0, 1]`.
+      method: the filter.
+
+    Returns:
+      `uint8 [size, size, C]`; the image itself where it has that size already and
+      `crop_pct` is 1.
+    """
+    short = int(size / crop_pct)
+    height, width = image.shape[:2]
+    if (shortest := min(height, width)) != short:
+        height, width = height * short // shortest, width * short // shortest
+        image = _resize(image, height, width, method)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def _resize(
+    image: np.ndarray, height: int, width: int, method: Interpolation
+) -> np.ndarray:
+    """Pillow's resize; it takes one, three or four channels, so others go singly."""
+    if image.shape[-1] != 3:
+        planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0))
+        return np.stack(
+            [_resize_plane(p, height, width, method) for p in planes], axis=-1
+        )
+    return _resize_plane(image, height, width, method)
+
+
+def _resize_plane(
+    plane: np.ndarray, height: int, width: int, method: Interpolation
+) -> np.ndarray:
+    image = Image.fromarray(plane)
+    return np.asarray(image.resize((width, height), Image.Resampling[method.upper()]))
+
+
+def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Grey to RGB by repetition, RGB to grey by luma: `[..., C] -> [..., channels]`.
+
+    Args:
+      images: `uint8 [..., C]`.
+      channels: number of channels of the result.
+
+    Returns:
+      `uint8 [..., channels]`; luma is ITU-R 601's, rounded as Pillow rounds it.
+
+    Raises:
+      UserError: there is no way from C to `channels`.
+    """
+    have = images.shape[-1]
+    if have == channels:
+        return images
+    if have == 1 and channels == 3:
+        return np.repeat(images, channels, axis=-1)
+    if have == 3 and channels == 1:
+        red, green, blue = np.moveaxis(images.astype(np.uint32), -1, 0)
+        luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+        return luma.astype(np.uint8)[..., None]
+    raise UserError(f"images have {have} channels, but the net takes {channels}")

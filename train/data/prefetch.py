@@ -1,0 +1,83 @@
+"""Batches on their way to the device while it works on the one before."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["prefetch_to_device"]
+
+_POLL = 0.1  # seconds
+
+
+def prefetch_to_device(
+    iterator: Iterator[Mapping[str, np.ndarray]],
+    sharding: Any = None,
+    size: int = 2,
+) -> Generator[dict[str, jax.Array], None, None]:
+    """Puts batches on the device, up to `size` of them ahead, on a thread of its own.
+
+    Args:
+      iterator: batches on the host, this process's rows of each.
+      sharding: where they go: a device, or a sharding of the first axis over the
+        devices of all processes; None for the default device.
+      size: number of batches that wait on the device.
+
+    Yields:
+      The same batches, as arrays on the device. Closing the generator stops the thread
+      and closes the iterator; what the iterator raises is raised here, in its place.
+    """
+    if size < 1:
+        raise ValueError(f"size {size} must be at least 1")
+    return _prefetch(iterator, sharding, size)
+
+
+def _prefetch(iterator, sharding, size) -> Generator[dict[str, jax.Array], None, None]:
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def hand_over(item: tuple[Any, BaseException | None]) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=_POLL)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in iterator:
+                hand_over((_put(batch, sharding), None))
+                if stopped.is_set():
+                    return
+            hand_over((None, None))
+        except BaseException as error:  # It is raised where the batch is awaited.
+            hand_over((None, error))
+
+    thread = threading.Thread(target=work, name="prefetch_to_device", daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            yield batch
+    finally:
+        stopped.set()
+        thread.join()
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def _put(batch: Mapping[str, np.ndarray], sharding: Any) -> dict[str, jax.Array]:
+    if isinstance(sharding, jax.sharding.Sharding):
+        return {
+            name: jax.make_array_from_process_local_data(sharding, rows)
+            for name, rows in batch.items()
+        }
+    return jax.device_put(dict(batch), sharding)
