@@ -34,7 +34,8 @@ def from_torch(
     torchvision's and timm's names are told apart by themselves. The numbers of classes
     and of input channels follow the state dict; without a head, `num_classes` is 0.
     Auxiliary heads are kept where there are some, unless `aux_logits=False` says to
-    leave them out. `num_batches_tracked` is dropped: Flax counts no batches.
+    leave them out. Weights of a plain ResNet fit a deformable one too, whose branches
+    for offsets are then zero. `num_batches_tracked` is dropped: Flax counts no batches.
 
     Args:
       name: one of `cnn_flax.list_models()`.
@@ -70,6 +71,7 @@ def from_torch(
         and not entry.startswith(tuple(left_out))
     }
     names, wanted = _expected(name, given, fields)
+    given |= _zeros(names, wanted, given)
     differences = _differences(names, wanted, given)
     if differences:
         raise WeightsError(
@@ -218,6 +220,17 @@ def _given_shape(
     """Shape of a module's weight in torch's layout; empty where there is none."""
     entry, _ = rule_of(dialect, f"{module}/kernel")
     return np.shape(given[entry]) if entry in given else ()
+
+
+def _zeros(names: Names, wanted: Flat, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The modules that begin at zero, where none of them is given."""
+    new = {entry: path for path, (entry, rule) in names.items() if rule.begins_at_zero}
+    if any(entry in given for entry in new):
+        return {}
+    return {
+        entry: np.zeros(torch_shape(path, wanted[path].shape, None), np.float32)
+        for entry, path in new.items()
+    }
 
 
 def _differences(names: Names, wanted: Flat, given: Mapping[str, Any]) -> str:

@@ -32,11 +32,14 @@ class Rule(NamedTuple):
       torch: torch's name of it, with numbers for the expression's groups.
       flattened: height and width of the map that torch's dense layer takes flattened,
         where we flatten channels last or have a convolution; None: no such layer.
+      begins_at_zero: whether weights may lack all modules of this rule, which are zero
+        then: what a net adds to the one that it builds on.
     """
 
     path: str
     torch: str
     flattened: tuple[int, int] | None = None
+    begins_at_zero: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +83,13 @@ def _resnet(shortcut: int) -> Dialect:
             Rule(r"stage(\d)_block(\d+)/conv(\d)/bn", "layer{1}.{2-1}.bn{3}"),
             Rule(projection + "conv", f"layer{{1}}.{{2-1}}.downsample.{shortcut}"),
             Rule(projection + "bn", f"layer{{1}}.{{2-1}}.downsample.{shortcut + 1}"),
-            # Neither library has this module; its name is ours.
+            # Neither library has these modules: one name is ours, one is mmcv's.
             Rule(r"stage(\d)_block(\d+)/resize", "layer{1}.{2-1}.resize"),
+            Rule(
+                r"stage(\d)_block(\d+)/conv2/conv/offset",
+                "layer{1}.{2-1}.conv2.conv_offset",
+                begins_at_zero=True,
+            ),
             Rule("head", "fc"),
         )
     )
@@ -176,7 +184,10 @@ _GOOGLENET = Dialect(
 _FAMILIES = (
     ("lab_resnet34", (_LAB_RESNET,)),
     (r"resnet\d+d", (_RESNET_D, _RESNET)),
-    (r"resnet\d+|resnext\d+_.*|wide_resnet\d+_2", (_RESNET, _RESNET_D)),
+    (
+        r"resnet\d+(_dcn(v2)?)?|resnext\d+_.*|wide_resnet\d+_2",
+        (_RESNET, _RESNET_D),
+    ),
     (r"alexnet(_lrn)?", (_ALEXNET,)),
     *((f"vgg{depth}", _vgg(sizes, False)) for depth, sizes in STAGE_SIZES.items()),
     *((f"vgg{depth}_bn", _vgg(sizes, True)) for depth, sizes in STAGE_SIZES.items()),

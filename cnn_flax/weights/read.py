@@ -94,12 +94,13 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     file.seek(0)
     if not head:
         raise CheckpointError("is empty")
+    # A length of 8 bytes, then JSON. The length may begin as the others do.
+    if head[8:9] == b"{":
+        return _arrays(_read_safetensors(file), _numbers)
     if head.startswith(b"PK"):
         return _read_zip(file)
     if head.startswith(b"\x80"):  # A pickle's first instruction.
         return _read_torch(torch_file.read_stream(file))
-    if head[8:9] == b"{":  # A length of 8 bytes, then JSON.
-        return _arrays(_read_safetensors(file), _numbers)
     raise CheckpointError(
         f"is neither safetensors, .npz nor a file of torch's; it begins with {head!r}"
     )

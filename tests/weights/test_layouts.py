@@ -76,7 +76,7 @@ def test_a_kernel_of_another_rank_is_refused():
 
 
 def test_arrays_come_from_numpy_jax_and_lists():
-    for x in (np.float32([1, 2]), jnp.float32([1, 2]), [1.0, 2.0]):
+    for x in (np.array([1, 2], np.float32), jnp.array([1, 2], np.float32), [1.0, 2.0]):
         np.testing.assert_array_equal(as_numpy(x), [1, 2])
     assert as_numpy(jnp.ones(2, jnp.bfloat16)).dtype == ml_dtypes.bfloat16
 
@@ -102,7 +102,7 @@ class LikeATensor:
 
 
 def test_arrays_come_from_torch_tensors():
-    x = np.float32([1.5, -2.0])
+    x = np.array([1.5, -2.0], np.float32)
     np.testing.assert_array_equal(as_numpy(LikeATensor(x, "torch.float32")), x)
     y = as_numpy(LikeATensor(x.astype(ml_dtypes.bfloat16), "torch.bfloat16"))
     assert y.dtype == ml_dtypes.bfloat16

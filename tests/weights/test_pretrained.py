@@ -1,0 +1,399 @@
+import hashlib
+import json
+import logging
+import sys
+from typing import Any
+
+import huggingface_hub
+import huggingface_hub.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import safetensors.numpy
+from flax import traverse_util
+
+import cnn_flax
+from cnn_flax.weights import (
+    PublishedWeights,
+    WeightsError,
+    load_pretrained,
+    published_weights,
+    sources,
+    to_torch,
+)
+from cnn_flax.weights.convert import flatten, template
+
+# A net with few parameters: one stage of one block, 8 channels.
+SMALL = {"width": 8, "stage_sizes": (1,)}
+
+
+def random_variables(name="resnet18", in_channels=3, num_classes=5, **fields):
+    rng = np.random.default_rng(0)
+    shapes = template(
+        name, {**SMALL, "num_classes": num_classes, **fields}, in_channels, 16
+    )
+    flat = {p: rng.random(x.shape).astype(np.float32) for p, x in shapes.items()}
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def save(path, variables, name="resnet18"):
+    safetensors.numpy.save_file(to_torch(name, variables), path)
+    return path
+
+
+def assert_same(ours, theirs, but=()):
+    ours, theirs = flatten(ours), flatten(theirs)
+    assert ours.keys() == theirs.keys()
+    for path, x in ours.items():
+        if path not in but:
+            np.testing.assert_array_equal(x, theirs[path], err_msg=path)
+
+
+def logits(model, variables, channels=3) -> Any:
+    images = np.random.default_rng(1).random((2, 16, 16, 1), np.float32)
+    return model.apply(variables, jnp.repeat(images, channels, axis=3))
+
+
+HEAD = ("params/head/kernel", "params/head/bias")
+
+
+# Files and folders.
+
+
+def test_a_file_gives_a_model_of_its_sizes(tmp_path):
+    variables = random_variables()
+    path = save(tmp_path / "weights", variables)
+    model, loaded = load_pretrained("resnet18", path, **SMALL)
+    assert_same(loaded, variables)
+    assert logits(model, loaded).shape == (2, 5)
+
+
+def test_a_path_may_be_a_string_below_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "weights", random_variables())
+    load_pretrained("resnet18", "~/weights", **SMALL)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_of_hugging_faces_libraries_is_read(tmp_path, file):
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    variables = random_variables()
+    save(tmp_path / "weights", variables).rename(tmp_path / file)
+    _, loaded = load_pretrained("resnet18", tmp_path, **SMALL)
+    assert_same(loaded, variables)
+
+
+def test_parameters_have_the_dtype_of_the_models(tmp_path):
+    half = jax.tree.map(lambda x: x.astype(np.float16), random_variables())
+    path = save(tmp_path / "weights", half)
+    model, loaded = load_pretrained("resnet18", path, dtype=jnp.bfloat16, **SMALL)
+    assert model.dtype == jnp.bfloat16
+    assert {x.dtype for x in jax.tree.leaves(loaded)} == {np.dtype("float32")}
+    assert_same(loaded, half)
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(WeightsError, match="There is no file or folder .*missing.pth"):
+        load_pretrained("resnet18", tmp_path / "missing.pth")
+    with pytest.raises(WeightsError, match="holds no weights: no model.safetensors or"):
+        load_pretrained("resnet18", tmp_path)
+    with pytest.raises(ValueError, match="Nearest: resnet1"):
+        load_pretrained("resnet10", tmp_path)
+
+
+# Other sizes.
+
+
+def test_a_head_of_another_size_is_fresh_and_said_so(tmp_path, caplog):
+    variables = random_variables()
+    path = save(tmp_path / "weights", variables)
+    model, loaded = load_pretrained("resnet18", path, num_classes=7, **SMALL)
+    messages = [r.message for r in caplog.records if r.name == "cnn_flax"]
+    assert messages == [
+        "resnet18: the head of 5 classes is replaced by a fresh one of 7."
+    ]
+    assert caplog.records[0].levelno == logging.WARNING
+    assert_same(loaded, variables, but=HEAD)
+    images = jnp.zeros((1, 16, 16, 3))
+    fresh = jax.jit(model.init)(jax.random.key(0), images)["params"]["head"]
+    assert fresh["kernel"].shape == (8, 7)
+    np.testing.assert_array_equal(loaded["params"]["head"]["kernel"], fresh["kernel"])
+
+
+def test_a_head_of_the_same_size_stays(tmp_path, caplog):
+    variables = random_variables()
+    path = save(tmp_path / "weights", variables)
+    _, loaded = load_pretrained("resnet18", path, num_classes=5, **SMALL)
+    assert_same(loaded, variables)
+    assert not caplog.records
+
+
+def test_a_head_may_be_left_out_or_added(tmp_path):
+    variables = random_variables()
+    path = save(tmp_path / "weights", variables)
+    model, loaded = load_pretrained("resnet18", path, num_classes=0, **SMALL)
+    assert "head" not in loaded["params"]
+    assert logits(model, loaded).shape == (2, 8)
+
+    path = save(tmp_path / "headless", loaded)
+    model, loaded = load_pretrained("resnet18", path, **SMALL)
+    assert "head" not in loaded["params"]
+    model, loaded = load_pretrained("resnet18", path, num_classes=4, **SMALL)
+    assert logits(model, loaded).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18d"])
+def test_grey_images_give_what_they_give_as_three_channels(tmp_path, name):
+    path = save(tmp_path / "weights", random_variables(name), name)
+    model, colour = load_pretrained(name, path, **SMALL)
+    _, grey = load_pretrained(name, path, in_channels=1, **SMALL)
+    np.testing.assert_allclose(
+        logits(model, grey, channels=1), logits(model, colour, channels=3), rtol=1e-4
+    )
+
+
+def test_other_changes_of_the_channels_are_refused(tmp_path):
+    path = save(tmp_path / "weights", random_variables())
+    with pytest.raises(WeightsError, match="in_channels may be 3, or 1 .*, got 4"):
+        load_pretrained("resnet18", path, in_channels=4, **SMALL)
+    path = save(tmp_path / "grey", random_variables(in_channels=1))
+    with pytest.raises(WeightsError, match="take images of 1 channels.* got 3"):
+        load_pretrained("resnet18", path, in_channels=3, **SMALL)
+
+
+# Runs.
+
+
+def save_run(folder, variables, steps=(3,), **changes):
+    record = {
+        "format": 1,
+        "recipe": "digits",
+        "config": {},
+        "model": {
+            "name": "resnet18",
+            "fields": {**SMALL, "num_classes": 5, "dtype": "float32"},
+        },
+        "input": {"image_size": 16, "channels": 3, "mean": [0.5], "std": [0.5]},
+        "class_names": list("abcde"),
+    }
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**record, **changes}))
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        for step in steps:
+            scaled = jax.tree.map(lambda x, s=step: jnp.asarray(x) * s, variables)
+            args = ocp.args.Composite(
+                model=ocp.args.StandardSave(scaled),
+                rest=ocp.args.StandardSave({"step": np.asarray(step)}),
+                meta=ocp.args.JsonSave({}),
+            )
+            manager.save(step, args=args)
+    return folder
+
+
+def test_a_run_gives_its_model_and_its_last_checkpoint(tmp_path):
+    variables = random_variables()
+    run = save_run(tmp_path / "run", variables, steps=(1, 2))
+    model, loaded = load_pretrained("resnet18", run)
+    assert_same(loaded, jax.tree.map(lambda x: x * 2, variables))
+    assert logits(model, loaded).shape == (2, 5)
+
+
+def test_a_run_may_be_changed_as_any_weights(tmp_path):
+    variables = random_variables()
+    run = save_run(tmp_path / "run", variables, steps=(1,))
+    model, loaded = load_pretrained(
+        "resnet18", run, num_classes=2, in_channels=1, drop_path_rate=0.2
+    )
+    assert model.drop_path_rate == 0.2
+    assert_same(loaded, variables_of_sizes(variables, loaded), but=HEAD)
+    assert logits(model, loaded, channels=1).shape == (2, 2)
+
+
+def variables_of_sizes(variables, loaded):
+    flat = dict(flatten(variables))
+    kernel = "params/conv1/conv/kernel"
+    flat[kernel] = flat[kernel].sum(axis=2, keepdims=True)
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def test_a_run_fixes_the_image_size_of_its_shapes(tmp_path):
+    # Trainable matrices over height and width: 16 px become 4 and 2.
+    fields = {"width": 8, "stage_sizes": [1, 1], "shortcut": "matrix", "num_classes": 5}
+    variables = random_variables(**fields)
+    model = {"name": "resnet18", "fields": fields}
+    run = save_run(tmp_path / "run", variables, steps=(1,), model=model)
+    _, loaded = load_pretrained("resnet18", run)
+    assert_same(loaded, variables)
+
+
+def test_a_run_of_another_model_is_refused(tmp_path):
+    run = save_run(tmp_path / "run", random_variables())
+    with pytest.raises(WeightsError, match="run is a run of resnet18, not of resnet34"):
+        load_pretrained("resnet34", run)
+
+
+def test_fields_that_change_a_runs_parameters_are_refused(tmp_path):
+    run = save_run(tmp_path / "run", random_variables())
+    with pytest.raises(WeightsError, match="The run is of other fields of resnet18"):
+        load_pretrained("resnet18", run, width=16)
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+    run = save_run(tmp_path / "run", random_variables(), steps=())
+    with pytest.raises(WeightsError, match="has no checkpoint yet"):
+        load_pretrained("resnet18", run)
+    (run / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(WeightsError, match="has no checkpoint yet"):
+        load_pretrained("resnet18", run)
+
+
+def test_a_run_whose_checkpoint_is_of_another_model_is_refused(tmp_path):
+    model = {"name": "resnet18", "fields": {"width": 8, "stage_sizes": [2]}}
+    run = save_run(tmp_path / "run", random_variables(), model=model)
+    with pytest.raises(WeightsError, match="step 3 in .* is not of the model in its"):
+        load_pretrained("resnet18", run)
+
+
+@pytest.mark.parametrize("text", ['{"format": 2}', '{"a": 1}', "{", "[]"])
+def test_a_config_that_is_no_runs_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match="config.json (is not of a run|cannot be)"):
+        load_pretrained("resnet18", tmp_path)
+
+
+# The Hugging Face Hub.
+
+
+def hub(monkeypatch, download):
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_hub_id_is_downloaded(tmp_path, monkeypatch, file):
+    path = save(tmp_path / "weights", random_variables())
+
+    def download(repository, wanted, local_files_only):
+        assert repository == "timm/resnet18.a1_in1k" and not local_files_only
+        if wanted != file:
+            raise huggingface_hub.errors.EntryNotFoundError("404")
+        return str(path)
+
+    hub(monkeypatch, download)
+    _, loaded = load_pretrained("resnet18", "timm/resnet18.a1_in1k", **SMALL)
+    assert_same(loaded, random_variables())
+
+
+def test_a_hub_that_is_not_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    def download(repository, file, local_files_only):
+        asked.append((file, local_files_only))
+        raise huggingface_hub.errors.LocalEntryNotFoundError("No network.\nAt all.")
+
+    hub(monkeypatch, download)
+    by_hand = "https://huggingface.co/owner/name/resolve/main/model.safetensors"
+    message = f"no file or folder owner/name, .* No network. By hand: .*{by_hand}"
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained("resnet18", "owner/name")
+    assert asked == [("model.safetensors", False), ("pytorch_model.bin", True)]
+
+
+def test_a_repository_that_there_is_not_is_said(monkeypatch):
+    def download(repository, file, local_files_only):
+        raise huggingface_hub.errors.HFValidationError("No such repository.")
+
+    hub(monkeypatch, download)
+    with pytest.raises(WeightsError, match="No such repository"):
+        load_pretrained("resnet18", "owner/name")
+
+
+def test_without_huggingface_hub_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WeightsError, match=r"pip install 'cnn-flax\[hub\]'. By hand"):
+        load_pretrained("resnet18", "owner/name")
+
+
+# Published weights.
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("CNN_FLAX_CACHE", str(folder))
+    return folder
+
+
+def publish(monkeypatch, path, digits=None):
+    """Makes a file the published weights of every model; returns its new path."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    named = path.with_name(f"resnet18-{digits or digest[:8]}.pth")
+    path.rename(named)
+    fields = vars(published_weights("resnet18")[0])
+    entry = PublishedWeights(**{**fields, "url": named.as_uri()})
+    monkeypatch.setattr(sources, "published_weights", lambda name: (entry,))
+    return named
+
+
+def test_published_weights_are_downloaded_once(tmp_path, cache, monkeypatch):
+    variables = random_variables()
+    source = publish(monkeypatch, save(tmp_path / "weights", variables))
+    _, loaded = load_pretrained("resnet18", **SMALL)
+    assert_same(loaded, variables)
+    assert [p.name for p in cache.iterdir()] == [source.name]
+    source.unlink()
+    _, loaded = load_pretrained("resnet18", **SMALL)
+    assert_same(loaded, variables)
+
+
+def test_a_download_of_another_content_is_refused(tmp_path, cache, monkeypatch):
+    path = save(tmp_path / "weights", random_variables())
+    publish(monkeypatch, path, digits="01234567")
+    with pytest.raises(WeightsError, match="another file, by its SHA-256. By hand"):
+        load_pretrained("resnet18", **SMALL)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_wrong_file_in_the_cache_is_refused(tmp_path, cache, monkeypatch):
+    path = save(tmp_path / "weights", random_variables())
+    source = publish(monkeypatch, path)
+    cache.mkdir()
+    (cache / source.name).write_bytes(b"half of it")
+    with pytest.raises(WeightsError, match="its SHA-256 is another. Remove it"):
+        load_pretrained("resnet18", **SMALL)
+
+
+def test_offline_the_message_says_where_to_put_the_file(tmp_path, cache, monkeypatch):
+    path = save(tmp_path / "weights", random_variables())
+    source = publish(monkeypatch, path)
+    source.unlink()
+    message = f"{source.name} cannot be downloaded: .*put the file at {cache}"
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained("resnet18", **SMALL)
+
+
+def test_the_cache_is_in_the_home_by_default(tmp_path, monkeypatch):
+    monkeypatch.delenv("CNN_FLAX_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = publish(monkeypatch, save(tmp_path / "x", random_variables()))
+    load_pretrained("resnet18", **SMALL)
+    assert (tmp_path / ".cache/cnn_flax" / source.name).exists()
+
+
+def test_published_weights_may_be_on_the_hub(tmp_path, monkeypatch):
+    variables = random_variables("resnet18d")
+    path = save(tmp_path / "weights", variables, "resnet18d")
+
+    def download(repository, file, local_files_only):
+        assert repository == cnn_flax.model_info("resnet18d").weights[0].hub_id
+        return str(path)
+
+    hub(monkeypatch, download)
+    _, loaded = load_pretrained("resnet18d", **SMALL)
+    assert_same(loaded, variables)
+
+
+def test_a_model_without_published_weights_says_so():
+    with pytest.raises(WeightsError, match="No weights are published for lab_resnet34"):
+        load_pretrained("lab_resnet34")
