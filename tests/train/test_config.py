@@ -1,0 +1,80 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from train.config import (
+    Augment,
+    Config,
+    Input,
+    Network,
+    Optimization,
+    config_from_json,
+    config_to_json,
+    flat,
+)
+from train.errors import UserError
+
+
+def test_a_config_survives_json():
+    config = Config(
+        input=Input(data="idx:here", mean=(0.1, 0.2, 0.3)),
+        network=Network(model_fields={"width": 16, "shortcut": "none"}),
+        augment=Augment(flip=0.5),
+        optimization=Optimization(optimizer="adamw"),
+        seed=7,
+    )
+    written = json.loads(json.dumps(config_to_json(config)))
+    assert config_from_json(written) == config
+
+
+def test_what_an_older_version_did_not_write_takes_its_default():
+    written = config_to_json(Config(epochs=7))
+    del written["seed"], written["input"]["batch_size"]
+    assert config_from_json(written) == Config(epochs=7)
+
+
+def test_a_field_of_a_newer_version_is_named():
+    with pytest.raises(UserError, match="'colour'"):
+        config_from_json({"augment": {"colour": 1}})
+
+
+def test_every_field_is_one_flag():
+    groups = dataclasses.asdict(Config()).values()
+    count = sum(len(g) if isinstance(g, dict) else 1 for g in groups)
+    assert len(flat(Config())) == count
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value", "allowed"),
+    [
+        (Input, "image_size", 0, "at least 1"),
+        (Input, "batch_size", -1, "at least 1"),
+        (Input, "mean", (1.0, 2.0), "one or three numbers"),
+        (Input, "std", (), "one or three numbers"),
+        (Input, "std", (0.0,), "above 0"),
+        (Augment, "flip", 1.5, "in [0, 1]"),
+        (Augment, "crop_padding", -1, "at least 0"),
+        (Optimization, "label_smoothing", -0.1, "in [0, 1]"),
+        (Optimization, "learning_rate", 0.0, "above 0"),
+        (Optimization, "warmup_epochs", -1.0, "at least 0"),
+        (Optimization, "momentum", 1.0, "in [0, 1)"),
+        (Optimization, "weight_decay", -1.0, "at least 0"),
+        (Config, "epochs", 0, "at least 1"),
+        (Config, "seed", -1, "in [0, 2 ** 32)"),
+        (Config, "log_every", 0, "at least 1"),
+        (Config, "checkpoint_every", -1, "at least 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(group, field, value, allowed):
+    flag = "--" + field.replace("_", "-")
+    message = re.escape(f"{flag} must be {allowed}, got {value}.")
+    with pytest.raises(UserError, match=message):
+        group(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["num_classes", "dtype"])
+def test_model_fields_cannot_set_what_follows_from_elsewhere(field):
+    with pytest.raises(UserError, match=f"cannot set {field}"):
+        Network(model_fields={field: 1})

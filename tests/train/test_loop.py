@@ -1,0 +1,290 @@
+import dataclasses
+import json
+import re
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.checkpoint import Checkpoints
+from train.config import Input, Network, Optimization
+from train.data import SourceError
+from train.errors import Interrupted, NotFiniteError, UserError
+from train.folder import read_metrics, read_record, read_result
+from train.loop import fit
+from train.program import build
+from train.report import RunProgress
+
+STEPS = 3 * 14  # Of `tiny`.
+
+
+def last_checkpoint(run, config):
+    with Checkpoints(run) as checkpoints:
+        return checkpoints.latest, checkpoints.restore(build(config).shapes)[0]
+
+
+def without_times(lines):
+    return [
+        {name: value for name, value in line.items() if name != "images_per_second"}
+        for line in lines
+    ]
+
+
+def interrupt_at(monkeypatch, *steps):
+    """Sends SIGINT, as Ctrl-C does, after the given calls of a step."""
+    calls = iter(range(1, 10**6))
+    whole = RunProgress.step
+
+    def step(self):
+        whole(self)
+        if next(calls) in steps:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RunProgress, "step", step)
+
+
+def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(
+    tmp_path, tiny, quiet
+):
+    result = fit(tiny, tmp_path, recipe="a_recipe", console=quiet)
+    assert read_result(tmp_path) == result
+    assert (result["steps"], result["test_images"]) == (STEPS, 359)
+
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record["format"] == 1
+    assert record["recipe"] == "a_recipe"
+    assert record["model"]["name"] == "resnet18"
+    assert record["model"]["fields"]["num_classes"] == 10
+    assert record["input"] == {
+        "image_size": 8,
+        "channels": 1,
+        "mean": [0.3],
+        "std": [0.4],
+    }
+    assert record["class_names"] == list("0123456789")
+
+    lines = read_metrics(tmp_path)
+    train = [line for line in lines if line["split"] == "train"]
+    test = [line for line in lines if line["split"] == "test"]
+    assert [line["step"] for line in train] == [*range(5, STEPS, 5), STEPS]
+    assert [line["step"] for line in test] == [14, 28, 42]
+    assert [line["epoch"] for line in test] == [1, 2, 3]
+    assert test[-1]["accuracy"] == result["accuracy"]
+    wanted = {"loss", "accuracy", "learning_rate", "images_per_second"}
+    assert all(wanted <= set(line) for line in train)
+    rates = [line["learning_rate"] for line in train]
+    assert max(rates) == pytest.approx(0.1, rel=1e-2) and rates[-1] < 1e-3
+
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {
+        "learning_curves.png",
+        "confusion_matrix.png",
+        "worst_images.png",
+    }
+    assert last_checkpoint(tmp_path, tiny)[0] == STEPS
+
+
+def test_a_run_that_has_ended_is_not_trained_again(tmp_path, tiny, quiet):
+    first = fit(tiny, tmp_path, console=quiet)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert fit(tiny, tmp_path, console=quiet) == first
+    assert f"{tmp_path} has ended already." in quiet.file.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+
+
+def test_a_different_run_is_refused_and_nothing_is_changed(tmp_path, tiny, quiet):
+    fit(tiny, tmp_path, console=quiet)
+    other = dataclasses.replace(tiny, epochs=4)
+    with pytest.raises(UserError, match="--epochs is 3 there and 4 here"):
+        fit(other, tmp_path, console=quiet)
+    assert last_checkpoint(tmp_path, tiny)[0] == STEPS
+
+
+# In an interval of the log, at the end of one, at an epoch's, right after that, and at
+# the very end; then twice.
+@pytest.mark.parametrize("steps", [(3,), (10,), (14,), (15,), (STEPS,), (7, 12)])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
+    tmp_path, tiny, quiet, monkeypatch, steps
+):
+    whole = fit(tiny, tmp_path / "whole", console=quiet)
+    interrupt_at(monkeypatch, *steps)
+    run = tmp_path / "interrupted"
+    done = 0
+    for step in steps:
+        with pytest.raises(Interrupted, match=f"after step {step}") as error:
+            fit(tiny, run, console=quiet)
+        assert error.value.signal == signal.SIGINT
+        assert last_checkpoint(run, tiny)[0] == step
+        done = step
+    result = fit(tiny, run, console=quiet)
+    assert f"Going on from step {done} of {STEPS}." in quiet.file.getvalue()
+
+    timed = {"seconds", "images_per_second"}
+    for name in set(whole) - timed:
+        assert result[name] == whole[name], name
+    assert without_times(read_metrics(run)) == without_times(
+        read_metrics(tmp_path / "whole")
+    )
+    chex.assert_trees_all_equal(
+        last_checkpoint(run, tiny), last_checkpoint(tmp_path / "whole", tiny)
+    )
+
+
+def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):
+    usual = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    fit(tiny, tmp_path, console=quiet)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == usual
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, tiny, quiet
+):
+    # The rate rises until the weights overflow, in the second epoch.
+    mad = Optimization(learning_rate=1e30, warmup_epochs=3)
+    config = dataclasses.replace(tiny, optimization=mad, checkpoint_every=1)
+    with pytest.raises(NotFiniteError, match="of step [0-9]+ is (nan|inf)") as error:
+        fit(config, tmp_path, console=quiet)
+    step, state = last_checkpoint(tmp_path, config)
+    assert step == error.value.step - 1
+    assert f"keeps the checkpoint of step {step}." in error.value.__notes__[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables))
+    assert all(line["step"] < error.value.step for line in read_metrics(tmp_path))
+    assert read_result(tmp_path) is None
+
+
+def test_checkpoints_are_written_between_epochs_too(tmp_path, tiny, quiet, monkeypatch):
+    saved = []
+    whole = Checkpoints.save
+
+    def save(self, step, state, meta):
+        saved.append(step)
+        whole(self, step, state, meta)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    fit(dataclasses.replace(tiny, checkpoint_every=6), tmp_path, console=quiet)
+    assert saved == [6, 12, 14, 18, 24, 28, 30, 36, 42]
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path, tiny, quiet, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("train.program.compile_step", counting(compiled))
+    fit(tiny, tmp_path, console=quiet)
+    assert len(compiled) == 2  # A step that is not compiled anew refuses other shapes.
+
+
+def counting(calls):
+    from train.parallel import compile_step
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return compile_step(*arguments, **options)
+
+    return counted
+
+
+def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        fit(tiny, tmp_path, console=quiet)
+    path = tmp_path / "config.json"
+    record = json.loads(path.read_text())
+    record["versions"]["jax"] = "0.0.1"
+    path.write_text(json.dumps(record))
+    fit(tiny, tmp_path, console=quiet)
+    assert "jax was 0.0.1 when the run began, and is" in quiet.file.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of ten images each, for training and for test."""
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, low in (("dark", 0), ("bright", 128)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(10):
+                pixels = rng.integers(low, low + 128, (9, 12, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def on(photos, tiny):
+    return dataclasses.replace(
+        tiny,
+        input=Input(data=f"folder:{photos}", image_size=8, batch_size=10),
+        network=Network("resnet18", {"stage_sizes": (1,), "width": 4}),
+    )
+
+
+def test_your_own_folder_trains_with_fewer_than_five_classes(
+    tmp_path, tiny, quiet, photos
+):
+    result = fit(on(photos, tiny), tmp_path / "run", console=quiet)
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record["class_names"] == ["bright", "dark"]
+    assert result["test_images"] == 20
+
+
+def test_a_run_whose_classes_have_changed_is_refused(
+    tmp_path, tiny, quiet, photos, monkeypatch
+):
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(Interrupted):
+        fit(on(photos, tiny), tmp_path / "run", console=quiet)
+    for split in ("train", "test"):
+        (photos / split / "dark").rename(photos / split / "dim")
+    with pytest.raises(UserError, match="class 1 is dim there and dark in the run"):
+        fit(on(photos, tiny), tmp_path / "run", console=quiet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": Network("resnet19")}, "no model 'resnet19'.*Nearest: resnet18"),
+        ({"network": Network("resnet18", {"widht": 4})}, "'widht'.*Nearest: width"),
+        (
+            {"network": Network("resnet18", {"width": "wide"})},
+            "resnet18 cannot be built for images of 8 x 8 x 1",
+        ),
+        (
+            {"input": Input(image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0,))},
+            "--mean must be one number or 1, one a channel of the images; got 3",
+        ),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    tmp_path, tiny, quiet, changes, message
+):
+    with pytest.raises(UserError, match=message):
+        fit(dataclasses.replace(tiny, **changes), tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_label_out_of_range_is_named_before_anything_is_trained(
+    tmp_path, tiny, quiet
+):
+    for part, count in (("train", 200), ("t10k", 20)):
+        images = np.zeros((count, 8, 8), np.uint8)
+        labels = np.full(count, 11 if part == "train" else 1, np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim])
+            head += b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    config = dataclasses.replace(
+        tiny, input=dataclasses.replace(tiny.input, data=f"idx:{tmp_path}")
+    )
+    message = re.escape("label 11 at image 0")
+    with pytest.raises(SourceError, match=f"{message}.*classes are 0 to 9"):
+        fit(config, tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path, tiny, quiet):
+    large = dataclasses.replace(tiny.input, batch_size=2000)
+    with pytest.raises(SourceError, match="batch size 2000 must be 1 to 1438"):
+        fit(dataclasses.replace(tiny, input=large), tmp_path / "run", console=quiet)

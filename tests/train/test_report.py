@@ -1,0 +1,106 @@
+import io
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from train.evaluation import Evaluation
+from train.report import (
+    RunProgress,
+    evaluation_table,
+    prediction_table,
+    result_table,
+    say,
+)
+
+LINE = {"step": 5, "loss": 0.25, "accuracy": 0.875, "images_per_second": 1234.5}
+
+
+def shown(*renderables):
+    console = Console(file=io.StringIO(), width=120)
+    console.print(*renderables)
+    return console.file.getvalue()  # pyright: ignore
+
+
+def test_what_is_no_terminal_gets_plain_lines():
+    console = Console(file=io.StringIO(), width=40)
+    with RunProgress(console, start=0, steps=10, epochs=2) as progress:
+        progress.step()
+        progress.trained(LINE)
+        progress.evaluated({**LINE, "epoch": 1.0})
+    text = console.file.getvalue()  # pyright: ignore
+    assert text.splitlines() == [
+        "step 5/10  loss 0.2500  accuracy 87.50 %  1,234 images/s  0:00 left",
+        "epoch 1/2  test loss 0.2500  test accuracy 87.50 %",
+    ]
+
+
+def test_a_terminal_gets_a_bar_with_speed_and_time_left():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with RunProgress(console, start=0, steps=10, epochs=2) as progress:
+        for _ in range(5):
+            progress.step()
+        progress.trained(LINE)
+    text = console.file.getvalue()  # pyright: ignore
+    assert "5/10" in text
+    assert "loss 0.2500  accuracy 87.50 %  1,234 images/s" in text
+    assert "step 5/10  loss" not in text
+
+
+def test_text_is_printed_as_it_is():
+    console = Console(file=io.StringIO(), width=10)
+    say(console, "a file called [bold].png, of a long name")
+    text = console.file.getvalue()  # pyright: ignore
+    assert text == "a file called [bold].png, of a long name\n"
+
+
+def test_the_result_is_a_table():
+    result = {
+        "loss": 0.5,
+        "accuracy": 0.98765,
+        "top5_accuracy": 1.0,
+        "classes": 10,
+        "test_images": 10_000,
+        "unreadable_images": 2,
+        "parameters": 11_173_962,
+        "epochs": 2,
+        "steps": 936,
+        "seconds": 3725.4,
+        "images_per_second": 1234.5,
+    }
+    text = shown(result_table(Path("runs/x"), result))
+    for part in ("98.77 %", "100.00 %", "10,000", "11,173,962", "1:02:05", "1,234"):
+        assert part in text
+    assert "unreadable" in text
+    assert "unreadable" not in shown(
+        result_table(Path("runs/x"), {**result, "unreadable_images": 0})
+    )
+    assert "top-5" not in shown(result_table(Path("x"), {**result, "classes": 5}))
+
+
+def test_an_evaluation_shows_each_class():
+    evaluation = Evaluation(
+        index=np.arange(4),
+        label=np.array([0, 0, 0, 1]),
+        prediction=np.array([0, 0, 1, 1]),
+        confidence=np.ones(4),
+        rank=np.array([0, 0, 1, 0]),
+        loss=np.ones(4),
+    )
+    text = shown(evaluation_table("title", evaluation, ["cat", "dog", "[emu]"]))
+    rows = [line.split("│")[1:4] for line in text.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert ["accuracy", "75.00 %", "4"] in cells
+    assert ["cat", "66.67 %", "3"] in cells
+    assert ["dog", "100.00 %", "1"] in cells
+    assert ["[emu]", "", "0"] in cells
+
+
+def test_a_prediction_shows_the_five_most_probable_classes():
+    probabilities = np.array([[0.05, 0.5, 0.1, 0.2, 0.01, 0.14]])
+    names = ["[a]", "[b]", "[c]", "[d]", "[e]", "[f]"]
+    text = shown(prediction_table([Path("[x].png")], probabilities, names))
+    order = [text.index(name) for name in ("[x].png", "[b]", "[d]", "[f]", "[c]")]
+    assert order == sorted(order)
+    assert "[a]" in text and "[e]" not in text
+    assert "50.00 %" in text

@@ -1,0 +1,177 @@
+"""`python -m train`: lists the recipes, runs them, evaluates runs and predicts.
+
+python -m train                               lists the recipes
+python -m train RECIPE --out DIR [--FLAG ..]  runs one, or goes on with it
+python -m train RECIPE --help                 says which flags there are
+python -m train evaluate DIR [--data ..]      evaluates a run
+python -m train predict DIR IMAGE ...         classifies images by a run
+"""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional
+
+from train import recipes
+from train.config import Config
+from train.errors import Interrupted, NotFiniteError, UserError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Runs a recipe, or goes on with a run that was stopped."""
+
+    out: Path
+    """Folder of the run: a new one, or the one of the run to go on with."""
+    config: Annotated[Config, OmitArgPrefixes]
+    """What to run."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluates a run's last checkpoint on test images."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    data: str | None = None
+    """Where the images come from; by default as in the run."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classifies images by a run's last checkpoint."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+    images: Positional[tuple[Path, ...]]
+    """Image files."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default this process's; returns its exit code.
+
+    0: done. 1: a loss or gradient was not finite. 2: what was asked for cannot be done.
+    128 and the signal's number: stopped by it, after saving.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = f"python -m train {shlex.join(words)}"
+    try:
+        return _dispatch(words)
+    except Interrupted as stop:
+        _complain(f"{stop} It is saved; to go on: {command}")
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        _complain(f"Stopped. To go on from what was saved: {command}")
+        return 130
+    except NotFiniteError as error:
+        _complain(" ".join([str(error), *error.__notes__]))
+        return 1
+    except ValueError as error:
+        if not isinstance(error, UserError) and not isinstance(error, _weights_error()):
+            raise
+        _complain(str(error))
+        return 2
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        _list_recipes()
+    elif name == "evaluate":
+        _evaluate(_parse(Evaluate, words))
+    elif name == "predict":
+        _predict(_parse(Predict, words))
+    elif name in recipes.names():
+        _run(recipes.load(name), words)
+    else:
+        known = ["evaluate", "predict", *recipes.names()]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"There is no recipe {name!r}. {hint}`python -m train` lists them."
+        )
+    return 0
+
+
+def _list_recipes() -> None:
+    console = Console()
+    console.print(__doc__, highlight=False, markup=False)
+    table = Table("recipe", "model", "data", "gave")
+    for recipe in map(recipes.load, recipes.names()):
+        config = recipe.config
+        table.add_row(recipe.name, config.network.model, config.input.data, recipe.gave)
+    console.print(table)
+
+
+def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
+    default = Run(out=Path("runs", recipe.name), config=recipe.config)
+    command = _parse(Run, words, default=default, description=recipe.text)
+    _use_compilation_cache()
+    from train.loop import fit
+    from train.report import result_table
+
+    console = Console()
+    result = fit(command.config, command.out, recipe=recipe.name, console=console)
+    console.print(result_table(command.out, result))
+
+
+def _evaluate(command: Evaluate) -> None:
+    _use_compilation_cache()
+    from train.inference import evaluate_run
+    from train.report import evaluation_table
+
+    evaluation, source = evaluate_run(command.run, command.data)
+    title = f"{command.run} on the test images of {source.spec}"
+    Console().print(evaluation_table(title, evaluation, source.class_names))
+
+
+def _predict(command: Predict) -> None:
+    if not command.images:
+        raise UserError("No image was given: python -m train predict DIR IMAGE ...")
+    _use_compilation_cache()
+    from train.inference import predict_images
+    from train.report import prediction_table
+
+    probabilities, names = predict_images(command.run, command.images)
+    Console().print(prediction_table(command.images, probabilities, names))
+
+
+def _parse(form: type, words: Sequence[str], **options):
+    prog = f"python -m train {words[0]}"
+    return tyro.cli(form, prog=prog, args=words[1:], **options)
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs for the next start; JAX's own variable moves them."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "cnn_flax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _weights_error() -> type[ValueError]:
+    from cnn_flax.weights import WeightsError
+
+    return WeightsError
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

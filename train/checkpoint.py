@@ -1,0 +1,88 @@
+"""The checkpoints of a run: `RUN/checkpoints/STEP`, written by Orbax.
+
+A checkpoint appears whole or not at all: a run that is killed while it saves goes on
+from the one before.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from train.step import TrainState
+
+__all__ = ["Checkpoints"]
+
+
+class Checkpoints:
+    """The last checkpoints of a run.
+
+    Each holds three items: `model`, the variables, which `cnn_flax.load_pretrained`
+    reads; `rest`, what else the state has; and `meta`, JSON.
+    """
+
+    def __init__(self, run: Path, *, keep: int = 2) -> None:
+        """Opens the run's folder of checkpoints.
+
+        Args:
+          run: the run's folder.
+          keep: number of checkpoints to keep, the last ones.
+        """
+        self._manager = ocp.CheckpointManager(
+            (run / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Number of steps that the last checkpoint has behind it; None without one."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
+        """Begins to save; the state may be donated to the next step meanwhile.
+
+        Args:
+          step: number of steps done.
+          state: the state after them.
+          meta: whatever else the run needs to go on, as JSON holds it.
+        """
+        model, rest = _items(state)
+        args = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            rest=ocp.args.StandardSave(rest),
+            meta=ocp.args.JsonSave(meta),
+        )
+        self._manager.save(step, args=args)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Reads the last checkpoint.
+
+        Args:
+          shapes: a state of `jax.ShapeDtypeStruct`, with shardings.
+
+        Returns:
+          The state and the meta that were saved.
+        """
+        model, rest = _items(shapes)
+        args = ocp.args.Composite(
+            model=ocp.args.StandardRestore(model),
+            rest=ocp.args.StandardRestore(rest),
+            meta=ocp.args.JsonRestore(),
+        )
+        read = self._manager.restore(self.latest, args=args)
+        return TrainState(**read["model"], **read["rest"]), read["meta"]
+
+
+def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
+    return state.variables, {"step": state.step, "opt_state": state.opt_state}

@@ -1,0 +1,204 @@
+"""What a run is: one frozen `Config`. Every recipe is a value of it.
+
+Each field is a flag of the same name: `learning_rate` is `--learning-rate`.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from train.errors import UserError
+
+__all__ = [
+    "Augment",
+    "Config",
+    "Input",
+    "Network",
+    "Optimization",
+    "config_from_json",
+    "config_to_json",
+    "flat",
+]
+
+
+def _check(held: bool, field: str, value: Any, allowed: str) -> None:
+    if not held:
+        flag = "--" + field.replace("_", "-")
+        raise UserError(f"{flag} must be {allowed}, got {value}.")
+
+
+def _parse_fields(words: list[str]) -> dict[str, Any]:
+    fields = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{word!r} is not of the form NAME=VALUE")
+        try:
+            fields[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            fields[name] = value
+    return fields
+
+
+_FIELDS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[NAME=VALUE ...]",
+    instance_from_str=_parse_fields,
+    is_instance=lambda value: isinstance(value, Mapping),
+    str_from_instance=lambda fields: [f"{k}={v}" for k, v in fields.items()],
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """Images, and what becomes of them before the model sees them."""
+
+    data: str = "digits"
+    """Where the images come from: digits, folder:PATH or idx:PATH."""
+    image_size: int = 224
+    """Height and width that the model sees, in pixels."""
+    batch_size: int = 64
+    """Images a step, over all devices."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Subtracted from pixels in [0, 1]: one number, or one a channel."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Pixels are then divided by it: one number, or one a channel."""
+
+    def __post_init__(self):
+        _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
+        _check(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
+        _check(len(self.mean) in (1, 3), "mean", self.mean, "one or three numbers")
+        _check(len(self.std) in (1, 3), "std", self.std, "one or three numbers")
+        _check(min(self.std) > 0, "std", self.std, "above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The model."""
+
+    model: str = "resnet18"
+    """One of cnn_flax.list_models()."""
+    model_fields: Annotated[Mapping[str, Any], _FIELDS] = dataclasses.field(
+        default_factory=dict
+    )
+    """Fields of the model to set, such as width=16 small_inputs=True."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; its parameters are float32."""
+
+    def __post_init__(self):
+        for field in ("num_classes", "dtype"):
+            if field in self.model_fields:
+                raise UserError(
+                    f"--model-fields cannot set {field}: it follows from "
+                    f"{'--dtype' if field == 'dtype' else 'the data'}."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Random changes to the training images, each image its own."""
+
+    flip: float = 0.0
+    """Probability of mirroring left and right."""
+    crop_padding: int = 0
+    """Black pixels around the image before a window of its size is cut out."""
+
+    def __post_init__(self):
+        _check(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
+        _check(self.crop_padding >= 0, "crop_padding", self.crop_padding, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+    """The loss and the way down it."""
+
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov's momentum, or AdamW."""
+    learning_rate: float = 0.1
+    """The highest, at the end of the warm-up."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the rate rises linearly; it then falls as a cosine to 0."""
+    momentum: float = 0.9
+    """Decay of the gradients' running mean (AdamW's beta 1)."""
+    weight_decay: float = 1e-4
+    """On kernels only. SGD adds it to the gradient, AdamW shrinks the weights."""
+
+    def __post_init__(self):
+        smoothing, rate = self.label_smoothing, self.learning_rate
+        _check(0 <= smoothing <= 1, "label_smoothing", smoothing, "in [0, 1]")
+        _check(rate > 0, "learning_rate", rate, "above 0")
+        _check(
+            self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "at least 0"
+        )
+        _check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run: the same config and seed on the same machine give the same numbers."""
+
+    input: Input = Input()
+    network: Network = Network()
+    augment: Augment = Augment()
+    optimization: Optimization = Optimization()
+    epochs: int = 10
+    """Passes over the training images."""
+    seed: int = 0
+    """Decides the split, the first weights, the order and every random change."""
+    log_every: int = 50
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints, beside the one after each epoch; 0 for none."""
+
+    def __post_init__(self):
+        _check(self.epochs > 0, "epochs", self.epochs, "at least 1")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2 ** 32)")
+        _check(self.log_every > 0, "log_every", self.log_every, "at least 1")
+        _check(
+            self.checkpoint_every >= 0,
+            "checkpoint_every",
+            self.checkpoint_every,
+            "at least 0",
+        )
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """The config as JSON holds it: a dictionary a group, lists for tuples."""
+    return _jsonable(dataclasses.asdict(config))
+
+
+def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
+    """The way back. What an older version did not write takes its default.
+
+    Raises:
+      UserError: if there is a field that `cls` does not have.
+    """
+    types = {f.name: f.type for f in dataclasses.fields(cls)}
+    fields = {}
+    for name, value in tree.items():
+        if name not in types:
+            raise UserError(f"The run has a field {name!r} that this version has not.")
+        if dataclasses.is_dataclass(types[name]):
+            value = config_from_json(value, type(getattr(cls, name)))
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Each flag's name, without its dashes, and its value."""
+    values = {}
+    for group in config_to_json(config).items():
+        values |= group[1] if isinstance(group[1], dict) else dict([group])
+    return values
+
+
+def _jsonable(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _jsonable(value) for key, value in tree.items()}
+    return [_jsonable(v) for v in tree] if isinstance(tree, tuple | list) else tree

@@ -1,0 +1,77 @@
+"""What a model makes of a set of images."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One entry an image, each image once, in the set's order.
+
+    Attributes:
+      index: the image's index in the set, int `[n]`.
+      label: its class, int `[n]`.
+      prediction: the most probable class, int `[n]`.
+      confidence: the probability of that, float `[n]`.
+      rank: number of classes more probable than the label, int `[n]`.
+      loss: negative log probability of the label, in nats, float `[n]`.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    confidence: np.ndarray
+    rank: np.ndarray
+    loss: np.ndarray
+
+    def figures(self) -> dict[str, float]:
+        """The means, by the names that metrics.jsonl has for them.
+
+        Sums are taken in float64, so that the size of the batches leaves no trace.
+        """
+        return {
+            "loss": float(self.loss.mean(dtype=np.float64)),
+            "accuracy": float(np.mean(self.prediction == self.label)),
+            "top5_accuracy": float(np.mean(self.rank < 5)),
+        }
+
+    def class_accuracy(self, classes: int) -> np.ndarray:
+        """Share of each class's images that is right: `[K]`, NaN for no images."""
+        confusion = self.confusion(classes)
+        with np.errstate(invalid="ignore"):
+            return confusion.diagonal() / confusion.sum(axis=1)
+
+    def confusion(self, classes: int) -> np.ndarray:
+        """Number of images by label (row) and prediction (column): int `[K, K]`."""
+        cells = self.label * classes + self.prediction
+        return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def evaluate(
+    eval_step: Callable[[Any, Any], dict[str, jax.Array]],
+    variables: Any,
+    batches: Iterable[Mapping[str, Any]],
+) -> Evaluation:
+    """Runs a model over a set.
+
+    Args:
+      eval_step: compiled from `train.step.make_eval_step`.
+      variables: the model's.
+      batches: on the device, from `train.data.eval_batches`.
+    """
+    parts = []
+    for batch in batches:
+        parts.append({**eval_step(variables, batch), "index": batch["index"]})
+        if len(parts) > 1:  # The device works on this batch, the last one is done.
+            parts[-2] = jax.device_get(parts[-2])
+    rows = {
+        key: np.concatenate([np.asarray(p[key]) for p in parts]) for key in parts[0]
+    }
+    counts = rows.pop("mask") > 0
+    return Evaluation(**{key: row[counts] for key, row in rows.items()})

@@ -1,0 +1,173 @@
+"""What a config asks to be computed: data, model, state and steps, ready to compile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.config import Config
+from train.data import Source, open_source, steps_per_epoch
+from train.errors import UserError
+from train.inputs import Batch, train_inputs
+from train.objectives import supervised
+from train.optimizer import make_optimizer, warmup_cosine
+from train.parallel import Placement, compile_step
+from train.record import build_model, describe, pixel_inputs
+from train.step import (
+    Metrics,
+    TrainState,
+    create_state,
+    make_eval_step,
+    make_train_step,
+)
+
+__all__ = ["Program", "build", "compile_steps"]
+
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Any, Batch], Metrics]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A run, before anything is computed.
+
+    Attributes:
+      record: what `config.json` says of it.
+      train: the images to learn from.
+      test: the images to be judged on.
+      steps_per_epoch: full batches in `train`.
+      steps: of the whole run.
+      placement: where arrays lie.
+      key: the run's, for every random draw of its steps.
+      schedule: the learning rate of a step, which counts from 0.
+      init: makes the state before the first step.
+      shapes: of that state, with shardings.
+      train_step: of `train.step`, not compiled.
+      eval_step: of `train.step`, not compiled.
+    """
+
+    record: dict[str, Any]
+    train: Source
+    test: Source
+    steps_per_epoch: int
+    steps: int
+    placement: Placement
+    key: jax.Array
+    schedule: Callable[[jax.typing.ArrayLike], jax.Array]
+    init: Callable[[], TrainState]
+    shapes: TrainState
+    train_step: TrainStep
+    eval_step: EvalStep
+
+    @property
+    def batch_options(self) -> dict[str, Any]:
+        """What batches for training and for evaluation have in common."""
+        fields = self.record["input"]
+        return {
+            "batch_size": self.record["config"]["input"]["batch_size"],
+            "image_size": fields["image_size"],
+            "channels": fields["channels"],
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Number of the model's parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
+
+    @property
+    def headline(self) -> str:
+        """What is to be run, in a line."""
+        machine = self.record["machine"]
+        return (
+            f"{self.record['model']['name']}, {self.parameters:,} parameters, on "
+            f"{len(self.train):,} images of {self.train.spec} "
+            f"({len(self.test):,} to test), {machine['devices']} x {machine['device']}"
+        )
+
+
+def build(config: Config, recipe: str = "") -> Program:
+    """Opens the data and puts the steps together; computes and writes nothing.
+
+    Args:
+      config: the run's.
+      recipe: the name of the recipe that it is of.
+
+    Raises:
+      SourceError: if the data cannot be used.
+      UserError: if the model or the devices do not fit the config.
+    """
+    options = config.optimization
+    placement = Placement()
+    placement.check(config.input.batch_size)
+    train, test = (
+        open_source(config.input.data, split, seed=config.seed)
+        for split in ("train", "test")
+    )
+    record = describe(config, recipe, train)
+    model = build_model(record)
+
+    per_epoch = steps_per_epoch(train, config.input.batch_size)
+    steps = config.epochs * per_epoch
+    warmup = min(round(options.warmup_epochs * per_epoch), steps)
+    schedule = warmup_cosine(options.learning_rate, warmup, steps)
+    tx = make_optimizer(options, schedule)
+
+    key_init, key_run = jax.random.split(jax.random.key(config.seed))
+    size, channels = record["input"]["image_size"], record["input"]["channels"]
+    init = partial(create_state, model, tx, (size, size, channels), key_init)
+    try:
+        shapes = jax.eval_shape(init)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{config.network.model} cannot be built for images of {size} x {size} x "
+            f"{channels}: {error}"
+        ) from error
+
+    mean, std = record["input"]["mean"], record["input"]["std"]
+    train_step = make_train_step(
+        supervised(model, label_smoothing=options.label_smoothing),
+        tx,
+        train_inputs(config.augment, mean=mean, std=std),
+    )
+    return Program(
+        record=record,
+        train=train,
+        test=test,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        placement=placement,
+        key=jax.device_put(key_run, placement.whole),
+        schedule=schedule,
+        init=jax.jit(init, out_shardings=placement.whole),
+        shapes=placement.shapes(shapes, placement.whole),
+        train_step=train_step,
+        eval_step=make_eval_step(model, pixel_inputs(record)),
+    )
+
+
+def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
+    """Compiles both steps, the slow part of a start."""
+    placement, state = program.placement, program.shapes
+    batch_size, size, channels = program.batch_options.values()
+    batch = {
+        "image": np.zeros((batch_size, size, size, channels), np.uint8),
+        "label": np.zeros(batch_size, np.int32),
+        "index": np.zeros(batch_size, np.int32),
+    }
+    key = placement.shapes(program.key, placement.whole)
+    train_step = compile_step(
+        program.train_step,
+        (state, placement.shapes(batch, placement.split), key),
+        out=placement.whole,
+        donate=(0,),
+    )
+    batch["mask"] = np.zeros(batch_size, np.float32)
+    eval_step = compile_step(
+        program.eval_step,
+        (state.variables, placement.shapes(batch, placement.split)),
+        out=placement.split,
+    )
+    return train_step, eval_step

@@ -1,0 +1,21 @@
+"""A narrow ResNet-18 on scikit-learn's 1,797 handwritten digits of 8 x 8 pixels.
+
+python -m train digits_resnet --out runs/digits
+"""
+
+from train.config import Augment, Config, Input, Network, Optimization
+
+gave = "?"
+
+config = Config(
+    input=Input(
+        data="digits", image_size=8, batch_size=64, mean=(0.305,), std=(0.376,)
+    ),
+    network=Network("resnet18", {"width": 16, "small_inputs": True}),
+    augment=Augment(crop_padding=1),
+    optimization=Optimization(
+        learning_rate=0.1, warmup_epochs=2, weight_decay=5e-4, label_smoothing=0.1
+    ),
+    epochs=20,
+    log_every=20,
+)

@@ -1,0 +1,221 @@
+"""What people read: progress, and the tables at the end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from train.data import Source
+from train.evaluation import Evaluation
+from train.folder import read_metrics
+
+__all__ = [
+    "RunProgress",
+    "evaluation_table",
+    "draw",
+    "prediction_table",
+    "result_table",
+    "say",
+]
+
+Json = Mapping[str, Any]
+
+
+class RunProgress:
+    """A bar on a terminal, plain lines elsewhere.
+
+    A context: the bar is there inside it.
+    """
+
+    def __init__(
+        self, console: Console, *, start: int, steps: int, epochs: int
+    ) -> None:
+        """Prepares the bar.
+
+        Args:
+          console: where it goes.
+          start: steps that were done before.
+          steps: steps of the whole run.
+          epochs: epochs of the whole run.
+        """
+        self._console = console
+        self._steps = steps
+        self._epochs = epochs
+        self._bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "", total=steps, completed=start, figures="waiting for the first figures"
+        )
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def step(self) -> None:
+        """Notes that a step was started."""
+        self._bar.advance(self._task)
+
+    def trained(self, line: Json) -> None:
+        """Shows a line of training metrics."""
+        figures = (
+            f"loss {line['loss']:.4f}  accuracy {_percent(line['accuracy'])}  "
+            f"{line['images_per_second']:,.0f} images/s"
+        )
+        self._bar.update(self._task, figures=figures)
+        if not self._console.is_terminal:
+            left = _duration(self._bar.tasks[0].time_remaining or 0)
+            say(
+                self._console,
+                f"step {line['step']}/{self._steps}  {figures}  {left} left",
+            )
+
+    def evaluated(self, line: Json) -> None:
+        """Shows a line of evaluation metrics."""
+        say(
+            self._console,
+            f"epoch {line['epoch']:g}/{self._epochs}  test loss {line['loss']:.4f}  "
+            f"test accuracy {_percent(line['accuracy'])}",
+        )
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def result_table(run: Path, result: Json) -> Table:
+    """How a run ended.
+
+    Args:
+      run: its folder.
+      result: what its `result.json` holds.
+    """
+    table = Table("", escape(str(run)), title="Result", title_justify="left")
+    for name, value in _figure_rows(result, result["classes"]):
+        table.add_row(name, value)
+    table.add_row("test images", f"{result['test_images']:,}")
+    if result["unreadable_images"]:
+        table.add_row("unreadable images", f"{result['unreadable_images']:,}")
+    table.add_row("parameters", f"{result['parameters']:,}")
+    table.add_row("epochs, steps", f"{result['epochs']:,}, {result['steps']:,}")
+    table.add_row(
+        "training",
+        f"{_duration(result['seconds'])}, {result['images_per_second']:,.0f} images/s",
+    )
+    return table
+
+
+def draw(
+    run: Path,
+    record: Json,
+    evaluation: Evaluation,
+    source: Source,
+    console: Console,
+) -> None:
+    """Draws a run's pictures into its folder, where matplotlib is installed.
+
+    Args:
+      run: its folder.
+      record: what its `config.json` holds.
+      evaluation: of the test images.
+      source: the test images.
+      console: where the names of the pictures go.
+    """
+    try:
+        from train import plots
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        say(console, "For pictures of the run: pip install 'cnn-flax[plots]'")
+        return
+    title = f"{record['model']['name']} on {source.spec}"
+    names = record["class_names"]
+    figures = {
+        "learning_curves": plots.learning_curves(read_metrics(run), title),
+        "confusion_matrix": plots.confusion_matrix(evaluation, names, title),
+        "worst_images": plots.worst_images(evaluation, names, source.read, title),
+    }
+    for name, figure in figures.items():
+        path = run / f"{name}.png"
+        figure.savefig(path)
+        say(console, str(path))
+
+
+def evaluation_table(
+    title: str, evaluation: Evaluation, class_names: Sequence[str]
+) -> Table:
+    """Figures over the whole set, then the accuracy of each class.
+
+    Args:
+      title: what was evaluated on what.
+      evaluation: of `n` images.
+      class_names: K names.
+    """
+    classes = len(class_names)
+    table = Table("", "", "images", title=escape(title), title_justify="left")
+    images = f"{len(evaluation.label):,}"
+    for name, value in _figure_rows(evaluation.figures(), classes):
+        table.add_row(name, value, images)
+    table.add_section()
+    counts = np.bincount(evaluation.label, minlength=classes)
+    shares = evaluation.class_accuracy(classes)
+    for name, share, count in zip(class_names, shares, counts, strict=True):
+        table.add_row(escape(name), _percent(share) if count else "", f"{count:,}")
+    return table
+
+
+def prediction_table(
+    paths: Sequence[Path], probabilities: np.ndarray, class_names: Sequence[str]
+) -> Table:
+    """The most probable classes of each image, up to five.
+
+    Args:
+      paths: of the n images.
+      probabilities: float `[n, K]`.
+      class_names: K names.
+    """
+    table = Table("image", "class", "probability", title_justify="left")
+    for path, row in zip(paths, probabilities, strict=True):
+        for place, k in enumerate(np.argsort(-row, kind="stable")[:5]):
+            name = "" if place else escape(str(path))
+            table.add_row(name, escape(class_names[int(k)]), _percent(row[k]))
+        table.add_section()
+    return table
+
+
+def _figure_rows(figures: Json, classes: int) -> list[tuple[str, str]]:
+    rows = [("accuracy", _percent(figures["accuracy"]))]
+    if classes > 5:
+        rows.append(("top-5 accuracy", _percent(figures["top5_accuracy"])))
+    return [*rows, ("loss", f"{figures['loss']:.4f}")]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,174 @@
+"""The steps of training, evaluation and prediction, as pure functions.
+
+They neither jit nor shard, log or loop: `train.parallel` compiles them for the devices
+there are, `train.loop` drives them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from train.inputs import Batch
+from train.objectives import Objective
+
+__all__ = [
+    "TrainState",
+    "create_state",
+    "make_eval_step",
+    "make_predict_step",
+    "make_train_step",
+]
+
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+    """All that a step changes, and all that a checkpoint holds.
+
+    Attributes:
+      step: number of steps done, int32.
+      params: the model's parameters.
+      batch_stats: the model's running statistics; empty where it has none.
+      opt_state: the optimizer's state.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the model is applied with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    key: jax.Array,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      model: the model.
+      tx: the optimizer.
+      image_shape: (height, width, channels).
+      key: decides the first parameters.
+    """
+    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
+    )
+
+
+def make_train_step(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    prepare: Callable[[jax.Array, Batch], Batch],
+    *,
+    axis: str | None = None,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """Builds the step of training.
+
+    Args:
+      objective: one of `train.objectives`.
+      tx: the optimizer.
+      prepare: augments and normalises: a function of keys, one an image, and a batch.
+      axis: the mapped axis that the batch is split over under `jax.pmap`; None under
+        `jax.jit`, where the batch is whole whatever devices it lies on.
+
+    Returns:
+      A pure function of the state, a batch and the run's key. The batch has what
+      `prepare` takes, and `index`: each image's place in the run, int `[N]`, from which
+      its draws follow, so that they do not depend on the devices. It returns the new
+      state and the batch's means: the objective's metrics and `gradient_norm`.
+    """
+    reduce = partial(jax.lax.pmean, axis_name=axis) if axis else lambda tree: tree
+
+    def step(state, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        key_prepare, key_objective = jax.random.split(key)
+        keys = jax.vmap(partial(jax.random.fold_in, key_prepare))(batch["index"])
+        gradient = jax.grad(objective, has_aux=True)
+        grads, (batch_stats, metrics) = gradient(
+            state.params, state, prepare(keys, batch), key_objective
+        )
+        grads, metrics = reduce((grads, metrics))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        new = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new, {**metrics, "gradient_norm": optax.tree.norm(grads)}
+
+    return step
+
+
+def make_predict_step(
+    model: nn.Module, prepare: Callable[[jax.Array], jax.Array]
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Builds the step of prediction.
+
+    Args:
+      model: gives logits `[N, K]`.
+      prepare: normalises a batch of pixels.
+
+    Returns:
+      A pure function of the model's variables and pixels `uint8 [N, H, W, C]`; it
+      returns log probabilities `[N, K]`.
+    """
+
+    def step(variables, images):
+        return jax.nn.log_softmax(jnp.asarray(model.apply(variables, prepare(images))))
+
+    return step
+
+
+def make_eval_step(
+    model: nn.Module, prepare: Callable[[jax.Array], jax.Array]
+) -> Callable[[Any, Batch], Metrics]:
+    """Builds the step of evaluation.
+
+    Args:
+      model: gives logits `[N, K]`.
+      prepare: normalises a batch of pixels.
+
+    Returns:
+      A pure function of the model's variables and a batch of `image`, `label` and
+      `mask`, 0 where a row only fills the batch. What it returns is an image's own,
+      `[N]`, so that any size of batch and number of devices gives the same figures:
+      `label` and `mask` as they came; `loss`, the label's negative log probability;
+      `prediction`, the most probable class, and `confidence`, its probability; `rank`,
+      the number of classes more probable than the label.
+    """
+    predict = make_predict_step(model, prepare)
+
+    def step(variables, batch):
+        log_probs = predict(variables, batch["image"])
+        true = jnp.take_along_axis(log_probs, batch["label"][:, None], axis=1)
+        return {
+            "label": batch["label"],
+            "mask": batch["mask"],
+            "loss": -true[:, 0],
+            "prediction": log_probs.argmax(-1),
+            "confidence": jnp.exp(log_probs.max(-1)),
+            # Written so that NaN is in nobody's first five.
+            "rank": jnp.sum(~(log_probs <= true), axis=-1),
+        }
+
+    return step
