@@ -36,7 +36,7 @@ def main() -> None:
     for name in [arguments.name] if arguments.name else BENCHMARKS:
         module = importlib.import_module(f"benchmarks.{name}")
         columns, rows = module.run(quick=arguments.quick)
-        table = Table(title=f"{name}: {module.__doc__.splitlines()[0]}")
+        table = Table(title=f"{name}: {module.TITLE}")
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i == 0 else "right")
         for row in rows:

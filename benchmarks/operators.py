@@ -9,7 +9,9 @@ from flax import linen as nn
 from benchmarks.timing import alternate
 from cnn_flax.layers import Conv
 
-__all__ = ["run"]
+__all__ = ["TITLE", "run"]
+
+TITLE = "our layers against Flax's, with the same parameters"
 
 # ResNet-50's convolutions at 224 px (the paper's table 1): name, map, channels in,
 # channels out, kernel, stride.

@@ -108,6 +108,8 @@ def _list_recipes() -> None:
     console = Console()
     console.print(__doc__, highlight=False, markup=False)
     table = Table("recipe", "model", "data", "gave")
+    table.columns[0].no_wrap = True
+    table.columns[2].overflow = "fold"
     for recipe in map(recipes.load, recipes.names()):
         config = recipe.config
         table.add_row(recipe.name, config.network.model, config.input.data, recipe.gave)

@@ -45,7 +45,7 @@ class Placement:
         def placed(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        return jax.tree.map(placed, jax.eval_shape(lambda: tree))
+        return jax.tree.map(placed, tree)
 
 
 def compile_step(

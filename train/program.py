@@ -153,9 +153,9 @@ def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
     placement, state = program.placement, program.shapes
     batch_size, size, channels = program.batch_options.values()
     batch = {
-        "image": np.zeros((batch_size, size, size, channels), np.uint8),
-        "label": np.zeros(batch_size, np.int32),
-        "index": np.zeros(batch_size, np.int32),
+        "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), np.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
+        "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
     }
     key = placement.shapes(program.key, placement.whole)
     train_step = compile_step(
@@ -164,7 +164,7 @@ def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
         out=placement.whole,
         donate=(0,),
     )
-    batch["mask"] = np.zeros(batch_size, np.float32)
+    batch["mask"] = jax.ShapeDtypeStruct((batch_size,), np.float32)
     eval_step = compile_step(
         program.eval_step,
         (state.variables, placement.shapes(batch, placement.split)),

@@ -1,12 +1,14 @@
 import io
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from train.config import Augment, Config, Input, Network, Optimization
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """A run that takes a second or two: two blocks on the digits, 14 steps an epoch."""
     return Config(
@@ -28,6 +30,25 @@ def tiny():
         epochs=3,
         log_every=5,
     )
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """A folder of compiled programs, so that runs of one config share them."""
+    folder = tmp_path_factory.mktemp("programs")
+    options = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    usual = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield folder
+    for name, value in usual.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import re
 import signal
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from train.checkpoint import Checkpoints
 from train.config import Input, Network, Optimization
@@ -15,10 +17,21 @@ from train.data import SourceError
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.folder import read_metrics, read_record, read_result
 from train.loop import fit
+from train.parallel import compile_step
 from train.program import build
 from train.report import RunProgress
 
 STEPS = 3 * 14  # Of `tiny`.
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+@pytest.fixture(scope="module")
+def whole(programs, tiny, tmp_path_factory):
+    """The folder of a run that nothing disturbed; it is left as it is."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
+    return run
 
 
 def last_checkpoint(run, config):
@@ -26,11 +39,19 @@ def last_checkpoint(run, config):
         return checkpoints.latest, checkpoints.restore(build(config).shapes)[0]
 
 
-def without_times(lines):
-    return [
-        {name: value for name, value in line.items() if name != "images_per_second"}
-        for line in lines
+def assert_same_end(run, other, config):
+    """To the bit, but for the times."""
+    assert [untimed(line) for line in [*read_metrics(run), read_result(run)]] == [
+        untimed(line) for line in [*read_metrics(other), read_result(other)]
     ]
+    chex.assert_trees_all_equal(
+        last_checkpoint(run, config), last_checkpoint(other, config)
+    )
+
+
+def untimed(line):
+    timed = ("seconds", "images_per_second")
+    return {name: value for name, value in line.items() if name not in timed}
 
 
 def interrupt_at(monkeypatch, *steps):
@@ -46,14 +67,12 @@ def interrupt_at(monkeypatch, *steps):
     monkeypatch.setattr(RunProgress, "step", step)
 
 
-def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(
-    tmp_path, tiny, quiet
-):
-    result = fit(tiny, tmp_path, recipe="a_recipe", console=quiet)
-    assert read_result(tmp_path) == result
+def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(whole, tiny):
+    result = read_result(whole)
+    assert result is not None
     assert (result["steps"], result["test_images"]) == (STEPS, 359)
 
-    record = read_record(tmp_path)
+    record = read_record(whole)
     assert record is not None
     assert record["format"] == 1
     assert record["recipe"] == "a_recipe"
@@ -67,7 +86,7 @@ def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(
     }
     assert record["class_names"] == list("0123456789")
 
-    lines = read_metrics(tmp_path)
+    lines = read_metrics(whole)
     train = [line for line in lines if line["split"] == "train"]
     test = [line for line in lines if line["split"] == "test"]
     assert [line["step"] for line in train] == [*range(5, STEPS, 5), STEPS]
@@ -79,59 +98,48 @@ def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(
     rates = [line["learning_rate"] for line in train]
     assert max(rates) == pytest.approx(0.1, rel=1e-2) and rates[-1] < 1e-3
 
-    pictures = {path.name for path in tmp_path.glob("*.png")}
+    pictures = {path.name for path in whole.glob("*.png")}
     assert pictures == {
         "learning_curves.png",
         "confusion_matrix.png",
         "worst_images.png",
     }
-    assert last_checkpoint(tmp_path, tiny)[0] == STEPS
+    assert last_checkpoint(whole, tiny)[0] == STEPS
 
 
-def test_a_run_that_has_ended_is_not_trained_again(tmp_path, tiny, quiet):
-    first = fit(tiny, tmp_path, console=quiet)
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert fit(tiny, tmp_path, console=quiet) == first
-    assert f"{tmp_path} has ended already." in quiet.file.getvalue()
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+def times(run):
+    return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
-def test_a_different_run_is_refused_and_nothing_is_changed(tmp_path, tiny, quiet):
-    fit(tiny, tmp_path, console=quiet)
+def test_a_run_that_has_ended_is_not_trained_again(whole, tiny, quiet):
+    before = times(whole)
+    assert fit(tiny, whole, recipe="a_recipe", console=quiet) == read_result(whole)
+    assert f"{whole} has ended already." in quiet.file.getvalue()
+    assert times(whole) == before
+
+
+def test_a_different_run_is_refused_and_nothing_is_changed(whole, tiny, quiet):
+    before = times(whole)
     other = dataclasses.replace(tiny, epochs=4)
     with pytest.raises(UserError, match="--epochs is 3 there and 4 here"):
-        fit(other, tmp_path, console=quiet)
-    assert last_checkpoint(tmp_path, tiny)[0] == STEPS
+        fit(other, whole, recipe="a_recipe", console=quiet)
+    assert times(whole) == before
 
 
-# In an interval of the log, at the end of one, at an epoch's, right after that, and at
-# the very end; then twice.
-@pytest.mark.parametrize("steps", [(3,), (10,), (14,), (15,), (STEPS,), (7, 12)])
+# Inside an interval of the log, at an epoch's end, at the very end; then twice.
+@pytest.mark.parametrize("steps", [(3,), (14,), (STEPS,), (10, 11)])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
-    tmp_path, tiny, quiet, monkeypatch, steps
+    whole, tmp_path, tiny, quiet, monkeypatch, steps
 ):
-    whole = fit(tiny, tmp_path / "whole", console=quiet)
     interrupt_at(monkeypatch, *steps)
-    run = tmp_path / "interrupted"
-    done = 0
     for step in steps:
         with pytest.raises(Interrupted, match=f"after step {step}") as error:
-            fit(tiny, run, console=quiet)
+            fit(tiny, tmp_path, console=quiet)
         assert error.value.signal == signal.SIGINT
-        assert last_checkpoint(run, tiny)[0] == step
-        done = step
-    result = fit(tiny, run, console=quiet)
-    assert f"Going on from step {done} of {STEPS}." in quiet.file.getvalue()
-
-    timed = {"seconds", "images_per_second"}
-    for name in set(whole) - timed:
-        assert result[name] == whole[name], name
-    assert without_times(read_metrics(run)) == without_times(
-        read_metrics(tmp_path / "whole")
-    )
-    chex.assert_trees_all_equal(
-        last_checkpoint(run, tiny), last_checkpoint(tmp_path / "whole", tiny)
-    )
+        assert last_checkpoint(tmp_path, tiny)[0] == step
+    fit(tiny, tmp_path, console=quiet)
+    assert f"Going on from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
+    assert_same_end(tmp_path, whole, tiny)
 
 
 def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):
@@ -171,19 +179,14 @@ def test_checkpoints_are_written_between_epochs_too(tmp_path, tiny, quiet, monke
 
 def test_nothing_is_compiled_after_the_first_step(tmp_path, tiny, quiet, monkeypatch):
     compiled = []
-    monkeypatch.setattr("train.program.compile_step", counting(compiled))
-    fit(tiny, tmp_path, console=quiet)
-    assert len(compiled) == 2  # A step that is not compiled anew refuses other shapes.
-
-
-def counting(calls):
-    from train.parallel import compile_step
 
     def counted(*arguments, **options):
-        calls.append(arguments)
+        compiled.append(arguments)
         return compile_step(*arguments, **options)
 
-    return counted
+    monkeypatch.setattr("train.program.compile_step", counted)
+    fit(tiny, tmp_path, console=quiet)
+    assert len(compiled) == 2  # What they return refuses other shapes.
 
 
 def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):

@@ -1,0 +1,22 @@
+"""ResNet-18 on a folder of your own photographs, from random weights.
+
+    python -m train folder_resnet18 --data folder:PATH --out runs/mine
+
+`PATH` holds a folder a class, or `train` and `test` with a folder a class in each;
+otherwise a fifth of each class, drawn by the seed, is held out. It was not run: what it
+gives is up to your images. On a GPU, add `--dtype bfloat16`.
+"""
+
+from train.config import Augment, Config, Input, Network, Optimization
+
+gave = "not run: the images are yours"
+
+config = Config(
+    input=Input(data="folder:images", image_size=224, batch_size=64),
+    network=Network("resnet18"),
+    augment=Augment(flip=0.5, crop_padding=28),
+    optimization=Optimization(
+        learning_rate=0.05, warmup_epochs=5, weight_decay=5e-4, label_smoothing=0.1
+    ),
+    epochs=60,
+)
