@@ -7,11 +7,16 @@ from flax.typing import Dtype
 __all__ = ["as_images"]
 
 
-def as_images(images: jax.Array, dtype: Dtype) -> jax.Array:
+def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
     """Images `[N, H, W, C]` in `dtype`; what is no batch of images is refused.
 
+    Args:
+      images: float `[N, H, W, C]`.
+      dtype: what they are cast to.
+      min_size: height and width, in pixels, below which no map would be left.
+
     Raises:
-      ValueError: if `images` is not of rank 4, or empty.
+      ValueError: if `images` is not of rank 4, empty, or smaller than `min_size`.
       TypeError: if `images` are not floats.
     """
     images = jnp.asarray(images)
@@ -19,6 +24,11 @@ def as_images(images: jax.Array, dtype: Dtype) -> jax.Array:
         raise ValueError(
             f"Images are [N, H, W, C], got shape {images.shape}"
             + ("; a single image is images[None]." if images.ndim == 3 else ".")
+        )
+    if min(images.shape[1:3]) < min_size:
+        raise ValueError(
+            f"Images are {min_size} x {min_size} px at least, got "
+            f"{images.shape[1]} x {images.shape[2]}."
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(

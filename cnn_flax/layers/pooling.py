@@ -1,13 +1,23 @@
 """Pooling with the paddings that the published nets use."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
-__all__ = ["avg_pool", "global_avg_pool", "max_pool"]
+__all__ = ["adaptive_avg_pool", "avg_pool", "global_avg_pool", "max_pool"]
 
 
-def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
+def max_pool(
+    x: jax.Array,
+    window: int,
+    stride: int,
+    padding: int = 0,
+    *,
+    ceil_mode: bool = False,
+) -> jax.Array:
     """Largest value of each window: `[N, H, W, C] -> [N, H', W', C]`.
 
     Args:
@@ -15,12 +25,17 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Ar
       window: height and width of the window, in pixels.
       stride: step between windows, in pixels.
       padding: pixels of minus infinity on each side.
+      ceil_mode: whether a last window may hang over the border, so that no pixel is
+        left out; as torch's for `window >= stride + padding`.
 
     Returns:
-      `[N, H', W', C]` with `H' = (H + 2 * padding - window) // stride + 1`.
+      `[N, H', W', C]` with `H' = (H + 2 * padding - window) / stride + 1`, rounded down
+      or, with `ceil_mode`, up.
     """
-    pad = (padding, padding)
-    return nn.max_pool(x, (window, window), (stride, stride), (pad, pad))
+    sizes = [size + 2 * padding for size in x.shape[1:3]]
+    over = [_overhang(size, window, stride) if ceil_mode else 0 for size in sizes]
+    pad: Any = tuple((padding, padding + pixels) for pixels in over)
+    return nn.max_pool(x, (window, window), (stride, stride), pad)
 
 
 def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
@@ -35,7 +50,7 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
       `[N, ceil(H / stride), ceil(W / stride), C]` where `window == stride`; a window
       that hangs over the border is the mean of what lies inside.
     """
-    pad = tuple((0, -(size - window) % stride) for size in x.shape[1:3])
+    pad: Any = tuple((0, _overhang(size, window, stride)) for size in x.shape[1:3])
     return nn.avg_pool(
         x, (window, window), (stride, stride), pad, count_include_pad=False
     )
@@ -44,3 +59,35 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over the image, in float32 or wider: `[N, H, W, C] -> [N, C]`."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(jnp.float32, x.dtype))
+
+
+def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Mean over windows that share the image out, in float32 or wider.
+
+    Window i of n along an axis of L pixels goes from `floor(i * L / n)` to
+    `ceil((i + 1) * L / n)`, as torch's: neighbours overlap where n does not divide L,
+    and pixels repeat where n is above L.
+
+    Args:
+      x: `[N, H, W, C]`.
+      size: height and width of the result, in pixels.
+
+    Returns:
+      `[N, *size, C]`; `x` itself where it is of that size.
+    """
+    x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    for axis, n in zip((1, 2), size, strict=True):
+        length = x.shape[axis]
+        if length == n:
+            continue
+        windows = [
+            lax.slice_in_dim(x, i * length // n, -(-(i + 1) * length // n), axis=axis)
+            for i in range(n)
+        ]
+        x = jnp.stack([jnp.mean(w, axis) for w in windows], axis)
+    return x
+
+
+def _overhang(size: int, window: int, stride: int) -> int:
+    """Pixels that a last window lacks where windows leave no pixel out."""
+    return max(window - size, (window - size) % stride)

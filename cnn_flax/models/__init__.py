@@ -1,5 +1,23 @@
 """The architectures, one file a paper; importing this registers them all."""
 
-from cnn_flax.models import resnet
+from cnn_flax.models import (
+    alexnet,
+    dcn,
+    densenet,
+    efficientnet,
+    googlenet,
+    resnet,
+    senet,
+    vgg,
+)
 
-__all__ = ["resnet"]
+__all__ = [
+    "alexnet",
+    "dcn",
+    "densenet",
+    "efficientnet",
+    "googlenet",
+    "resnet",
+    "senet",
+    "vgg",
+]

@@ -254,9 +254,9 @@ class Bottleneck(Block):
         inner = self.features * self.width_per_group // 64 * self.groups
         strides = (self.strides, 1) if self.stride_in_1x1 else (1, self.strides)
         y = block(inner, 1, strides[0], name="conv1")(x, train=train)
-        y = self.second_block()(
-            inner, 3, strides[1], groups=self.groups, name="conv2"
-        )(y, train=train)
+        y = self.second_block()(inner, 3, strides[1], groups=self.groups, name="conv2")(
+            y, train=train
+        )
         y = block(
             self.features * self.expansion,
             1,

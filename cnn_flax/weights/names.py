@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cnn_flax.models import efficientnet
 from cnn_flax.models.vgg import STAGE_SIZES
 from cnn_flax.weights.errors import WeightsError
 
@@ -68,6 +69,7 @@ def _resnet(shortcut: int) -> Dialect:
       shortcut: index of the convolution in a projecting shortcut's sequence.
     """
     projection = r"stage(\d)_block(\d+)/shortcut/"
+    attention = r"stage(\d)_block(\d+)/attention/"
     return Dialect(
         (
             Rule("conv1/conv", "conv1"),
@@ -90,6 +92,8 @@ def _resnet(shortcut: int) -> Dialect:
                 "layer{1}.{2-1}.conv2.conv_offset",
                 begins_at_zero=True,
             ),
+            Rule(attention + "reduce/conv", "layer{1}.{2-1}.se.fc1"),
+            Rule(attention + "expand/conv", "layer{1}.{2-1}.se.fc2"),
             Rule("head", "fc"),
         )
     )
@@ -179,19 +183,136 @@ _GOOGLENET = Dialect(
     optional={"aux_logits": "aux"},
 )
 
+_BLOCK = r"stage(\d)_block(\d+)/"
+_LEGACY_SENET = Dialect(
+    (
+        Rule("conv1/(conv|bn)", "layer0.{1}1"),
+        Rule(r"conv1/conv(\d)/(conv|bn)", "layer0.{2}{1}"),
+        Rule(_BLOCK + r"conv(\d)/(conv|bn)", "layer{1}.{2-1}.{4}{3}"),
+        Rule(_BLOCK + "shortcut/conv", "layer{1}.{2-1}.downsample.0"),
+        Rule(_BLOCK + "shortcut/bn", "layer{1}.{2-1}.downsample.1"),
+        Rule(_BLOCK + "attention/reduce/conv", "layer{1}.{2-1}.se_module.fc1"),
+        Rule(_BLOCK + "attention/expand/conv", "layer{1}.{2-1}.se_module.fc2"),
+        Rule("head", "last_linear"),
+    )
+)
+
+
+def _densenet(dot: str) -> Dialect:
+    """The DenseNets of torchvision and timm.
+
+    Args:
+      dot: what stands before the number of a layer's modules: nothing, or a dot in the
+        files that torchvision publishes.
+    """
+    layer, torch = r"stage(\d)_layer(\d+)/", "features.denseblock{1}.denselayer{2}."
+    return Dialect(
+        (
+            Rule("conv1/conv", "features.conv0"),
+            Rule("conv1/bn", "features.norm0"),
+            Rule(layer + r"conv(\d)", torch + f"conv{dot}{{3}}"),
+            Rule(layer + r"bn(\d)", torch + f"norm{dot}{{3}}"),
+            Rule(r"transition(\d)/conv", "features.transition{1}.conv"),
+            Rule(r"transition(\d)/bn", "features.transition{1}.norm"),
+            Rule("bn", "features.norm5"),
+            Rule("head", "classifier"),
+        ),
+        stems=("conv1/conv",),
+    )
+
+
+def _efficientnet_torchvision() -> Dialect:
+    rules = [
+        Rule("conv_stem/conv", "features.0.0"),
+        Rule("conv_stem/bn", "features.0.1"),
+    ]
+    for i in range(1, 8):
+        modules = ["expand", "depthwise", "squeeze_excite", "project"]
+        if i == 1:
+            modules.remove("expand")
+        for j, module in enumerate(modules):
+            path = rf"stage{i}_block(\d+)/{module}/"
+            torch = f"features.{i}.{{1-1}}.block.{j}."
+            rules += [
+                Rule(path + "conv", torch + "0"),
+                Rule(path + "bn", torch + "1"),
+                Rule(path + "reduce/conv", torch + "fc1"),
+                Rule(path + "expand/conv", torch + "fc2"),
+            ]
+    rules += [
+        Rule("conv_head/conv", "features.8.0"),
+        Rule("conv_head/bn", "features.8.1"),
+        Rule("head", "classifier.1"),
+    ]
+    return Dialect(tuple(rules), stems=("conv_stem/conv",))
+
+
+def _efficientnet_timm() -> Dialect:
+    rules = [Rule("conv_stem/conv", "conv_stem"), Rule("conv_stem/bn", "bn1")]
+    for i in range(1, 8):
+        modules = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+        if i == 1:
+            modules = {"depthwise": "conv_dw", "project": "conv_pw"}
+        path, torch = rf"stage{i}_block(\d+)/", f"blocks.{i - 1}.{{1-1}}."
+        for j, (module, conv) in enumerate(modules.items(), 1):
+            rules.append(Rule(f"{path}{module}/conv", torch + conv))
+            rules.append(Rule(f"{path}{module}/bn", f"{torch}bn{j}"))
+        squeeze_excite = path + "squeeze_excite/(reduce|expand)/conv"
+        rules.append(Rule(squeeze_excite, torch + "se.conv_{2}"))
+    rules += [
+        Rule("conv_head/conv", "conv_head"),
+        Rule("conv_head/bn", "bn2"),
+        Rule("head", "classifier"),
+    ]
+    return Dialect(tuple(rules), stems=("conv_stem/conv",))
+
+
+def _efficientnet_lite(stage_sizes: Sequence[int]) -> Dialect:
+    """efficientnet_lite_pytorch's, which counts the blocks of all stages through."""
+    rules = [Rule("conv_stem/conv", "_conv_stem"), Rule("conv_stem/bn", "_bn0")]
+    for i in range(len(stage_sizes)):
+        path = rf"stage{i + 1}_block(\d+)/"
+        torch = f"_blocks.{{1{sum(stage_sizes[:i]) - 1:+d}}}."
+        for j, module in enumerate(("expand", "depthwise", "project")):
+            rules.append(Rule(f"{path}{module}/conv", f"{torch}_{module}_conv"))
+            rules.append(Rule(f"{path}{module}/bn", f"{torch}_bn{j}"))
+    rules += [
+        Rule("conv_head/conv", "_conv_head"),
+        Rule("conv_head/bn", "_bn1"),
+        Rule("head", "_fc"),
+    ]
+    return Dialect(tuple(rules), stems=("conv_stem/conv",))
+
+
+_EFFICIENTNETS = (_efficientnet_torchvision(), _efficientnet_timm())
+
 # Regular expression over a model's name, and its dialects: all are read, the first is
 # written.
 _FAMILIES = (
     ("lab_resnet34", (_LAB_RESNET,)),
     (r"resnet\d+d", (_RESNET_D, _RESNET)),
     (
-        r"resnet\d+(_dcn(v2)?)?|resnext\d+_.*|wide_resnet\d+_2",
+        r"(se)?resnet\d+|resnet\d+_dcn(v2)?|(se)?resnext\d+_.*|wide_resnet\d+_2",
         (_RESNET, _RESNET_D),
     ),
     (r"alexnet(_lrn)?", (_ALEXNET,)),
     *((f"vgg{depth}", _vgg(sizes, False)) for depth, sizes in STAGE_SIZES.items()),
     *((f"vgg{depth}_bn", _vgg(sizes, True)) for depth, sizes in STAGE_SIZES.items()),
     (r"googlenet(_lrn)?", (_GOOGLENET,)),
+    (r"densenet\d+", (_densenet(""), _densenet("."))),
+    (r"legacy_se.*", (_LEGACY_SENET,)),
+    (r"efficientnet_b\d", _EFFICIENTNETS),
+    (r"tf_efficientnet_(b\d|l2)", _EFFICIENTNETS[1:]),
+    *(
+        (net.__name__, (*_EFFICIENTNETS[1:], _efficientnet_lite(net().stage_sizes)))
+        for net in (
+            efficientnet.tf_efficientnet_lite0,
+            efficientnet.tf_efficientnet_lite1,
+            efficientnet.tf_efficientnet_lite2,
+            efficientnet.tf_efficientnet_lite3,
+            efficientnet.tf_efficientnet_lite4,
+        )
+    ),
 )
 
 
@@ -226,4 +347,4 @@ def _fill(template: str, match: re.Match[str]) -> str:
         group, offset = match[int(field[1])], field[2]
         return str(int(group) + int(offset)) if offset else group
 
-    return re.sub(r"\{(\d)([+-]\d)?\}", number, template)
+    return re.sub(r"\{(\d)([+-]\d+)?\}", number, template)

@@ -14,6 +14,7 @@ from flax import traverse_util
 from cnn_flax.registry import create_model, model_info
 from cnn_flax.weights.convert import Sizes, flatten, from_torch, sizes, template
 from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.published import published_weights
 from cnn_flax.weights.read import read_checkpoint
 from cnn_flax.weights.runs import Saved, read_run
 from cnn_flax.weights.sources import find, find_published
@@ -47,7 +48,7 @@ def load_pretrained(
         kernel over its channels: a grey image then gives what it gives as three equal
         channels.
       **fields: further fields of the model, such as `dtype` or `drop_path_rate`; a
-        run's own are the default.
+        run's own are the default, and those that published weights need.
 
     Returns:
       The model, and {"params": ..., "batch_stats": ...} for it: arrays on the default
@@ -58,6 +59,7 @@ def load_pretrained(
       WeightsError: if the source is not there, cannot be read, or does not fit.
     """
     image_size = model_info(name).image_size
+    fields = {**_published_fields(name, source), **fields}
     path = find_published(name) if source is None else find(source)
     if path.is_dir():
         saved = read_run(name, path)
@@ -96,6 +98,15 @@ def load_pretrained(
         images = jnp.zeros((1, size, size, want.in_channels))
         adapted.update(_initial(model, images, fresh))
     return model, traverse_util.unflatten_dict(adapted, sep="/")
+
+
+def _published_fields(
+    name: str, source: str | os.PathLike[str] | None
+) -> Mapping[str, Any]:
+    """The fields that published weights need, if the source is such."""
+    published = published_weights(name)
+    found = published[:1] if source is None else published
+    return next((w.fields for w in found if source in (None, w.hub_id)), {})
 
 
 def _check_same(name: str, shapes: Mapping[str, Any], flat: Mapping[str, Any]) -> None:

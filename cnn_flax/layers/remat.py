@@ -1,0 +1,93 @@
+"""Layers that keep their arguments alone for the gradient's pass.
+
+Chen, Xu, Zhang and Guestrin 2016, "Training deep nets with sublinear memory cost",
+https://arxiv.org/abs/1604.06174.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+__all__ = ["remat"]
+
+
+def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, tuple]:
+    """Calls a layer so that the gradient's pass computes its insides anew.
+
+    Whoever goes on with the arguments that come back, in place of those that went in,
+    has the gradients of all calls added up one call after the other. `flax.linen.remat`
+    leaves that to the compiler, which first computes them all; and on a CPU it has no
+    effect at all, since XLA merges the second computation with the first.
+
+    Args:
+      layer: a bound module without random numbers, such as one made in a compact method.
+      *args: its arguments, of rank 4.
+      **options: its further arguments, which no gradient goes to.
+
+    Returns:
+      What the layer returns, and `args`.
+    """
+    unbound = layer.clone(parent=None, name=None)
+
+    def call(layer, *args):
+        return layer(*args, **options), args
+
+    def forward(layer, *args):
+        variables = layer.variables
+        return call(layer, *args), (variables, args)
+
+    def backward(residuals, cotangents):
+        variables, args = residuals
+        args, cotangents = _after(variables["params"], args, cotangents)
+
+        def again(params, *args):
+            variables_ = {**variables, "params": params}
+            y, _ = unbound.apply(variables_, *args, mutable=["batch_stats"], **options)
+            return y, args
+
+        _, vjp = jax.vjp(again, variables["params"], *args)
+        params, *args = vjp(cotangents)
+        return {"params": params}, *args
+
+    return nn.custom_vjp(call, forward_fn=forward, backward_fn=backward)(layer, *args)
+
+
+@jax.custom_vjp
+def _after(params, args, cotangents):
+    """`args` and `cotangents`, not to be had before all cotangents are."""
+    return lax.platform_dependent(
+        params, args, cotangents, cpu=_after_loop, default=_after_barrier
+    )
+
+
+def _after_barrier(params, args, cotangents):
+    del params
+    return lax.optimization_barrier((args, cotangents))
+
+
+def _after_loop(params, args, cotangents):
+    # XLA's CPU backend drops barriers before it merges what is computed twice. This
+    # loop never runs, which only the running program can know.
+    unknown = jax.tree.leaves(params)[0].reshape(-1)[0]
+
+    def body(state):
+        unknown, zero, cotangents = state
+        return jnp.zeros_like(unknown), zero + 1, jax.tree.map(jnp.negative, cotangents)
+
+    state = (unknown, jnp.zeros_like(unknown), cotangents)
+    _, zero, cotangents = lax.while_loop(lambda s: jnp.isnan(s[0]), body, state)
+    return jax.tree.map(lambda x: x + zero.astype(x.dtype), args), cotangents
+
+
+def _after_forward(params, args, cotangents):
+    return _after(params, args, cotangents), params
+
+
+def _after_backward(params, cotangents):
+    return jax.tree.map(jnp.zeros_like, params), *cotangents
+
+
+_after.defvjp(_after_forward, _after_backward)

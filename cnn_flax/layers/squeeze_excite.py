@@ -1,0 +1,44 @@
+"""Squeeze and excitation: channels weighed by what the whole image holds.
+
+Hu, Shen, Albanie, Sun and Wu 2017, "Squeeze-and-excitation networks",
+https://arxiv.org/abs/1709.01507, figure 2.
+"""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from cnn_flax.layers.conv_block import ConvBlock
+from cnn_flax.layers.pooling import global_avg_pool
+
+__all__ = ["SqueezeExcite"]
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a number in (0, 1) that all channels' means decide.
+
+    Two biased 1x1 convolutions on the means, `reduce` and `expand`, with a sigmoid at
+    the end.
+
+    Attributes:
+      features: number of channels between the two.
+      activation: elementwise function between the two.
+      conv_block: constructor of convolution, norm and activation.
+    """
+
+    features: int
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    conv_block: Callable[..., nn.Module] = ConvBlock
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, C] -> [N, H, W, C]`."""
+        s = global_avg_pool(x).astype(x.dtype)[:, None, None, :]
+        s = self.conv_block(
+            self.features, 1, norm=None, activation=self.activation, name="reduce"
+        )(s)
+        s = self.conv_block(
+            x.shape[-1], 1, norm=None, activation=nn.sigmoid, name="expand"
+        )(s)
+        return x * s

@@ -1,0 +1,167 @@
+"""AlexNet: five convolutions, three dense layers.
+
+Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional
+neural networks",
+https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks,
+and the author's own sequel, Krizhevsky 2014, "One weird trick for parallelizing
+convolutional neural networks", https://arxiv.org/abs/1404.5997.
+
+- `alexnet` is torchvision's: one tower with the sequel's widths, no normalisation, and
+  dropout on what the first two dense layers take in.
+- `alexnet_lrn` is the net of 2012: two groups in the second, fourth and fifth
+  convolution, where its two GPUs did not talk to each other, local response
+  normalisation after the first two, and dropout on what the first two dense layers
+  give.
+
+Differences from the papers, in both: the last map is average-pooled to 6 x 6 px where
+it is of another size, as torchvision does, so that any size from 63 px (64 px in
+`alexnet_lrn`) will do. Kernels are drawn as He et al. 2015 have it and biases begin at
+0, where the paper draws all from a normal of 0.01 and begins some biases at 1.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from cnn_flax.layers import (
+    Conv,
+    ConvBlock,
+    adaptive_avg_pool,
+    local_response_norm,
+    max_pool,
+)
+from cnn_flax.layers.images import as_images
+from cnn_flax.registry import register
+
+__all__ = ["AlexNet"]
+
+_PAPER = (
+    "Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks, "
+    "https://arxiv.org/abs/1404.5997"
+)
+_PAPER_2012 = (
+    "Krizhevsky, Sutskever and Hinton 2012, ImageNet classification with deep "
+    "convolutional neural networks, https://papers.nips.cc/paper/"
+    "4824-imagenet-classification-with-deep-convolutional-neural-networks"
+)
+
+
+class AlexNet(nn.Module):
+    """Five convolutions with overlapping max pooling, then three dense layers.
+
+    Intermediates: `conv1`, `conv2` and `conv5` (after the ReLU), `pool1`, `pool2` and
+    `pool5`, `pre_logits`.
+
+    Attributes:
+      features: channels of the five convolutions.
+      hidden_features: outputs of the first two dense layers.
+      num_classes: outputs of the head; 0 leaves it out and gives what it would take.
+      original: whether it is the net of 2012: two groups in the second, fourth and
+        fifth convolution, local response normalisation, and dropout after the first
+        two dense layers instead of before them.
+      dropout_rate: probability of dropping an input of a dense layer, in [0, 1).
+      dtype: dtype of the computation. Parameters, average pooling and head are
+        float32, or `dtype` where that is wider.
+    """
+
+    features: Sequence[int] = (64, 192, 384, 256, 256)
+    hidden_features: int = 4096
+    num_classes: int = 1000
+    original: bool = False
+    dropout_rate: float = 0.5
+    dtype: Dtype = jnp.float32
+
+    def __post_init__(self):
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(
+                f"dropout_rate must be in [0, 1), got {self.dropout_rate}."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Float `[N, H, W, C] -> [N, num_classes]`, or `[N, hidden_features]`.
+
+        At 224 px the maps are 55, 27 (`pool1`), 13 (`pool2`) and 6 px (`pool5`) wide.
+
+        Raises:
+          ValueError: if `images` is not of rank 4, or smaller than 63 px (64 px in the
+            net of 2012).
+          TypeError: if `images` are not floats.
+        """
+        x = as_images(images, self.dtype, min_size=64 if self.original else 63)
+        wide = jnp.promote_types(jnp.float32, self.dtype)
+        conv_block = partial(
+            ConvBlock, conv=partial(Conv, dtype=self.dtype, param_dtype=wide), norm=None
+        )
+        dense = partial(
+            nn.Dense,
+            self.hidden_features,
+            dtype=self.dtype,
+            param_dtype=wide,
+            kernel_init=nn.initializers.he_normal(),
+        )
+        dropout = partial(nn.Dropout, self.dropout_rate, deterministic=not train)
+        groups = 2 if self.original else 1
+
+        # Convolutions. A map of 55 px, as the paper's figure 2 has it, takes 3 px more
+        # than the 224 of the paper; its program let the last windows hang over.
+        padding = [(0, 3), (0, 3)] if self.original else 2
+        x = conv_block(self.features[0], 11, 4, padding, name="layer1")(x)
+        self.sow("intermediates", "conv1", x)
+        if self.original:
+            x = local_response_norm(x)
+        x = max_pool(x, 3, 2)
+        self.sow("intermediates", "pool1", x)
+        x = conv_block(self.features[1], 5, groups=groups, name="layer2")(x)
+        self.sow("intermediates", "conv2", x)
+        if self.original:
+            x = local_response_norm(x)
+        x = max_pool(x, 3, 2)
+        self.sow("intermediates", "pool2", x)
+        x = conv_block(self.features[2], 3, name="layer3")(x)
+        x = conv_block(self.features[3], 3, groups=groups, name="layer4")(x)
+        x = conv_block(self.features[4], 3, groups=groups, name="layer5")(x)
+        self.sow("intermediates", "conv5", x)
+        x = max_pool(x, 3, 2)
+        self.sow("intermediates", "pool5", x)
+
+        # Dense layers.
+        x = adaptive_avg_pool(x, (6, 6))
+        x = x.reshape(x.shape[0], -1)
+        if not self.original:
+            x = dropout(name="dropout5")(x)
+        x = nn.relu(dense(name="layer6")(x))
+        x = dropout(name="dropout6")(x)
+        x = nn.relu(dense(name="layer7")(x)).astype(wide)
+        self.sow("intermediates", "pre_logits", x)
+
+        # Head.
+        if self.num_classes == 0:
+            return x
+        if self.original:
+            x = dropout(name="dropout7")(x)
+        return nn.Dense(
+            self.num_classes,
+            dtype=wide,
+            param_dtype=wide,
+            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            name="head",
+        )(x)
+
+
+@register(paper=_PAPER)
+def alexnet(**fields: Any) -> AlexNet:
+    """Torchvision's AlexNet: 61,100,840 parameters, trained at 224 px."""
+    return AlexNet(**fields)
+
+
+@register(paper=_PAPER_2012)
+def alexnet_lrn(**fields: Any) -> AlexNet:
+    """The AlexNet of 2012: 60,965,224 parameters, trained at 224 px."""
+    return AlexNet(**{"features": (96, 256, 384, 384, 256), "original": True, **fields})

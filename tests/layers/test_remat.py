@@ -1,0 +1,118 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from cnn_flax.layers.remat import remat
+
+
+class Layer(nn.Module):
+    """Reads all arrays before it, with statistics and a hidden map of 8 channels."""
+
+    @nn.compact
+    def __call__(self, *features, train=False):
+        x = jnp.concatenate(features, axis=-1)
+        x = nn.BatchNorm(use_running_average=not train, name="bn")(x)
+        x = nn.relu(nn.Conv(8, (3, 3), name="conv1")(x))
+        return nn.Conv(2, (3, 3), name="conv2")(x)
+
+
+class Net(nn.Module):
+    """A dense block of such layers."""
+
+    layers: int = 3
+    remat: bool = True
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        features = (x,)
+        for i in range(self.layers):
+            layer = Layer(name=f"layer{i}")
+            if self.remat:
+                new, features = remat(layer, *features, train=train)
+            else:
+                new = layer(*features, train=train)
+            features = (*features, new)
+        return jnp.concatenate(features, axis=-1)
+
+
+x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+
+def loss(net, variables, x, train=True):
+    y, new = net.apply(variables, x, train=train, mutable=["batch_stats"])
+    return jnp.sum(y**3), new
+
+
+def gradients(net, variables, x, train=True):
+    def of(params, x):
+        return loss(net, {**variables, "params": params}, x, train)
+
+    return jax.jit(jax.value_and_grad(of, (0, 1), has_aux=True))(variables["params"], x)
+
+
+def test_it_changes_no_parameter():
+    chex.assert_trees_all_equal(
+        Net().init(jax.random.key(1), x), Net(remat=False).init(jax.random.key(1), x)
+    )
+
+
+def test_values_gradients_and_statistics_are_those_without_it(float64):
+    # In float64 the two programs' rounding stays far from the tolerance.
+    wide = jnp.asarray(x, jnp.float64)
+    variables = Net().init(jax.random.key(1), wide)
+    variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), variables)
+    for train in (True, False):
+        chex.assert_trees_all_close(
+            gradients(Net(), variables, wide, train),
+            gradients(Net(remat=False), variables, wide, train),
+            rtol=1e-9,
+            atol=1e-9,
+        )
+
+
+def test_hessian_vector_products_are_those_without_it(float64):
+    wide = jnp.asarray(x, jnp.float64)
+    variables = Net().init(jax.random.key(1), wide)
+    variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), variables)
+
+    def product(net):
+        slope = jax.grad(lambda x: loss(net, variables, x)[0])
+        return jax.jit(jax.grad(lambda x: jnp.vdot(slope(x), jnp.ones_like(x))))(wide)
+
+    np.testing.assert_allclose(product(Net()), product(Net(remat=False)), rtol=1e-8)
+
+
+def test_vmap_over_nets_equals_a_loop():
+    keys = jax.random.split(jax.random.key(1), 2)
+    variables = jax.vmap(Net().init, (0, None))(keys, x)
+    got = jax.vmap(lambda v: gradients(Net(), v, x))(variables)
+    for i in range(2):
+        one = jax.tree.map(lambda a, i=i: a[i], (variables, got))
+        chex.assert_trees_all_close(
+            one[1], gradients(Net(), one[0], x), rtol=1e-4, atol=1e-4
+        )
+
+
+def temporary_bytes(net):
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), images)
+
+    def of(params, stats, x):
+        return loss(net, {"params": params, "batch_stats": stats}, x)
+
+    step = jax.jit(jax.grad(of, has_aux=True))
+    compiled = step.lower(variables["params"], variables["batch_stats"], images)
+    return compiled.compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_square_of_the_depth():
+    kept, anew = (
+        [temporary_bytes(Net(layers, remat)) for layers in (4, 8, 16)]
+        for remat in (False, True)
+    )
+    # Each layer adds what it returns and little more: twice the layers, at most twice.
+    assert anew[2] < 2 * anew[1]
+    assert kept[2] > 2 * kept[1]
+    assert anew[2] < 0.25 * kept[2]
