@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -46,6 +46,8 @@ class Evaluate:
     """Folder of the run."""
     data: str | None = None
     """Where the images come from; by default as in the run."""
+    split: Literal["train", "val", "test"] | None = None
+    """Which of the images; by default those that the run was judged on."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ def _evaluate(command: Evaluate) -> None:
     from train.inference import evaluate_run
     from train.report import evaluation_table
 
-    evaluation, source = evaluate_run(command.run, command.data)
-    title = f"{command.run} on the test images of {source.spec}"
+    evaluation, source = evaluate_run(command.run, command.data, command.split)
+    title = f"{command.run} on images of {source.spec}"
     Console().print(evaluation_table(title, evaluation, source.class_names))
 
 

@@ -17,11 +17,17 @@ __all__ = [
     "Config",
     "Input",
     "Network",
+    "MAY_CHANGE",
     "Optimization",
+    "Selection",
     "config_from_json",
     "config_to_json",
     "flat",
 ]
+
+
+# Fields in which a run may go on otherwise than it began: they change no number.
+MAY_CHANGE = ("max_bad_share", "threads")
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -57,7 +63,7 @@ class Input:
     """Images, and what becomes of them before the model sees them."""
 
     data: str = "digits"
-    """Where the images come from: digits, folder:PATH or idx:PATH."""
+    """Images: digits, folder:PATH, idx:PATH, npz:PATH or tfds:NAME[@DIR]."""
     image_size: int = 224
     """Height and width that the model sees, in pixels."""
     batch_size: int = 64
@@ -66,6 +72,14 @@ class Input:
     """Subtracted from pixels in [0, 1]: one number, or one a channel."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     """Pixels are then divided by it: one number, or one a channel."""
+    crop_pct: float = 1.0
+    """Share of an image's short side that is kept, in the centre, when it is sized."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    """How images are sized, with antialiasing."""
+    max_bad_share: float = 0.01
+    """Share of the images that may be unreadable; with more of them the run stops."""
+    threads: int = 0
+    """Threads that read images; 0 for one a core."""
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
@@ -73,6 +87,35 @@ class Input:
         _check(len(self.mean) in (1, 3), "mean", self.mean, "one or three numbers")
         _check(len(self.std) in (1, 3), "std", self.std, "one or three numbers")
         _check(min(self.std) > 0, "std", self.std, "above 0")
+        crop, bad = self.crop_pct, self.max_bad_share
+        _check(0 < crop <= 1, "crop_pct", crop, "in (0, 1]")
+        _check(0 <= bad <= 1, "max_bad_share", bad, "in [0, 1]")
+        _check(self.threads >= 0, "threads", self.threads, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which of the images."""
+
+    eval_split: Literal["val", "test"] = "test"
+    """Images that the model is judged on."""
+    val_share: float = 0.0
+    """Share of each class's training images that becomes the split val."""
+    count: int = 0
+    """Train on so many images, drawn from all alike; 0 for all."""
+    share: float = 1.0
+    """Train on this share of the images, drawn from all alike."""
+    labels_per_class: int = 0
+    """Train on so many images of each class; 0 for all."""
+
+    def __post_init__(self):
+        val, share, labels = self.val_share, self.share, self.labels_per_class
+        _check(0 <= val < 1, "val_share", val, "in [0, 1)")
+        _check(self.count >= 0, "count", self.count, "at least 0")
+        _check(0 < share <= 1, "share", share, "in (0, 1]")
+        _check(labels >= 0, "labels_per_class", labels, "at least 0")
+        if (self.count > 0) + (share < 1) + (labels > 0) > 1:
+            raise UserError("Give one of --count, --share and --labels-per-class.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +187,7 @@ class Config:
     """A run: the same config and seed on the same machine give the same numbers."""
 
     input: Input = Input()
+    selection: Selection = Selection()
     network: Network = Network()
     augment: Augment = Augment()
     optimization: Optimization = Optimization()

@@ -15,6 +15,7 @@ from train.config import Config
 from train.data import BadImages, eval_batches, prefetch_to_device, train_batches
 from train.errors import Interrupted, NotFiniteError
 from train.evaluation import Evaluation, evaluate
+from train.images import reading
 from train.inputs import Batch
 from train.meter import Meter
 from train.program import EvalStep, Program, build, compile_steps
@@ -102,11 +103,14 @@ def _train(
     if start:
         say(console, f"Going on from step {start} of {program.steps}.")
     meter = Meter(config.input.batch_size, meta.get("meter"))
-    unreadable = _unreadable(program, meta.get("unreadable", {}), console)
+    unreadable = _unreadable(config, program, meta.get("unreadable", {}), console)
+    split = program.eval_split
     evaluation = None
 
     with (
-        contextlib.closing(_batches(program, start, unreadable["train"])) as batches,
+        contextlib.closing(
+            _batches(config, program, start, unreadable["train"])
+        ) as batches,
         folder.MetricsLog(run, start) as log,
         _signals() as signals,
         RunProgress(
@@ -129,8 +133,10 @@ def _train(
                 progress.trained(line)
             if epoch_ends:
                 meter.settle()
-                evaluation = _evaluate(program, eval_step, state, unreadable["test"])
-                line = {**place, "split": "test", **evaluation.figures()}
+                evaluation = _evaluate(
+                    config, program, eval_step, state, unreadable["test"]
+                )
+                line = {**place, "split": split, **evaluation.figures()}
                 log.write(line)
                 progress.evaluated(line)
                 meter.start()
@@ -146,9 +152,10 @@ def _train(
                 raise Interrupted(signals[0], step)
 
     if evaluation is None:  # The last start was stopped after the last step.
-        evaluation = _evaluate(program, eval_step, state, unreadable["test"])
+        evaluation = _evaluate(config, program, eval_step, state, unreadable["test"])
     result = {
         **evaluation.figures(),
+        "split": split,
         "classes": len(program.train.class_names),
         "test_images": len(evaluation.label),
         "unreadable_images": sum(map(len, unreadable.values())),
@@ -162,13 +169,14 @@ def _train(
 
 
 def _batches(
-    program: Program, start: int, unreadable: BadImages
+    config: Config, program: Program, start: int, unreadable: BadImages
 ) -> Generator[Batch, None, None]:
     """Batches of the training images on the devices, from a step on."""
     batches = train_batches(
         program.train,
         **program.batch_options,
-        seed=program.record["config"]["seed"],
+        **reading(config),
+        seed=config.seed,
         start_step=start,
         bad_images=unreadable,
     )
@@ -176,18 +184,32 @@ def _batches(
 
 
 def _evaluate(
-    program: Program, eval_step: EvalStep, state: TrainState, unreadable: BadImages
+    config: Config,
+    program: Program,
+    eval_step: EvalStep,
+    state: TrainState,
+    unreadable: BadImages,
 ) -> Evaluation:
-    batches = eval_batches(program.test, **program.batch_options, bad_images=unreadable)
+    batches = eval_batches(
+        program.test,
+        **program.batch_options,
+        **reading(config),
+        bad_images=unreadable,
+    )
     on_devices = prefetch_to_device(batches, program.placement.split)
     return evaluate(eval_step, state.variables, on_devices)
 
 
 def _unreadable(
-    program: Program, known: Json, console: Console
+    config: Config, program: Program, known: Json, console: Console
 ) -> dict[str, BadImages]:
     return {
-        split: BadImages(len(source), say=partial(say, console), known=known.get(split))
+        split: BadImages(
+            len(source),
+            max_share=config.input.max_bad_share,
+            say=partial(say, console),
+            known=known.get(split),
+        )
         for split, source in (("train", program.train), ("test", program.test))
     }
 

@@ -24,15 +24,16 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
       title: above the curves.
     """
     train = [line for line in lines if line["split"] == "train"]
-    test = [line for line in lines if line["split"] == "test"]
+    test = [line for line in lines if line["split"] != "train"]
+    split = test[0]["split"] if test else "test"
     figure, axes = _figure(1, 2, (10, 4), title)
     for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for part, split, style in (
+        for part, label, style in (
             (train, "training", {"color": _TRAIN, "linewidth": 1.2}),
-            (test, "test", {"color": _TEST, "marker": "o", "markersize": 3.5}),
+            (test, split, {"color": _TEST, "marker": "o", "markersize": 3.5}),
         ):
             epochs = [line["epoch"] for line in part]
-            ax.plot(epochs, [scale * line[name] for line in part], label=split, **style)
+            ax.plot(epochs, [scale * line[name] for line in part], label=label, **style)
         ax.set_xlabel("epoch")
         ax.grid(color=_GRID)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from train.config import Config
-from train.data import Source, open_source, steps_per_epoch
+from train.data import Source, steps_per_epoch
 from train.errors import UserError
+from train.images import evaluation_images, training_images
 from train.inputs import Batch, train_inputs
 from train.objectives import supervised
 from train.optimizer import make_optimizer, warmup_cosine
@@ -73,6 +74,11 @@ class Program:
         }
 
     @property
+    def eval_split(self) -> str:
+        """What the images to be judged on are called."""
+        return self.record["config"]["selection"]["eval_split"]
+
+    @property
     def parameters(self) -> int:
         """Number of the model's parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
@@ -84,7 +90,8 @@ class Program:
         return (
             f"{self.record['model']['name']}, {self.parameters:,} parameters, on "
             f"{len(self.train):,} images of {self.train.spec} "
-            f"({len(self.test):,} to test), {machine['devices']} x {machine['device']}"
+            f"({len(self.test):,} for {self.eval_split}), "
+            f"{machine['devices']} x {machine['device']}"
         )
 
 
@@ -102,10 +109,7 @@ def build(config: Config, recipe: str = "") -> Program:
     options = config.optimization
     placement = Placement()
     placement.check(config.input.batch_size)
-    train, test = (
-        open_source(config.input.data, split, seed=config.seed)
-        for split in ("train", "test")
-    )
+    train, test = training_images(config), evaluation_images(config)
     record = describe(config, recipe, train)
     model = build_model(record)
 

@@ -94,8 +94,9 @@ class RunProgress:
         """Shows a line of evaluation metrics."""
         say(
             self._console,
-            f"epoch {line['epoch']:g}/{self._epochs}  test loss {line['loss']:.4f}  "
-            f"test accuracy {_percent(line['accuracy'])}",
+            f"epoch {line['epoch']:g}/{self._epochs}  "
+            f"{line['split']} loss {line['loss']:.4f}  "
+            f"{line['split']} accuracy {_percent(line['accuracy'])}",
         )
 
 
@@ -114,7 +115,7 @@ def result_table(run: Path, result: Json) -> Table:
     table = Table("", escape(str(run)), title="Result", title_justify="left")
     for name, value in _figure_rows(result, result["classes"]):
         table.add_row(name, value)
-    table.add_row("test images", f"{result['test_images']:,}")
+    table.add_row(f"{result['split']} images", f"{result['test_images']:,}")
     if result["unreadable_images"]:
         table.add_row("unreadable images", f"{result['unreadable_images']:,}")
     table.add_row("parameters", f"{result['parameters']:,}")

@@ -10,6 +10,7 @@ from train.config import (
     Input,
     Network,
     Optimization,
+    Selection,
     config_from_json,
     config_to_json,
     flat,
@@ -54,6 +55,13 @@ def test_every_field_is_one_flag():
         (Input, "mean", (1.0, 2.0), "one or three numbers"),
         (Input, "std", (), "one or three numbers"),
         (Input, "std", (0.0,), "above 0"),
+        (Input, "crop_pct", 0.0, "in (0, 1]"),
+        (Input, "max_bad_share", 1.5, "in [0, 1]"),
+        (Input, "threads", -1, "at least 0"),
+        (Selection, "val_share", 1.0, "in [0, 1)"),
+        (Selection, "count", -1, "at least 0"),
+        (Selection, "share", 0.0, "in (0, 1]"),
+        (Selection, "labels_per_class", -1, "at least 0"),
         (Augment, "flip", 1.5, "in [0, 1]"),
         (Augment, "crop_padding", -1, "at least 0"),
         (Optimization, "label_smoothing", -0.1, "in [0, 1]"),
@@ -72,6 +80,11 @@ def test_a_value_out_of_range_is_refused(group, field, value, allowed):
     message = re.escape(f"{flag} must be {allowed}, got {value}.")
     with pytest.raises(UserError, match=message):
         group(**{field: value})
+
+
+def test_a_subset_is_chosen_in_one_way():
+    with pytest.raises(UserError, match="one of --count, --share and --labels"):
+        Selection(count=10, share=0.5)
 
 
 @pytest.mark.parametrize("field", ["num_classes", "dtype"])

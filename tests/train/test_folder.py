@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from train.config import Config, Optimization, config_to_json
+from train.config import Config, Input, Optimization, config_to_json
 from train.errors import UserError
 from train.folder import (
     MetricsLog,
@@ -66,6 +66,11 @@ def test_a_different_run_is_refused_with_the_first_fields_that_differ(tmp_path):
         "--momentum is 0.9 there and 0.5 here; --epochs is 3 there and 5 here; and 1 "
         "more. Take another --out, or the same flags to go on with that run."
     )
+
+
+def test_what_changes_no_number_may_change(tmp_path):
+    config = Config(input=Input(threads=3, max_bad_share=0.5))
+    check_same(tmp_path, record(), "digits_resnet", config)
 
 
 def test_another_recipe_is_another_run(tmp_path):

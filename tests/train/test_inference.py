@@ -74,3 +74,19 @@ def test_a_folder_without_a_run_is_refused(tmp_path, command):
     arguments = ([],) if command is predict_images else ()
     with pytest.raises(UserError, match="missing holds no run"):
         command(tmp_path / "missing", *arguments)
+
+
+def test_another_split_can_be_evaluated(run):
+    _, source = evaluate_run(run, split="train")
+    assert len(source) == 1797 - 359
+
+
+def test_files_are_brought_to_size_as_in_the_run(programs, tiny, tmp_path, digits):
+    options = dataclasses.replace(tiny.input, crop_pct=0.5, interpolation="nearest")
+    config = dataclasses.replace(tiny, input=options, epochs=1)
+    fit(config, tmp_path / "run", console=Console(file=io.StringIO()))
+    probabilities, _ = predict_images(tmp_path / "run", digits)
+    evaluation, _ = evaluate_run(tmp_path / "run")
+    np.testing.assert_allclose(
+        probabilities.max(1), evaluation.confidence[:4], rtol=1e-4
+    )

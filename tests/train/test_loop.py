@@ -3,6 +3,7 @@ import io
 import json
 import re
 import signal
+from functools import partial
 
 import chex
 import jax
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from train import loop
 from train.checkpoint import Checkpoints
-from train.config import Input, Network, Optimization
+from train.config import Input, Network, Optimization, Selection
 from train.data import SourceError
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.folder import read_metrics, read_record, read_result
@@ -291,3 +293,55 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, tiny, quiet):
     large = dataclasses.replace(tiny.input, batch_size=2000)
     with pytest.raises(SourceError, match="batch size 2000 must be 1 to 1438"):
         fit(dataclasses.replace(tiny, input=large), tmp_path / "run", console=quiet)
+
+
+def test_a_run_is_judged_on_the_split_that_was_asked_for(tmp_path, tiny, quiet):
+    select = Selection(eval_split="val", val_share=0.25, labels_per_class=20)
+    config = dataclasses.replace(tiny, selection=select, epochs=1)
+    result = fit(config, tmp_path, console=quiet)
+    # A quarter of the 1,438 training digits; 200 of the others are learned from.
+    assert (result["split"], result["test_images"], result["steps"]) == ("val", 359, 2)
+    assert {line["split"] for line in read_metrics(tmp_path)} == {"train", "val"}
+
+
+def test_a_split_that_is_not_there_is_an_error(tmp_path, tiny, quiet):
+    config = dataclasses.replace(tiny, selection=Selection(eval_split="val"))
+    with pytest.raises(SourceError, match="no val split.*val_share holds one out"):
+        fit(config, tmp_path / "run", console=quiet)
+
+
+def test_an_unreadable_image_is_left_out_and_counted(tmp_path, tiny, quiet, photos):
+    (photos / "train" / "dark" / "3.png").write_bytes(b"no image")
+    config = on(photos, tiny)
+    with pytest.raises(UserError, match="1 of 20 images cannot be read, more than"):
+        fit(config, tmp_path / "run", console=quiet)
+    # The share may be raised, and the same run goes on.
+    options = dataclasses.replace(config.input, max_bad_share=0.1)
+    config = dataclasses.replace(config, input=options)
+    result = fit(config, tmp_path / "run", console=quiet)
+    assert result["unreadable_images"] == 1
+    assert quiet.file.getvalue().count(f"left out: {photos}/train/dark/3.png") == 2
+
+
+def spy_on(asked, whole, source, **options):
+    asked.append(options)
+    return whole(source, **options)
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop_pct": 0.5}, {"interpolation": "nearest"}, {"threads": 3}]
+)
+def test_images_are_brought_to_size_as_asked(
+    tmp_path, tiny, quiet, photos, change, monkeypatch
+):
+    asked = []
+    config = dataclasses.replace(on(photos, tiny), epochs=1)
+    config = dataclasses.replace(
+        config, input=dataclasses.replace(config.input, **change)
+    )
+    for name in ("train_batches", "eval_batches"):
+        whole = getattr(loop, name)
+        monkeypatch.setattr(loop, name, partial(spy_on, asked, whole))
+    fit(config, tmp_path / "run", console=quiet)
+    assert len(asked) == 2
+    assert all(change.items() <= options.items() for options in asked)

@@ -13,7 +13,13 @@ from train.report import (
     say,
 )
 
-LINE = {"step": 5, "loss": 0.25, "accuracy": 0.875, "images_per_second": 1234.5}
+LINE = {
+    "step": 5,
+    "split": "test",
+    "loss": 0.25,
+    "accuracy": 0.875,
+    "images_per_second": 1234.5,
+}
 
 
 def shown(*renderables):
@@ -59,6 +65,7 @@ def test_the_result_is_a_table():
         "loss": 0.5,
         "accuracy": 0.98765,
         "top5_accuracy": 1.0,
+        "split": "test",
         "classes": 10,
         "test_images": 10_000,
         "unreadable_images": 2,

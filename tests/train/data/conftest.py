@@ -5,9 +5,10 @@ import io
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,6 +25,21 @@ def make_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (len(labels), 6, 6), np.uint8), labels
 
 
+class Toy(NamedTuple):
+    """A set to write.
+
+    Attributes:
+      class_names: of the classes, sorted.
+      splits: grey images uint8 `[n, h, w]` and labels in rising order, by split.
+    """
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+TOY = Toy(CLASSES, {split: make_arrays(split) for split in PER_CLASS})
+
+
 def png(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "png")
@@ -35,10 +51,10 @@ def idx_bytes(values: np.ndarray) -> bytes:
     return header + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
 
 
-def write_idx(root: Path, compress: bool = True) -> str:
+def write_idx(root: Path, toy: Toy = TOY, *, compress: bool = True) -> str:
     root.mkdir(parents=True)
     for split, part in (("train", "train"), ("test", "t10k")):
-        images, labels = make_arrays(split)
+        images, labels = toy.splits[split]
         for name, values in (
             (f"{part}-images-idx3-ubyte", images),
             (f"{part}-labels-idx1-ubyte", labels.astype(np.uint8)),
@@ -48,29 +64,29 @@ def write_idx(root: Path, compress: bool = True) -> str:
                 (root / f"{name}.gz").write_bytes(gzip.compress(data))
             else:
                 (root / name).write_bytes(data)
-    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    (root / "classes.txt").write_text("\n".join(toy.class_names) + "\n")
     return f"idx:{root}"
 
 
-def write_folder(root: Path) -> str:
-    for split in PER_CLASS:
-        for i, (image, label) in enumerate(zip(*make_arrays(split), strict=True)):
-            file = root / split / CLASSES[label] / f"{i:03}.png"
+def write_folder(root: Path, toy: Toy = TOY) -> str:
+    for split, arrays in toy.splits.items():
+        for i, (image, label) in enumerate(zip(*arrays, strict=True)):
+            file = root / split / toy.class_names[label] / f"{i:05}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(png(image))
     return f"folder:{root}"
 
 
-def write_npz(root: Path) -> str:
+def write_npz(root: Path, toy: Toy = TOY) -> str:
     root.mkdir(parents=True)
-    arrays: dict[str, Any] = {"class_names": np.asarray(CLASSES)}
-    for split in PER_CLASS:
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = make_arrays(split)
+    arrays: dict[str, Any] = {"class_names": np.asarray(toy.class_names)}
+    for split in toy.splits:
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = toy.splits[split]
     np.savez(root / "set.npz", **arrays)
     return f"npz:{root / 'set.npz'}"
 
 
-def write_tfds(root: Path, file_format: str = "array_record") -> str:
+def write_tfds(root: Path, toy: Toy = TOY, *, file_format: str = "array_record") -> str:
     """Writes it with tensorflow-datasets' writer, which knows array_record only."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
@@ -83,23 +99,26 @@ def write_tfds(root: Path, file_format: str = "array_record") -> str:
         data_dir=str(folder),
         module_name="toy",
     )
+    height, width = toy.splits["train"][0].shape[1:]
     features = tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(shape=(6, 6, 1)),
-            "label": tfds.features.ClassLabel(names=list(CLASSES)),
+            "image": tfds.features.Image(shape=(height, width, 1)),
+            "label": tfds.features.ClassLabel(names=list(toy.class_names)),
         }
     )
     info = tfds.core.DatasetInfo(
         builder=identity, features=features, supervised_keys=("image", "label")
     )
+    # Several shards of each split, of a small set and of a large one.
+    per_shard = max(4, len(toy.splits["train"][1]) // 4)
     writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=4, file_format="array_record"
+        info, max_examples_per_shard=per_shard, file_format="array_record"
     )
-    writer.initialize_splits(list(PER_CLASS))
-    for split in PER_CLASS:
+    writer.initialize_splits(list(toy.splits))
+    for split, arrays in toy.splits.items():
         examples = [
             {"image": io.BytesIO(png(image)), "label": int(label)}
-            for image, label in zip(*make_arrays(split), strict=True)
+            for image, label in zip(*arrays, strict=True)
         ]
         writer.add_examples({split: examples})
     writer.close_all()
@@ -142,14 +161,14 @@ _WRITERS: dict[str, Callable[[Path, list[bytes]], None]] = {
     "tfrecord": write_tfrecord,
     "parquet": _write_parquet,
 }
-WRITERS: dict[str, Callable[[Path], str]] = {
+WRITERS: dict[str, Callable[..., str]] = {
     "idx": write_idx,
-    "idx, not gzipped": lambda root: write_idx(root, compress=False),
+    "idx, not gzipped": partial(write_idx, compress=False),
     "folder": write_folder,
     "npz": write_npz,
     "tfds array_record": write_tfds,
-    "tfds parquet": lambda root: write_tfds(root, "parquet"),
-    "tfds tfrecord": lambda root: write_tfds(root, "tfrecord"),
+    "tfds parquet": partial(write_tfds, file_format="parquet"),
+    "tfds tfrecord": partial(write_tfds, file_format="tfrecord"),
 }
 
 
@@ -163,6 +182,17 @@ def any_spec(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def write(tmp_path: Path) -> Callable[[str], str]:
     """Writes the small set in one form, by its name in `WRITERS`."""
     return lambda form: WRITERS[form](tmp_path / "set")
+
+
+@pytest.fixture
+def write_set(tmp_path: Path) -> Callable[..., str]:
+    """Writes a set of two splits in one form, by its name in `WRITERS`."""
+
+    def write(form: str, class_names, train, test) -> str:
+        toy = Toy(tuple(class_names), {"train": train, "test": test})
+        return WRITERS[form](tmp_path / form.replace(" ", "_"), toy)
+
+    return write
 
 
 @pytest.fixture

@@ -1,0 +1,58 @@
+"""The images that a config asks for, and how they are brought to size."""
+
+from typing import Any
+
+from train.config import Config
+from train.data import Source, open_source
+
+__all__ = ["evaluation_images", "reading", "training_images"]
+
+
+def training_images(config: Config) -> Source:
+    """The images to learn from.
+
+    Raises:
+      SourceError: if there are none such.
+    """
+    select = config.selection
+    return open_source(
+        config.input.data,
+        "train",
+        seed=config.seed,
+        val_share=select.val_share,
+        count=select.count or None,
+        share=select.share if select.share < 1 else None,
+        labels_per_class=select.labels_per_class or None,
+    )
+
+
+def evaluation_images(
+    config: Config, data: str | None = None, split: str | None = None
+) -> Source:
+    """The images to be judged on.
+
+    Args:
+      config: of the run.
+      data: another source than the run's.
+      split: another split than the run's, `train`, `val` or `test`.
+
+    Raises:
+      SourceError: if there are none such.
+    """
+    # Another set has its own splits.
+    val_share = config.selection.val_share if data is None else 0.0
+    return open_source(
+        data or config.input.data,
+        split or config.selection.eval_split,
+        seed=config.seed,
+        val_share=val_share,
+    )
+
+
+def reading(config: Config) -> dict[str, Any]:
+    """Options of `train.data.train_batches` and `eval_batches`: how images are read."""
+    return {
+        "crop_pct": config.input.crop_pct,
+        "interpolation": config.input.interpolation,
+        "threads": config.input.threads or None,
+    }
