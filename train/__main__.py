@@ -8,6 +8,7 @@ python -m train predict DIR IMAGE ...         classifies images by a run
 """
 
 import difflib
+import logging
 import os
 import shlex
 import sys
@@ -23,7 +24,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from train import recipes
 from train.config import Config
-from train.errors import Interrupted, NotFiniteError, UserError
+from train.errors import Interrupted, NotFiniteError, StorageError, UserError
 
 __all__ = ["main"]
 
@@ -63,7 +64,8 @@ class Predict:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default this process's; returns its exit code.
 
-    0: done. 1: a loss or gradient was not finite. 2: what was asked for cannot be done.
+    0: done. 1: a loss or gradient was not finite, or the disk filled up. 2: what was
+    asked for cannot be done.
     128 and the signal's number: stopped by it, after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -78,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except NotFiniteError as error:
         _complain(" ".join([str(error), *error.__notes__]))
+        return 1
+    except StorageError as error:
+        _complain(f"{error} Make room; to go on: {command}")
         return 1
     except ValueError as error:
         if not isinstance(error, UserError) and not isinstance(error, _weights_error()):
@@ -122,6 +127,8 @@ def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
     default = Run(out=Path("runs", recipe.name), config=recipe.config)
     command = _parse(Run, words, default=default, description=recipe.text)
     _use_compilation_cache()
+    # Orbax logs tracebacks of what it then raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     from train.loop import fit
     from train.report import result_table
 

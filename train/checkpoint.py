@@ -12,7 +12,10 @@ import orbax.checkpoint as ocp
 
 from train.step import TrainState
 
-__all__ = ["Checkpoints"]
+__all__ = ["KEPT", "Checkpoints"]
+
+# How many checkpoints a run keeps, the last ones.
+KEPT = 2
 
 
 class Checkpoints:
@@ -22,7 +25,7 @@ class Checkpoints:
     reads; `rest`, what else the state has; and `meta`, JSON.
     """
 
-    def __init__(self, run: Path, *, keep: int = 2) -> None:
+    def __init__(self, run: Path, *, keep: int = KEPT) -> None:
         """Opens the run's folder of checkpoints.
 
         Args:

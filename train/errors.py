@@ -1,6 +1,6 @@
 """The ends of a run that a command tells in a line, without a traceback."""
 
-__all__ = ["Interrupted", "NotFiniteError", "UserError"]
+__all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
 
 
 class UserError(ValueError):
@@ -17,6 +17,10 @@ class NotFiniteError(ArithmeticError):
     def __init__(self, step: int, name: str, value: float) -> None:
         super().__init__(f"The {name.replace('_', ' ')} of step {step} is {value}.")
         self.step = step
+
+
+class StorageError(Exception):
+    """The run's folder takes no more, as when the disk is full; nothing is damaged."""
 
 
 class Interrupted(Exception):

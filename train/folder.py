@@ -4,21 +4,29 @@
 object a line. `result.json`: how it ended; there when it has.
 """
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from train.config import MAY_CHANGE, Config, config_from_json, flat
-from train.errors import UserError
+from train.errors import StorageError, UserError
 
 __all__ = [
     "MetricsLog",
     "check_same",
+    "check_space",
+    "lock",
     "read_metrics",
     "read_record",
     "read_result",
+    "storing",
     "write_record",
     "write_result",
 ]
@@ -26,6 +34,76 @@ __all__ = [
 Json = dict[str, Any]
 
 _NAMED = 3  # How many of the fields that differ a message names.
+
+
+# What writing may fail of, but reading never.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextlib.contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Keeps other processes from the run; makes the folder if need be.
+
+    The operating system ends the lock with the process, however that ends.
+
+    Raises:
+      UserError: if another process has it, or the folder cannot be written to.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _not_writable(run, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"{run} is being worked on by process {file.read().strip()}: end that "
+                "one first, or take another --out."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def check_space(run: Path, checkpoint: int, keep: int) -> None:
+    """Raises `UserError` where the disk has no room for the run's checkpoints.
+
+    Args:
+      run: the folder, which need not be there yet.
+      checkpoint: size of one, in bytes.
+      keep: number of them that are kept; while one is written there is one more.
+    """
+    there = next(path for path in (run, *run.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    needed = (keep + 1 - min(len(_checkpoints(run)), keep)) * checkpoint
+    if free < needed:
+        raise UserError(
+            f"{run} has not enough space: {_megabytes(free)} are free, and "
+            f"{_megabytes(needed)} are needed for checkpoints of "
+            f"{_megabytes(checkpoint)}."
+        )
+
+
+@contextlib.contextmanager
+def storing(run: Path) -> Iterator[None]:
+    """Turns the errors of a full disk, and the like, into `StorageError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # tensorstore, which writes the arrays, has the number in its message only.
+        told = re.search(r"os_error_code='(\d+)'", str(error))
+        number = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if number not in _FULL:
+            raise
+        last = max(_checkpoints(run), default=0)
+        raise StorageError(
+            f"{run} cannot be written to: {os.strerror(number)}. It keeps the "
+            f"checkpoint of step {last}."
+        ) from error
 
 
 def read_record(run: Path) -> Json | None:
@@ -55,7 +133,7 @@ def write_record(run: Path, record: Json) -> None:
         run.mkdir(parents=True, exist_ok=True)
         _write(run / "config.json", record)
     except OSError as error:
-        raise UserError(f"{run} cannot be written to: {error.strerror}.") from error
+        raise _not_writable(run, error) from error
 
 
 def check_same(run: Path, record: Json, recipe: str, config: Config) -> None:
@@ -123,6 +201,19 @@ class MetricsLog:
         """Adds a line, which holds its `step`; it is on its way to disk on return."""
         self._file.write(_line(line))
         self._file.flush()
+
+
+def _not_writable(run: Path, error: OSError) -> UserError:
+    return UserError(f"{run} cannot be written to: {error.strerror}.")
+
+
+def _checkpoints(run: Path) -> list[int]:
+    """The steps of the checkpoints that are whole."""
+    return [int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdecimal()]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _line(line: Mapping[str, Any]) -> str:

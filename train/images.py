@@ -4,6 +4,7 @@ from typing import Any
 
 from train.config import Config
 from train.data import Source, open_source
+from train.data.sources import Split
 
 __all__ = ["evaluation_images", "reading", "training_images"]
 
@@ -27,7 +28,7 @@ def training_images(config: Config) -> Source:
 
 
 def evaluation_images(
-    config: Config, data: str | None = None, split: str | None = None
+    config: Config, data: str | None = None, split: Split | None = None
 ) -> Source:
     """The images to be judged on.
 

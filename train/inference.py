@@ -18,6 +18,7 @@ from train.data import (
     read_image,
 )
 from train.data.decode import fit, to_channels
+from train.data.sources import Split
 from train.errors import UserError
 from train.evaluation import Evaluation, evaluate
 from train.folder import read_record
@@ -30,7 +31,7 @@ __all__ = ["evaluate_run", "predict_images"]
 
 
 def evaluate_run(
-    run: Path, data: str | None = None, split: str | None = None
+    run: Path, data: str | None = None, split: Split | None = None
 ) -> tuple[Evaluation, Source]:
     """Evaluates a run's last checkpoint.
 

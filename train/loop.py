@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from train import folder
-from train.checkpoint import Checkpoints
+from train.checkpoint import KEPT, Checkpoints
 from train.config import Config
 from train.data import BadImages, eval_batches, prefetch_to_device, train_batches
 from train.errors import Interrupted, NotFiniteError
@@ -51,6 +51,7 @@ def fit(
       NotFiniteError: if a loss or gradient was NaN or infinite. The last checkpoint is
         from before that.
       Interrupted: if SIGINT or SIGTERM came; the run was saved.
+      StorageError: if the disk filled up. The last checkpoint is whole.
     """
     console = console or Console()
     record = folder.read_record(run)
@@ -61,14 +62,24 @@ def fit(
         say(console, f"{run} has ended already.")
         return result
 
-    program = build(config, recipe)
-    if record is None:
-        folder.write_record(run, program.record)
-    else:
-        check_classes(record, program.train)
-        for change in changes(record, program.record):
-            say(console, change)
+    with contextlib.ExitStack() as stack:
+        if record is not None:  # Before the slow part; a new one makes no folder yet.
+            stack.enter_context(folder.lock(run))
+        program = build(config, recipe)
+        folder.check_space(run, program.bytes, KEPT)
+        if record is None:
+            stack.enter_context(folder.lock(run))
+            folder.write_record(run, program.record)
+        else:
+            check_classes(record, program.train)
+            for change in changes(record, program.record):
+                say(console, change)
+        stack.enter_context(folder.storing(run))
+        return _run(config, run, program, console)
 
+
+def _run(config: Config, run: Path, program: Program, console: Console) -> Json:
+    """What `fit` does once it is settled that the run is to be."""
     say(console, program.headline)
     with Checkpoints(run) as checkpoints:
         try:

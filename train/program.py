@@ -84,6 +84,11 @@ class Program:
         return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
 
     @property
+    def bytes(self) -> int:
+        """Size of the state, and so about that of a checkpoint."""
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.shapes))
+
+    @property
     def headline(self) -> str:
         """What is to be run, in a line."""
         machine = self.record["machine"]

@@ -1,15 +1,21 @@
+import errno
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from train.config import Config, Input, Optimization, config_to_json
-from train.errors import UserError
+from train.errors import StorageError, UserError
 from train.folder import (
     MetricsLog,
     check_same,
+    check_space,
+    lock,
     read_metrics,
     read_record,
     read_result,
+    storing,
     write_record,
     write_result,
 )
@@ -108,3 +114,61 @@ def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
     with MetricsLog(tmp_path, 0) as log:
         log.write({"step": 5})
         assert read_metrics(tmp_path) == [{"step": 5}]
+
+
+def test_a_run_is_worked_on_by_one_process_at_a_time(tmp_path):
+    run = tmp_path / "run"
+    with lock(run):
+        message = f"{run} is being worked on by process {os.getpid()}: "
+        with pytest.raises(UserError, match=message), lock(run):
+            pass
+    with lock(run):  # It ends with its context.
+        pass
+    assert read_record(run) is None
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error_with_its_reason(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written to: Not a directory"):
+        with lock(tmp_path / "file" / "run"):
+            pass
+
+
+# Two are kept while a third is written; what is there need not be found again.
+@pytest.mark.parametrize(("there", "needed"), [(0, 3), (1, 2), (2, 1)])
+def test_there_must_be_room_for_the_checkpoints(tmp_path, monkeypatch, there, needed):
+    run = tmp_path / "runs" / "new"
+    for step in range(there):
+        (run / "checkpoints" / str(step)).mkdir(parents=True)
+    usage = SimpleNamespace(free=needed * 10**7)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    check_space(run, 10**7, keep=2)
+    usage.free -= 10**6
+    message = f"{needed}0.0 MB are needed for checkpoints of 10.0 MB"
+    with pytest.raises(UserError, match=message):
+        check_space(run, 10**7, keep=2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']"),
+    ],
+)
+def test_a_full_disk_is_told_with_what_is_kept(tmp_path, error):
+    for step in ("7", "14", "21.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    with pytest.raises(StorageError) as told, storing(tmp_path):
+        raise error
+    assert str(told.value) == (
+        f"{tmp_path} cannot be written to: No space left on device. It keeps the "
+        "checkpoint of step 14."
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOENT, "gone")])
+def test_other_errors_stay_as_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as raised, storing(tmp_path):
+        raise error
+    assert raised.value is error

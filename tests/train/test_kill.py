@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def wait_for_checkpoint(process, run, step):
     pytest.fail(f"It ended before step {step}: {process.communicate()}")
 
 
+def stop_in_a_save(process, run):
+    """Stops the process, for a moment, with a checkpoint half written."""
+    while process.poll() is None:
+        if list(run.glob("checkpoints/*tmp*")):
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            if list(run.glob("checkpoints/*tmp*")):
+                return
+            process.send_signal(signal.SIGCONT)
+    pytest.fail(f"It ended before it was seen saving: {process.communicate()}")
+
+
 def read_config(run):
     record = read_record(run)
     assert record is not None
@@ -77,31 +90,89 @@ def end(run):
     return [{k: v for k, v in line.items() if k not in timed} for line in lines], state
 
 
-def test_a_run_that_was_killed_ends_to_the_bit_as_one_that_was_not(tmp_path, start):
-    run, whole = tmp_path / "run", tmp_path / "whole"
+@pytest.fixture
+def assert_ends_undisturbed(start, tmp_path):
+    """Goes on with a run, and compares its end to that of one that nothing stopped."""
+
+    def check(run):
+        assert read_result(run) is None
+        out, err = start(run).communicate()
+        assert "Going on from step" in out, err
+        whole = tmp_path / "whole"
+        quiet = Console(file=io.StringIO())
+        fit(read_config(run), whole, recipe="digits_resnet", console=quiet)
+        (lines, state), (whole_lines, whole_state) = end(run), end(whole)
+        assert lines == whole_lines
+        chex.assert_trees_all_equal(state, whole_state)
+
+    return check
+
+
+def test_a_run_that_was_killed_ends_to_the_bit_as_one_that_was_not(
+    tmp_path, start, assert_ends_undisturbed
+):
+    run = tmp_path / "run"
     process = start(run)
     wait_for_checkpoint(process, run, 100)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert read_result(run) is None
-    out, err = start(run).communicate()
-    assert "Going on from step" in out, err
-
-    config = read_config(run)
-    quiet = Console(file=io.StringIO())
-    fit(config, whole, recipe="digits_resnet", console=quiet)
-    (lines, state), (whole_lines, whole_state) = end(run), end(whole)
-    assert lines == whole_lines
-    chex.assert_trees_all_equal(state, whole_state)
+    assert_ends_undisturbed(run)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, start):
+def test_a_run_that_was_killed_while_it_saved_does_too(
+    tmp_path, start, assert_ends_undisturbed
+):
+    run = tmp_path / "run"
+    process = start(run)
+    wait_for_checkpoint(process, run, 100)
+    stop_in_a_save(process, run)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert list(run.glob("checkpoints/*tmp*"))
+    assert_ends_undisturbed(run)
+    assert not list(run.glob("checkpoints/*tmp*"))
+
+
+def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_ends_undisturbed):
+    run = tmp_path / "run"
+    process = start(run)
+    wait_for_checkpoint(process, run, 100)
+    # As good as a full disk: no file of the process may grow beyond a kilobyte.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1024, 1024))
+    _, err = process.communicate()
+    assert process.returncode == 1
+    with Checkpoints(run) as checkpoints:
+        kept = checkpoints.latest
+    assert kept is not None and 100 <= kept < STEPS
+    # What tensorstore's threads say before it is theirs.
+    assert err.splitlines()[-1].startswith(
+        f"{run} cannot be written to: File too large. It keeps the checkpoint of step "
+        f"{kept}. Make room; to go on: python -m train digits_resnet --out {run} "
+    )
+    assert_ends_undisturbed(run)
+
+
+def test_a_second_process_is_refused(tmp_path, start):
+    run = tmp_path / "run"
+    process = start(run)
+    wait_for_checkpoint(process, run, 1)
+    second = start(run)
+    _, err = second.communicate()
+    assert second.returncode == 2
+    assert f"{run} is being worked on by process {process.pid}" in err
+    # The first one is not disturbed.
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, start, number):
     run = tmp_path / "a run"
     process = start(run)
     wait_for_checkpoint(process, run, 40)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     with Checkpoints(run) as checkpoints:
         step = checkpoints.latest
     assert step is not None and 40 <= step < STEPS

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -286,6 +287,16 @@ def test_a_label_out_of_range_is_named_before_anything_is_trained(
     message = re.escape("label 11 at image 0")
     with pytest.raises(SourceError, match=f"{message}.*classes are 0 to 9"):
         fit(config, tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_computed(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(loop, "compile_steps", None)
+    with pytest.raises(UserError, match="run has not enough space: 0.0 MB are free"):
+        fit(tiny, tmp_path / "run", console=quiet)
     assert not (tmp_path / "run").exists()
 
 
