@@ -4,6 +4,8 @@ python -m train                               lists the recipes
 python -m train RECIPE --out DIR [--FLAG ..]  runs one, or goes on with it
 python -m train RECIPE --help                 says which flags there are
 python -m train evaluate DIR [--data ..]      evaluates a run
+python -m train evaluate MODEL --data ..      evaluates published weights, or a file's
+python -m train compare DIR DIR ..            draws runs over each other
 python -m train predict DIR IMAGE ...         classifies images by a run
 """
 
@@ -41,14 +43,28 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluates a run's last checkpoint on test images."""
+    """Evaluates a run's last checkpoint, or a model with weights from elsewhere."""
 
-    run: Positional[Path]
-    """Folder of the run."""
+    what: Positional[str]
+    """Folder of a run, or a model, one of cnn_flax.list_models()."""
     data: str | None = None
     """Where the images come from; by default as in the run."""
     split: Literal["train", "val", "test"] | None = None
-    """Which of the images; by default those that the run was judged on."""
+    """Which of the images; by default as in the run, or test."""
+    weights: str | None = None
+    """The model's: a file, a folder, or an id on the Hub; by default as published."""
+    batch_size: int | None = None
+    """Images a step; by default as in the run, or 64. It changes no figure."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Draws runs over each other, and prints how they did."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders of the runs."""
+    out: Path = Path("comparison.png")
+    """The picture."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +113,14 @@ def _dispatch(words: Sequence[str]) -> int:
         _list_recipes()
     elif name == "evaluate":
         _evaluate(_parse(Evaluate, words))
+    elif name == "compare":
+        _compare(_parse(Compare, words))
     elif name == "predict":
         _predict(_parse(Predict, words))
     elif name in recipes.names():
         _run(recipes.load(name), words)
     else:
-        known = ["evaluate", "predict", *recipes.names()]
+        known = ["compare", "evaluate", "predict", *recipes.names()]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise UserError(
@@ -139,12 +157,41 @@ def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
 
 def _evaluate(command: Evaluate) -> None:
     _use_compilation_cache()
-    from train.inference import evaluate_run
+    import cnn_flax
+    from cnn_flax.registry import nearest
+    from train.inference import evaluate_model, evaluate_run
     from train.report import evaluation_table
 
-    evaluation, source = evaluate_run(command.run, command.data, command.split)
-    title = f"{command.run} on images of {source.spec}"
+    name, run = command.what, Path(command.what)
+    if not run.exists() and (command.weights or name in cnn_flax.list_models()):
+        if command.data is None:
+            raise UserError(f"Give the images to evaluate {name} on: --data SOURCE")
+        evaluation, source = evaluate_model(
+            name,
+            command.data,
+            weights=command.weights,
+            split=command.split or "test",
+            batch_size=command.batch_size or 64,
+        )
+    elif command.weights:
+        raise UserError(f"{run} has its own weights: leave out --weights.")
+    elif not run.exists():
+        near = nearest(name, cnn_flax.list_models())
+        raise UserError(f"{run} holds no run. It is no model either. {near}".strip())
+    else:
+        evaluation, source = evaluate_run(
+            run, command.data, command.split, command.batch_size
+        )
+    title = f"{command.what} on images of {source.spec}"
     Console().print(evaluation_table(title, evaluation, source.class_names))
+
+
+def _compare(command: Compare) -> None:
+    if not command.runs:
+        raise UserError("No run was given: python -m train compare DIR DIR ...")
+    from train.compare import compare
+
+    compare(command.runs, command.out, Console())
 
 
 def _predict(command: Predict) -> None:

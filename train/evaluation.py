@@ -47,6 +47,19 @@ class Evaluation:
         with np.errstate(invalid="ignore"):
             return confusion.diagonal() / confusion.sum(axis=1)
 
+    def calibration_error(self, bins: int = 15) -> float:
+        """How far confidence is from accuracy, in [0, 1]; 0 is perfect.
+
+        Images are put into bins of equal width by their confidence, `(k / bins,
+        (k + 1) / bins]`. The expected calibration error is the mean over all images of
+        their bin's `|accuracy - mean confidence|`: Guo et al. 2017, "On calibration of
+        modern neural networks", https://arxiv.org/abs/1706.04599, equation 5.
+        """
+        confidence = self.confidence.astype(np.float64)
+        bin_ = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+        gap = (self.prediction == self.label) - confidence
+        return float(np.abs(np.bincount(bin_, gap)).sum() / len(gap))
+
     def confusion(self, classes: int) -> np.ndarray:
         """Number of images by label (row) and prediction (column): int `[K, K]`."""
         cells = self.label * classes + self.prediction

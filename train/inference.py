@@ -3,35 +3,41 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
+import cnn_flax
 from cnn_flax.weights import load_pretrained
 from train.config import config_from_json
 from train.data import (
     BadImages,
     Source,
     eval_batches,
+    open_source,
     prefetch_to_device,
     read_image,
 )
-from train.data.decode import fit, to_channels
+from train.data.decode import Interpolation, fit, to_channels
 from train.data.sources import Split
 from train.errors import UserError
 from train.evaluation import Evaluation, evaluate
 from train.folder import read_record
 from train.images import evaluation_images, reading
+from train.inputs import eval_inputs
 from train.parallel import Placement
 from train.record import check_classes, pixel_inputs
 from train.step import make_eval_step, make_predict_step
 
-__all__ = ["evaluate_run", "predict_images"]
+__all__ = ["evaluate_model", "evaluate_run", "predict_images"]
 
 
 def evaluate_run(
-    run: Path, data: str | None = None, split: Split | None = None
+    run: Path,
+    data: str | None = None,
+    split: Split | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Evaluation, Source]:
     """Evaluates a run's last checkpoint.
 
@@ -39,6 +45,7 @@ def evaluate_run(
       run: its folder.
       data: a source with the same classes; None is the one that it was trained on.
       split: `train`, `val` or `test`; None is the one that the run is judged on.
+      batch_size: images a step; None is the run's.
 
     Returns:
       The evaluation, and the test images that it is of.
@@ -51,17 +58,72 @@ def evaluate_run(
     config = config_from_json(record["config"])
     source = evaluation_images(config, data, split)
     check_classes(record, source)
+    batch_size = batch_size or config.input.batch_size
     placement = Placement()
-    placement.check(config.input.batch_size)
+    placement.check(batch_size)
     batches = eval_batches(
         source,
-        batch_size=config.input.batch_size,
+        batch_size=batch_size,
         image_size=record["input"]["image_size"],
         channels=record["input"]["channels"],
         bad_images=BadImages(len(source), max_share=config.input.max_bad_share),
         **reading(config),
     )
     step = jax.jit(make_eval_step(model, pixel_inputs(record)))
+    variables = jax.device_put(variables, placement.whole)
+    on_device = prefetch_to_device(batches, placement.split)
+    return evaluate(step, variables, on_device), source
+
+
+def evaluate_model(
+    name: str,
+    data: str,
+    *,
+    weights: str | None = None,
+    split: Split = "test",
+    batch_size: int = 64,
+) -> tuple[Evaluation, Source]:
+    """Evaluates a model with weights that were not trained here.
+
+    Images are prepared as the model's published weights want it. The data's classes
+    must be the weights' in number, and are taken to be in the same order.
+
+    Args:
+      name: one of `cnn_flax.list_models()`.
+      data: a source.
+      weights: a file, a folder or an id on the Hub; None is the first published.
+      split: which of its images.
+      batch_size: images a step.
+
+    Returns:
+      The evaluation, and the images that it is of.
+
+    Raises:
+      ValueError: if there is no such model, or the weights cannot be had; the types are
+        `UnknownModelError` and `WeightsError`.
+      UserError: if the classes differ in number.
+    """
+    info = cnn_flax.model_info(name)
+    source = open_source(data, split)
+    model, variables = load_pretrained(name, weights)
+    classes = getattr(model, "num_classes", None)
+    if classes != len(source.class_names):
+        raise UserError(
+            f"{name} has {classes} classes by its weights, and {source.spec} has "
+            f"{len(source.class_names)}."
+        )
+    placement = Placement()
+    placement.check(batch_size)
+    batches = eval_batches(
+        source,
+        batch_size=batch_size,
+        image_size=info.weights[0].image_size if info.weights else info.image_size,
+        channels=len(info.mean),
+        crop_pct=info.crop_pct,
+        interpolation=cast(Interpolation, info.interpolation),
+    )
+    prepare = partial(eval_inputs, mean=info.mean, std=info.std)
+    step = jax.jit(make_eval_step(model, prepare))
     variables = jax.device_put(variables, placement.whole)
     on_device = prefetch_to_device(batches, placement.split)
     return evaluate(step, variables, on_device), source

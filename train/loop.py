@@ -166,6 +166,7 @@ def _train(
         evaluation = _evaluate(config, program, eval_step, state, unreadable["test"])
     result = {
         **evaluation.figures(),
+        "calibration_error": evaluation.calibration_error(),
         "split": split,
         "classes": len(program.train.class_names),
         "test_images": len(evaluation.label),

@@ -1,6 +1,7 @@
 """The pictures of a run, as matplotlib figures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from train.evaluation import Evaluation
 
-__all__ = ["confusion_matrix", "learning_curves", "worst_images"]
+__all__ = ["comparison", "confusion_matrix", "learning_curves", "worst_images"]
 
 _TRAIN, _TEST = "#64748b", "#c2410c"
 _INK, _GRID = "#1f2937", "#e5e7eb"
 _DPI = 150
+# One a run: apart in hue and in lightness, so that they are told apart in grey too.
+_RUNS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0891b2", "#ca8a04", "#be185d")
 
 
 def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -54,6 +57,40 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
             ha="right",
             color=_TEST,
         )
+    return figure
+
+
+def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Loss and accuracy of several runs: thin in training, thick where judged.
+
+    Args:
+      runs: from a run's label to the lines of its `metrics.jsonl`.
+    """
+    figure, axes = _figure(1, 2, (11, 4.4), "thin: training; thick: test or val")
+    for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+        for (label, lines), color in zip(runs.items(), cycle(_RUNS)):  # noqa: B905
+            train = [line for line in lines if line["split"] == "train"]
+            judged = [line for line in lines if line["split"] != "train"]
+            for part, style in (
+                (train, {"linewidth": 0.8, "alpha": 0.5}),
+                (judged, {"linewidth": 1.8, "marker": "o", "markersize": 3}),
+            ):
+                epochs = [line["epoch"] for line in part]
+                figures = [scale * line[name] for line in part]
+                ax.plot(epochs, figures, color=color, **style)
+            if judged and name == "accuracy":
+                label = f"{label}: {100 * judged[-1]['accuracy']:.2f} %"
+            ax.plot([], [], color=color, label=label)
+        ax.set_xlabel("epoch")
+        ax.grid(color=_GRID)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("loss (nats)")
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[1].set_ylabel("accuracy (%)")
+    axes[1].set_ylim(top=100.5)
+    axes[1].legend(frameon=False, loc="lower right", fontsize=9)
     return figure
 
 

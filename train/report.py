@@ -22,6 +22,7 @@ from train.folder import read_metrics
 
 __all__ = [
     "RunProgress",
+    "comparison_table",
     "evaluation_table",
     "draw",
     "prediction_table",
@@ -163,6 +164,32 @@ def draw(
         say(console, str(path))
 
 
+def comparison_table(
+    runs: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
+) -> Table:
+    """Runs beside each other, a row each.
+
+    Args:
+      runs: from a run's label to what its `config.json` and `metrics.jsonl` hold.
+    """
+    table = Table("run", "model", "epochs", "loss", "accuracy", "best accuracy")
+    for label, (record, lines) in runs.items():
+        judged = [line for line in lines if line["split"] != "train"]
+        figures = ["", "", ""]
+        if judged:
+            best = max(judged, key=lambda line: line["accuracy"])
+            figures = [
+                f"{judged[-1]['loss']:.4f}",
+                _percent(judged[-1]["accuracy"]),
+                f"{_percent(best['accuracy'])} (epoch {best['epoch']:g})",
+            ]
+        epoch = f"{lines[-1]['epoch']:g}" if lines else "0"
+        epochs = f"{epoch} of {record['config']['epochs']}"
+        model = record["model"]["name"]
+        table.add_row(escape(label), model, epochs, *figures)
+    return table
+
+
 def evaluation_table(
     title: str, evaluation: Evaluation, class_names: Sequence[str]
 ) -> Table:
@@ -178,6 +205,8 @@ def evaluation_table(
     images = f"{len(evaluation.label):,}"
     for name, value in _figure_rows(evaluation.figures(), classes):
         table.add_row(name, value, images)
+    error = _percent(evaluation.calibration_error())
+    table.add_row("calibration error", error, images)
     table.add_section()
     counts = np.bincount(evaluation.label, minlength=classes)
     shares = evaluation.class_accuracy(classes)

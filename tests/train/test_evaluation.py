@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,6 +31,20 @@ def test_the_confusion_matrix_counts_labels_in_rows(five):
 
 def test_a_class_without_images_has_no_accuracy(five):
     np.testing.assert_allclose(five.class_accuracy(3), [2 / 3, 1 / 2, np.nan])
+
+
+def test_the_calibration_error_by_hand(five):
+    # Confidence 0.5 is in one bin with accuracy 3 / 5.
+    assert five.calibration_error() == pytest.approx(0.1)
+    # In two bins, (0, 1/2] and (1/2, 1]: 0.2, 0.5 with one of two right, which is 0.15
+    # too much; 0.6, 0.9, 1.0 with two of three right, which is 1/6 too little.
+    spread = dataclasses.replace(
+        five, confidence=np.array([0.2, 0.6, 0.5, 0.9, 1.0], np.float32)
+    )
+    expected = (2 * 0.15 + 3 * (2.5 - 2) / 3) / 5
+    assert spread.calibration_error(bins=2) == pytest.approx(expected)
+    # Each in its own bin of 15: |1 - .2|, |1 - .6|, |0 - .5|, |1 - .9|, |0 - 1|.
+    assert spread.calibration_error() == pytest.approx((0.8 + 0.4 + 0.5 + 0.1 + 1) / 5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 359, 500])

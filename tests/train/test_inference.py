@@ -1,15 +1,20 @@
 import dataclasses
 import io
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from safetensors.numpy import save_file
 
+import cnn_flax
+from train.__main__ import main
 from train.data import ImageError, open_source
+from train.data.decode import fit as fit_image
 from train.errors import UserError
 from train.folder import read_result
-from train.inference import evaluate_run, predict_images
+from train.inference import evaluate_model, evaluate_run, predict_images
 from train.loop import fit
 
 pytestmark = pytest.mark.usefixtures("programs")
@@ -90,3 +95,73 @@ def test_files_are_brought_to_size_as_in_the_run(programs, tiny, tmp_path, digit
     np.testing.assert_allclose(
         probabilities.max(1), evaluation.confidence[:4], rtol=1e-4
     )
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Three classes' worth of resnet18, as torch has it, and images of them."""
+    model = cnn_flax.create_model("resnet18", num_classes=3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(0)
+
+    def drawn(leaf):
+        """Kernels of about unit gain; scales, variances and the rest are 1."""
+        if leaf.ndim == 1:
+            return np.ones(leaf.shape, leaf.dtype)
+        gain = np.sqrt(leaf.shape[-1] / leaf.size)
+        return rng.normal(0, gain, leaf.shape).astype(leaf.dtype)
+
+    variables = jax.tree.map(drawn, shapes)
+    tmp_path = tmp_path_factory.mktemp("weights")
+    file = tmp_path / "weights.safetensors"
+    save_file(dict(cnn_flax.weights.to_torch("resnet18", variables)), file)
+    for i in range(6):
+        path = tmp_path / "images" / "test" / f"class{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (300, 280, 3), np.uint8)).save(path)
+    return file, f"folder:{tmp_path / 'images'}"
+
+
+def test_a_model_with_weights_is_evaluated_on_any_source(weights):
+    file, data = weights
+    evaluation, source = evaluate_model("resnet18", data, weights=file, batch_size=4)
+    assert len(evaluation.label) == len(source) == 6
+    # As torchvision prepares images for these weights: 256, of which 224, bilinear.
+    model, variables = cnn_flax.load_pretrained("resnet18", file)
+    image = fit_image(source.read(5), 224, crop_pct=224 / 256)
+    image = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    logits = np.asarray(model.apply(variables, image[None]))[0]
+    assert evaluation.prediction[5] == logits.argmax()
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    assert evaluation.confidence[5] == pytest.approx(probabilities.max(), rel=1e-3)
+
+
+def test_weights_of_another_number_of_classes_are_refused(weights):
+    with pytest.raises(UserError, match="has 3 classes by its weights, and digits has"):
+        evaluate_model("resnet18", "digits", weights=weights[0])
+
+
+def test_the_command_evaluates_runs_and_models(run, weights, capsys, monkeypatch):
+    monkeypatch.setattr("train.__main__._use_compilation_cache", lambda: None)
+    file, data = weights
+    words = [
+        "evaluate",
+        "resnet18",
+        "--batch-size",
+        "3",
+        "--weights",
+        str(file),
+        "--data",
+        data,
+    ]
+    assert main(words) == 0
+    assert main(["evaluate", str(run), "--batch-size", "50"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("calibration error") == 2
+    assert "class2" in shown
+    assert main(words[:-2]) == 2
+    assert "--data SOURCE" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--weights", str(file)]) == 2
+    assert "has its own weights" in capsys.readouterr().err
+    assert main(["evaluate", "resnt18"]) == 2
+    assert "It is no model either. Nearest: resnet18" in capsys.readouterr().err

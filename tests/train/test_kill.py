@@ -1,6 +1,5 @@
 """Real processes, stopped from outside."""
 
-import io
 import os
 import resource
 import signal
@@ -10,17 +9,30 @@ import time
 
 import chex
 import pytest
-from rich.console import Console
 
 from train.checkpoint import Checkpoints
 from train.config import config_from_json
 from train.folder import read_metrics, read_record, read_result
-from train.loop import fit
 from train.program import build
 
 FLAGS = "--epochs 12 --batch-size 64 --log-every 5 --checkpoint-every 7 --flip 0.5"
 FIELDS = ["--model-fields", "stage_sizes=(1,)", "width=4", "small_inputs=True"]
 STEPS = 12 * 22
+
+
+def open_process(run, programs):
+    words = ["digits_resnet", "--out", str(run), *FLAGS.split(), *FIELDS]
+    return subprocess.Popen(
+        [sys.executable, "-m", "train", *words],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(programs),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -29,20 +41,7 @@ def start(programs):
     started = []
 
     def start(run):
-        words = ["digits_resnet", "--out", str(run), *FLAGS.split(), *FIELDS]
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "train", *words],
-                env={
-                    **os.environ,
-                    "JAX_PLATFORMS": "cpu",
-                    "JAX_COMPILATION_CACHE_DIR": str(programs),
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        started.append(open_process(run, programs))
         return started[-1]
 
     yield start
@@ -90,17 +89,24 @@ def end(run):
     return [{k: v for k, v in line.items() if k not in timed} for line in lines], state
 
 
+@pytest.fixture(scope="module")
+def whole(programs, tmp_path_factory):
+    """The folder of a run that nothing stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    process = open_process(run, programs)
+    process.communicate()
+    assert process.returncode == 0
+    return run
+
+
 @pytest.fixture
-def assert_ends_undisturbed(start, tmp_path):
+def assert_ends_undisturbed(start, whole):
     """Goes on with a run, and compares its end to that of one that nothing stopped."""
 
     def check(run):
         assert read_result(run) is None
         out, err = start(run).communicate()
         assert "Going on from step" in out, err
-        whole = tmp_path / "whole"
-        quiet = Console(file=io.StringIO())
-        fit(read_config(run), whole, recipe="digits_resnet", console=quiet)
         (lines, state), (whole_lines, whole_state) = end(run), end(whole)
         assert lines == whole_lines
         chex.assert_trees_all_equal(state, whole_state)

@@ -37,6 +37,26 @@ def test_curves_are_the_lines_of_the_log():
     assert "45.00 %" in [text.get_text() for text in accuracy.texts]
 
 
+def test_a_comparison_draws_each_run_in_its_colour():
+    def lines(accuracy):
+        return [
+            {"split": "train", "epoch": 0.5, "loss": 2.0, "accuracy": 0.4},
+            {"split": "val", "epoch": 1.0, "loss": 1.5, "accuracy": accuracy},
+        ]
+
+    figure = plots.comparison({"a": lines(0.5), "b": lines(0.6), "c": []})
+    _, accuracy = figure.axes
+    legend = accuracy.get_legend()
+    assert legend is not None
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["a: 50.00 %", "b: 60.00 %", "c"]
+    curves = [line for line in accuracy.lines if np.size(line.get_xydata())]
+    data = [np.asarray(line.get_xydata()).tolist() for line in curves]
+    assert data == [[[0.5, 40]], [[1, 50]], [[0.5, 40]], [[1, 60]]]
+    colours = [line.get_color() for line in curves]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
 def test_a_run_without_lines_has_curves_without_points():
     assert len(plots.learning_curves([], "title").axes) == 2
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from train.evaluation import Evaluation
 from train.report import (
     RunProgress,
+    comparison_table,
     evaluation_table,
     prediction_table,
     result_table,
@@ -98,9 +99,25 @@ def test_an_evaluation_shows_each_class():
     rows = [line.split("│")[1:4] for line in text.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert ["accuracy", "75.00 %", "4"] in cells
+    assert ["calibration error", "25.00 %", "4"] in cells
     assert ["cat", "66.67 %", "3"] in cells
     assert ["dog", "100.00 %", "1"] in cells
     assert ["[emu]", "", "0"] in cells
+
+
+def test_a_comparison_has_a_row_a_run():
+    record = {"model": {"name": "resnet18"}, "config": {"epochs": 3}}
+    lines = [
+        {"split": "train", "epoch": 0.5, "loss": 3.0, "accuracy": 0.1},
+        {"split": "val", "epoch": 1.0, "loss": 1.0, "accuracy": 0.75},
+        {"split": "val", "epoch": 2.0, "loss": 2.0, "accuracy": 0.5},
+    ]
+    text = shown(comparison_table({"[a]": (record, lines), "b": (record, [])}))
+    rows = [line.split("│")[1:-1] for line in text.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    best = "75.00 % (epoch 1)"
+    assert ["[a]", "resnet18", "2 of 3", "2.0000", "50.00 %", best] in cells
+    assert ["b", "resnet18", "0 of 3", "", "", ""] in cells
 
 
 def test_a_prediction_shows_the_five_most_probable_classes():
