@@ -27,7 +27,7 @@ __all__ = [
 
 
 # Fields in which a run may go on otherwise than it began: they change no number.
-MAY_CHANGE = ("max_bad_share", "threads")
+MAY_CHANGE = ("max_bad_share", "tensorboard", "threads")
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -199,6 +199,8 @@ class Config:
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: int = 0
     """Steps between checkpoints, beside the one after each epoch; 0 for none."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too, into the run's folder tensorboard."""
 
     def __post_init__(self):
         _check(self.epochs > 0, "epochs", self.epochs, "at least 1")

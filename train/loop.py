@@ -22,6 +22,7 @@ from train.program import EvalStep, Program, build, compile_steps
 from train.record import changes, check_classes
 from train.report import RunProgress, draw, say
 from train.step import TrainState
+from train.tensorboard import TensorBoardLog, check_installed
 
 __all__ = ["fit"]
 
@@ -61,6 +62,8 @@ def fit(
     if result is not None:
         say(console, f"{run} has ended already.")
         return result
+    if config.tensorboard:
+        check_installed()
 
     with contextlib.ExitStack() as stack:
         if record is not None:  # Before the slow part; a new one makes no folder yet.
@@ -122,7 +125,9 @@ def _train(
         contextlib.closing(
             _batches(config, program, start, unreadable["train"])
         ) as batches,
-        folder.MetricsLog(run, start) as log,
+        (TensorBoardLog if config.tensorboard else folder.MetricsLog)(
+            run, start
+        ) as log,
         _signals() as signals,
         RunProgress(
             console, start=start, steps=program.steps, epochs=config.epochs
