@@ -66,6 +66,8 @@ class Input:
     """Images: digits, folder:PATH, idx:PATH, npz:PATH or tfds:NAME[@DIR]."""
     image_size: int = 224
     """Height and width that the model sees, in pixels."""
+    load_size: int = 0
+    """Those of the training images that windows are cut from; 0 for image_size."""
     batch_size: int = 64
     """Images a step, over all devices."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -83,6 +85,12 @@ class Input:
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
+        _check(
+            self.load_size == 0 or self.load_size >= self.image_size,
+            "load_size",
+            self.load_size,
+            f"0 or at least the image size {self.image_size}",
+        )
         _check(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
         _check(len(self.mean) in (1, 3), "mean", self.mean, "one or three numbers")
         _check(len(self.std) in (1, 3), "std", self.std, "one or three numbers")
@@ -147,11 +155,16 @@ class Augment:
     flip: float = 0.0
     """Probability of mirroring left and right."""
     crop_padding: int = 0
-    """Black pixels around the image before a window of its size is cut out."""
+    """Black pixels around the image before a window of image_size is cut out."""
+    crop_scale: float = 0.0
+    """Least share of the image in a window that is resized; 0 for no such windows."""
 
     def __post_init__(self):
         _check(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
         _check(self.crop_padding >= 0, "crop_padding", self.crop_padding, "at least 0")
+        _check(0 <= self.crop_scale <= 1, "crop_scale", self.crop_scale, "in [0, 1]")
+        if self.crop_padding and self.crop_scale:
+            raise UserError("Give one of --crop-padding and --crop-scale.")
 
 
 @dataclasses.dataclass(frozen=True)

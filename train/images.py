@@ -50,10 +50,17 @@ def evaluation_images(
     )
 
 
-def reading(config: Config) -> dict[str, Any]:
-    """Options of `train.data.train_batches` and `eval_batches`: how images are read."""
+def reading(config: Config, *, training: bool = False) -> dict[str, Any]:
+    """How images are read: options of `train.data.train_batches` and `eval_batches`.
+
+    Args:
+      config: of the run.
+      training: whether the images are to be trained on; with `load_size` they are
+        loaded whole then, for windows to be cut from.
+    """
+    is_whole = training and config.input.load_size
     return {
-        "crop_pct": config.input.crop_pct,
+        "crop_pct": 1.0 if is_whole else config.input.crop_pct,
         "interpolation": config.input.interpolation,
         "threads": config.input.threads or None,
     }

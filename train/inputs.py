@@ -28,7 +28,11 @@ def eval_inputs(
 
 
 def train_inputs(
-    options: Augment, *, mean: Sequence[float], std: Sequence[float]
+    options: Augment,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int | None = None,
 ) -> Callable[[jax.Array, Batch], Batch]:
     """Augments, then normalises, as in training.
 
@@ -36,6 +40,8 @@ def train_inputs(
       options: the random changes.
       mean: one number a channel, for pixels in [0, 1].
       std: one number a channel, likewise.
+      size: height and width of the result, where the images are larger by what is cut
+        off; None keeps their size.
 
     Returns:
       A function of keys, one an image, and a batch of `image` `uint8 [N, H, W, C]` and
@@ -45,11 +51,13 @@ def train_inputs(
     def prepare(keys, batch):
         images = _scale(batch["image"])
         keys = jax.vmap(partial(jax.random.split, num=2))(keys)
-        if options.crop_padding:
-            _, height, width, _ = images.shape
-            images = augment.random_crop(
-                keys[:, 0], images, (height, width), options.crop_padding
-            )
+        window = images.shape[1:3] if size is None else (size, size)
+        if options.crop_scale:
+            scale = (options.crop_scale, 1.0)
+            images = augment.random_resized_crop(keys[:, 0], images, window, scale)
+        elif options.crop_padding or images.shape[1:3] != window:
+            padding = options.crop_padding
+            images = augment.random_crop(keys[:, 0], images, window, padding)
         if options.flip:
             images = augment.random_horizontal_flip(keys[:, 1], images, options.flip)
         return {**batch, "image": augment.normalize(images, mean, std)}

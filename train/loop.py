@@ -191,8 +191,8 @@ def _batches(
     """Batches of the training images on the devices, from a step on."""
     batches = train_batches(
         program.train,
-        **program.batch_options,
-        **reading(config),
+        **program.train_options,
+        **reading(config, training=True),
         seed=config.seed,
         start_step=start,
         bad_images=unreadable,

@@ -74,6 +74,13 @@ class Program:
         }
 
     @property
+    def train_options(self) -> dict[str, Any]:
+        """The same for training, where images may be larger, to be cut."""
+        options = self.batch_options
+        load_size = self.record["config"]["input"]["load_size"]
+        return {**options, "image_size": load_size or options["image_size"]}
+
+    @property
     def eval_split(self) -> str:
         """What the images to be judged on are called."""
         return self.record["config"]["selection"]["eval_split"]
@@ -139,7 +146,7 @@ def build(config: Config, recipe: str = "") -> Program:
     train_step = make_train_step(
         supervised(model, label_smoothing=options.label_smoothing),
         tx,
-        train_inputs(config.augment, mean=mean, std=std),
+        train_inputs(config.augment, size=size, mean=mean, std=std),
     )
     return Program(
         record=record,
@@ -160,12 +167,7 @@ def build(config: Config, recipe: str = "") -> Program:
 def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
     """Compiles both steps, the slow part of a start."""
     placement, state = program.placement, program.shapes
-    batch_size, size, channels = program.batch_options.values()
-    batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), np.uint8),
-        "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
-        "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
-    }
+    batch = _batch_shapes(**program.train_options)
     key = placement.shapes(program.key, placement.whole)
     train_step = compile_step(
         program.train_step,
@@ -173,10 +175,22 @@ def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
         out=placement.whole,
         donate=(0,),
     )
-    batch["mask"] = jax.ShapeDtypeStruct((batch_size,), np.float32)
+    batch = _batch_shapes(**program.batch_options)
+    batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
     eval_step = compile_step(
         program.eval_step,
         (state.variables, placement.shapes(batch, placement.split)),
         out=placement.split,
     )
     return train_step, eval_step
+
+
+def _batch_shapes(
+    batch_size: int, image_size: int, channels: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    shape = (batch_size, image_size, image_size, channels)
+    return {
+        "image": jax.ShapeDtypeStruct(shape, np.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
+        "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
+    }

@@ -9,6 +9,15 @@ from cnn_flax.augment.geometry import (
     horizontal_flip,
     random_crop,
     random_horizontal_flip,
+    random_resized_crop,
+    resized_crop,
 )
 
-__all__ = ["horizontal_flip", "normalize", "random_crop", "random_horizontal_flip"]
+__all__ = [
+    "horizontal_flip",
+    "normalize",
+    "random_crop",
+    "random_horizontal_flip",
+    "random_resized_crop",
+    "resized_crop",
+]

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from scipy import stats
 
 from cnn_flax import augment
+from cnn_flax.augment.geometry import _draw_box
 
 
 def numbered(n, height=4, width=5):
@@ -47,11 +50,72 @@ def test_padding_is_zeros_on_every_side():
     assert shown == {0.0, 1.0, 2.0, 4.0}
 
 
+def test_a_resized_crop_by_hand():
+    # Columns 1 to 2 of 0, 2, 4, 8 at four places: 1/4 beyond the edge, twice between.
+    image = jnp.array([0.0, 2.0, 4.0, 8.0]).reshape(1, 1, 4, 1)
+    box = jnp.array([[0, 1, 1, 2]])
+    crop = augment.resized_crop(image, box, (1, 4))
+    np.testing.assert_allclose(crop.ravel(), [2, 2.5, 3.5, 4])
+
+
+@pytest.mark.parametrize("size", [(5, 9), (4, 3), (13, 11)])
+def test_a_resized_crop_is_the_window_resized(size):
+    images = jax.random.uniform(jax.random.key(0), (4, 11, 13, 3))
+    boxes = [(0, 0, 11, 13), (2, 3, 7, 5), (10, 12, 1, 1), (1, 0, 9, 2)]
+    crops = augment.resized_crop(images, jnp.array(boxes), size)
+    for image, crop, (top, left, height, width) in zip(
+        images, crops, boxes, strict=True
+    ):
+        window = image[top : top + height, left : left + width]
+        expected = jax.image.resize(window, (*size, 3), "linear", antialias=False)
+        np.testing.assert_allclose(crop, expected, atol=1e-5)
+
+
+def boxes(height, width, scale, ratio, count=4000):
+    draw = partial(_draw_box, height=height, width=width, scale=scale, ratio=ratio)
+    return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), count))).T
+
+
+def test_windows_have_the_area_and_the_proportions_that_were_asked_for():
+    top, left, height, width = boxes(200, 200, (0.2, 0.4), (0.5, 2.0))
+    area = height * width / 200**2
+    assert stats.kstest(area, stats.uniform(0.2, 0.2).cdf).pvalue > 1e-3
+    log_ratio = np.log2(width / height)
+    assert stats.kstest(log_ratio, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    for start, side in ((top, height), (left, width)):
+        assert start.min() >= 0 and (start + side).max() <= 200
+        # Anywhere in the room there is.
+        place = (start + 0.5) / (200 - side + 1)
+        assert stats.kstest(place, stats.uniform(0, 1).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio", "box"),
+    [
+        ((30, 30), (3.0, 4.0), (10, 0, 10, 30)),  # Too wide, so less high.
+        ((30, 30), (0.25, 0.5), (0, 7, 30, 15)),  # Too high, so less wide.
+        ((30, 30), (1.0, 1.0), (0, 0, 30, 30)),
+    ],
+)
+def test_what_does_not_fit_is_cut_in_the_centre(size, ratio, box):
+    found = boxes(*size, (1.0, 1.0), ratio, count=3).T
+    np.testing.assert_array_equal(found, [box] * 3)
+
+
+def test_a_window_of_the_whole_image_leaves_it_as_it_is():
+    images = numbered(3, 6, 6)
+    crops = augment.random_resized_crop(
+        jax.random.key(0), images, 6, scale=(1.0, 1.0), ratio=(1.0, 1.0)
+    )
+    np.testing.assert_array_equal(crops, images)
+
+
 @pytest.mark.parametrize(
     "operation",
     [
         lambda key, x: augment.random_horizontal_flip(key, x),
         lambda key, x: augment.random_crop(key, x, 4, padding=2),
+        lambda key, x: augment.random_resized_crop(key, x, 3),
     ],
 )
 def test_an_images_draw_depends_on_its_key_alone(operation):
@@ -61,7 +125,9 @@ def test_an_images_draw_depends_on_its_key_alone(operation):
     for i in range(6):
         alone = operation(keys[i : i + 1], images[i : i + 1])
         np.testing.assert_array_equal(alone[0], together[i])
-    np.testing.assert_array_equal(jax.jit(operation)(keys, images), together)
+    # A compiler may put a multiplication and an addition into one.
+    compiled = jax.jit(operation)(keys, images)
+    np.testing.assert_allclose(compiled, together, rtol=1e-6)
     key = jax.random.key(3)
     np.testing.assert_array_equal(
         operation(key, images)[:2], operation(key, images[:2])
@@ -76,3 +142,10 @@ def test_bad_arguments_are_refused():
         augment.random_crop(key, images, size=8, padding=1)
     with pytest.raises(ValueError, match=r"keys of shape \(3,\) for 2 images"):
         augment.random_crop(jax.random.split(key, 3), images, size=2)
+    with pytest.raises(ValueError, match=r"boxes of shape \(3, 4\) for 2 images"):
+        augment.resized_crop(images, jnp.ones((3, 4), int), 2)
+    for scale in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.1)):
+        with pytest.raises(ValueError, match=r"scale must be a range in \(0, 1\]"):
+            augment.random_resized_crop(key, images, 2, scale=scale)
+    with pytest.raises(ValueError, match="ratio must be a range above 0"):
+        augment.random_resized_crop(key, images, 2, ratio=(2, 1))

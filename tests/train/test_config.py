@@ -55,6 +55,8 @@ def test_every_field_is_one_flag():
         (Input, "mean", (1.0, 2.0), "one or three numbers"),
         (Input, "std", (), "one or three numbers"),
         (Input, "std", (0.0,), "above 0"),
+        (Input, "load_size", 100, "0 or at least the image size 224"),
+        (Augment, "crop_scale", 1.5, "in [0, 1]"),
         (Input, "crop_pct", 0.0, "in (0, 1]"),
         (Input, "max_bad_share", 1.5, "in [0, 1]"),
         (Input, "threads", -1, "at least 0"),
@@ -85,6 +87,11 @@ def test_a_value_out_of_range_is_refused(group, field, value, allowed):
 def test_a_subset_is_chosen_in_one_way():
     with pytest.raises(UserError, match="one of --count, --share and --labels"):
         Selection(count=10, share=0.5)
+
+
+def test_windows_are_cut_in_one_way():
+    with pytest.raises(UserError, match="one of --crop-padding and --crop-scale"):
+        Augment(crop_padding=1, crop_scale=0.5)
 
 
 @pytest.mark.parametrize("field", ["num_classes", "dtype"])

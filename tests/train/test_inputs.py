@@ -53,8 +53,21 @@ def test_padding_is_black_and_the_size_stays():
     assert set(np.unique(out)) == {-2.0, 2.0}  # Black and white, normalised.
 
 
-def test_an_images_draw_depends_on_its_key_alone(batch):
-    augment = Augment(flip=0.5, crop_padding=2)
+def test_windows_of_the_models_size_are_cut_from_larger_images(batch):
+    images = jnp.full((6, 12, 12, 1), 255, jnp.uint8)
+    large = {"image": images.at[:, :, :6].set(0), "label": batch["label"]}
+    for options in (Augment(), Augment(crop_scale=0.25)):
+        make = train_inputs(options, mean=MEAN, std=STD, size=8)
+        out = make(keys(range(6)), large)["image"]
+        chex.assert_shape(out, (6, 8, 8, 1))
+        assert len({float(image.mean()) for image in out}) > 2
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [Augment(flip=0.5, crop_padding=2), Augment(flip=0.5, crop_scale=0.1)],
+)
+def test_an_images_draw_depends_on_its_key_alone(batch, augment):
     whole = prepare(augment, batch)["image"]
     for i in range(6):
         one = {name: rows[i : i + 1] for name, rows in batch.items()}

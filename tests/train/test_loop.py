@@ -15,7 +15,7 @@ from rich.console import Console
 
 from train import loop
 from train.checkpoint import Checkpoints
-from train.config import Input, Network, Optimization, Selection
+from train.config import Augment, Input, Network, Optimization, Selection
 from train.data import SourceError
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.folder import read_metrics, read_record, read_result
@@ -337,6 +337,25 @@ def test_an_unreadable_image_is_left_out_and_counted(tmp_path, tiny, quiet, phot
 def spy_on(asked, whole, source, **options):
     asked.append(options)
     return whole(source, **options)
+
+
+def test_windows_are_cut_from_images_that_were_loaded_larger(
+    tmp_path, tiny, quiet, photos, monkeypatch
+):
+    asked = []
+    for name in ("train_batches", "eval_batches"):
+        whole = getattr(loop, name)
+        monkeypatch.setattr(loop, name, partial(spy_on, asked, whole))
+    config = on(photos, tiny)
+    config = dataclasses.replace(
+        config,
+        input=dataclasses.replace(config.input, load_size=12, crop_pct=0.8),
+        augment=Augment(crop_scale=0.25),
+        epochs=1,
+    )
+    fit(config, tmp_path / "run", console=quiet)
+    sizes = [(options["image_size"], options["crop_pct"]) for options in asked]
+    assert sizes == [(12, 1.0), (8, 0.8)]
 
 
 @pytest.mark.parametrize(
