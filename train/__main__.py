@@ -37,6 +37,8 @@ class Run:
 
     out: Path
     """Folder of the run: a new one, or the one of the run to go on with."""
+    dry_run: bool
+    """Build and compile everything, say what it takes, and train and write nothing."""
     config: Annotated[Config, OmitArgPrefixes]
     """What to run."""
 
@@ -142,8 +144,13 @@ def _list_recipes() -> None:
 
 
 def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
-    default = Run(out=Path("runs", recipe.name), config=recipe.config)
+    out = Path("runs", recipe.name)
+    default = Run(out=out, dry_run=False, config=recipe.config)
     command = _parse(Run, words, default=default, description=recipe.text)
+    if command.dry_run:
+        from train.dry_run import dry_run
+
+        return dry_run(command.config, recipe.name, Console())
     _use_compilation_cache()
     # Orbax logs tracebacks of what it then raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

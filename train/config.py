@@ -136,6 +136,9 @@ class Network:
         default_factory=dict
     )
     """Fields of the model to set, such as width=16 small_inputs=True."""
+    init: str = ""
+    """Weights to begin from, but for the head: a file, a run, an id on the Hugging Face
+    Hub, or the word published."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in; its parameters are float32."""
 

@@ -58,12 +58,12 @@ def evaluate_run(
     config = config_from_json(record["config"])
     source = evaluation_images(config, data, split)
     check_classes(record, source)
-    batch_size = batch_size or config.input.batch_size
+    rows = batch_size or config.input.batch_size
     placement = Placement()
-    placement.check(batch_size)
+    placement.check(rows)
     batches = eval_batches(
         source,
-        batch_size=batch_size,
+        batch_size=rows,
         image_size=record["input"]["image_size"],
         channels=record["input"]["channels"],
         bad_images=BadImages(len(source), max_share=config.input.max_bad_share),

@@ -51,11 +51,12 @@ def train_inputs(
     def prepare(keys, batch):
         images = _scale(batch["image"])
         keys = jax.vmap(partial(jax.random.split, num=2))(keys)
-        window = images.shape[1:3] if size is None else (size, size)
+        _, height, width, _ = images.shape
+        window = (height, width) if size is None else (size, size)
         if options.crop_scale:
             scale = (options.crop_scale, 1.0)
             images = augment.random_resized_crop(keys[:, 0], images, window, scale)
-        elif options.crop_padding or images.shape[1:3] != window:
+        elif options.crop_padding or window != (height, width):
             padding = options.crop_padding
             images = augment.random_crop(keys[:, 0], images, window, padding)
         if options.flip:

@@ -71,6 +71,7 @@ def fit(
         program = build(config, recipe)
         folder.check_space(run, program.bytes, KEPT)
         if record is None:
+            program.initial()  # Wrong weights make no folder.
             stack.enter_context(folder.lock(run))
             folder.write_record(run, program.record)
         else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from train.config import Config
 from train.data import Source, steps_per_epoch
 from train.errors import UserError
 from train.images import evaluation_images, training_images
+from train.initial import initial_variables
 from train.inputs import Batch, train_inputs
 from train.objectives import supervised
 from train.optimizer import make_optimizer, warmup_cosine
@@ -44,7 +45,8 @@ class Program:
       placement: where arrays lie.
       key: the run's, for every random draw of its steps.
       schedule: the learning rate of a step, which counts from 0.
-      init: makes the state before the first step.
+      initial: loads the weights to begin from, once; none without `--init`.
+      init: makes the state before the first step, of these weights.
       shapes: of that state, with shardings.
       train_step: of `train.step`, not compiled.
       eval_step: of `train.step`, not compiled.
@@ -58,6 +60,7 @@ class Program:
     placement: Placement
     key: jax.Array
     schedule: Callable[[jax.typing.ArrayLike], jax.Array]
+    initial: Callable[[], Any]
     init: Callable[[], TrainState]
     shapes: TrainState
     train_step: TrainStep
@@ -99,20 +102,25 @@ class Program:
     def headline(self) -> str:
         """What is to be run, in a line."""
         machine = self.record["machine"]
+        init = self.record["config"]["network"]["init"]
+        start = f" ({init} but for the head)" if init else ""
         return (
-            f"{self.record['model']['name']}, {self.parameters:,} parameters, on "
-            f"{len(self.train):,} images of {self.train.spec} "
+            f"{self.record['model']['name']}{start}, {self.parameters:,} parameters, "
+            f"on {len(self.train):,} images of {self.train.spec} "
             f"({len(self.test):,} for {self.eval_split}), "
             f"{machine['devices']} x {machine['device']}"
         )
 
 
-def build(config: Config, recipe: str = "") -> Program:
+def build(
+    config: Config, recipe: str = "", images: tuple[Source, Source] | None = None
+) -> Program:
     """Opens the data and puts the steps together; computes and writes nothing.
 
     Args:
       config: the run's.
       recipe: the name of the recipe that it is of.
+      images: to learn from and to be judged on; None opens those of the config.
 
     Raises:
       SourceError: if the data cannot be used.
@@ -121,7 +129,7 @@ def build(config: Config, recipe: str = "") -> Program:
     options = config.optimization
     placement = Placement()
     placement.check(config.input.batch_size)
-    train, test = training_images(config), evaluation_images(config)
+    train, test = images or (training_images(config), evaluation_images(config))
     record = describe(config, recipe, train)
     model = build_model(record)
 
@@ -142,6 +150,8 @@ def build(config: Config, recipe: str = "") -> Program:
             f"{channels}: {error}"
         ) from error
 
+    initial = cache(partial(initial_variables, config.network, channels, shapes))
+    start = jax.jit(init, out_shardings=placement.whole)
     mean, std = record["input"]["mean"], record["input"]["std"]
     train_step = make_train_step(
         supervised(model, label_smoothing=options.label_smoothing),
@@ -157,7 +167,8 @@ def build(config: Config, recipe: str = "") -> Program:
         placement=placement,
         key=jax.device_put(key_run, placement.whole),
         schedule=schedule,
-        init=jax.jit(init, out_shardings=placement.whole),
+        initial=initial,
+        init=lambda: start(initial=initial()),
         shapes=placement.shapes(shapes, placement.whole),
         train_step=train_step,
         eval_step=make_eval_step(model, pixel_inputs(record)),

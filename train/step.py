@@ -4,7 +4,7 @@ They neither jit nor shard, log or loop: `train.parallel` compiles them for the 
 there are, `train.loop` drives them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from flax import struct
+from flax import struct, traverse_util
 
 from train.inputs import Batch
 from train.objectives import Objective
@@ -55,6 +55,7 @@ def create_state(
     tx: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     key: jax.Array,
+    initial: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -63,8 +64,14 @@ def create_state(
       tx: the optimizer.
       image_shape: (height, width, channels).
       key: decides the first parameters.
+      initial: variables to begin from; what they lack is drawn.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
+    if initial:
+        flat = map(traverse_util.flatten_dict, (variables, initial))
+        variables = traverse_util.unflatten_dict(
+            {k: v for f in flat for k, v in f.items()}
+        )
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -1,0 +1,51 @@
+"""Weights that a run begins from."""
+
+from typing import Any
+
+from flax import traverse_util
+
+from cnn_flax.weights import load_pretrained
+from train.config import Network
+from train.errors import UserError
+from train.step import TrainState
+
+__all__ = ["initial_variables"]
+
+
+def initial_variables(
+    network: Network, channels: int, shapes: TrainState
+) -> dict[str, Any]:
+    """The variables that `--init` names, without a head; none where it names nothing.
+
+    Args:
+      network: the model, and the weights' source.
+      channels: of the images.
+      shapes: of the state that they are for.
+
+    Raises:
+      WeightsError: if the source is not there, or is of another model.
+      UserError: if a shape is not that of the state.
+    """
+    if not network.init:
+        return {}
+    source = None if network.init == "published" else network.init
+    _, variables = load_pretrained(
+        network.model,
+        source,
+        num_classes=0,
+        in_channels=channels,
+        **network.model_fields,
+    )
+    wanted, found = _shapes(shapes.variables), _shapes(variables)
+    for path, shape in found.items():
+        if shape != wanted.get(path):
+            raise UserError(
+                f"--init {network.init} does not fit: its {path} is of shape {shape}, "
+                f"the model's {wanted.get(path, 'is missing')}."
+            )
+    return variables
+
+
+def _shapes(variables: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
