@@ -57,7 +57,8 @@ class Input:
     """Images, and what becomes of them before the model sees them."""
 
     data: str = "digits"
-    """Where the images come from: digits, folder:PATH or idx:PATH."""
+    """Where the images come from: digits, folder:PATH, idx:PATH, npz:PATH or
+    tfds:NAME[@DIR]."""
     image_size: int = 224
     """Height and width that the model sees, in pixels."""
     batch_size: int = 64

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from train.evaluation import Evaluation
 
@@ -39,7 +39,9 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("loss (nats)")
     axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_locator(NullLocator())
     axes[1].set_ylabel("accuracy (%)")
     axes[1].set_ylim(top=100.5)
     axes[1].legend(frameon=False, loc="lower right")

@@ -1,5 +1,6 @@
 """What people read: progress, and the tables at the end."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,13 +143,11 @@ def draw(
       source: the test images.
       console: where the names of the pictures go.
     """
-    try:
-        from train import plots
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
+    if importlib.util.find_spec("matplotlib") is None:
         say(console, "For pictures of the run: pip install 'cnn-flax[plots]'")
         return
+    from train import plots
+
     title = f"{record['model']['name']} on {source.spec}"
     names = record["class_names"]
     figures = {
@@ -158,7 +157,7 @@ def draw(
     }
     for name, figure in figures.items():
         path = run / f"{name}.png"
-        figure.savefig(path)
+        figure.savefig(path, bbox_inches="tight")
         say(console, str(path))
 
 
