@@ -23,7 +23,7 @@ def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, tupl
     effect at all, since XLA merges the second computation with the first.
 
     Args:
-      layer: a bound module without random numbers, such as one made in a compact method.
+      layer: a bound module without random numbers, as made in a compact method.
       *args: its arguments, of rank 4.
       **options: its further arguments, which no gradient goes to.
 
