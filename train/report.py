@@ -28,6 +28,7 @@ __all__ = [
     "prediction_table",
     "result_table",
     "say",
+    "scaling_table",
 ]
 
 Json = Mapping[str, Any]
@@ -200,6 +201,29 @@ def prediction_table(
             name = "" if place else escape(str(path))
             table.add_row(name, escape(class_names[int(k)]), _percent(row[k]))
         table.add_section()
+    return table
+
+
+def scaling_table(
+    best: Sequence[float], points: Sequence[tuple[Sequence[float], Json]]
+) -> Table:
+    """What each net of a search for scaling coefficients gave.
+
+    Args:
+      best: alpha, beta and gamma of the most accurate.
+      points: these three of each net, and its run's result.
+    """
+    columns = ("depth", "width", "resolution", "work", "parameters", "accuracy", "")
+    table = Table(*columns, title="Scaling", title_justify="left")
+    for point, result in points:
+        alpha, beta, gamma = point
+        table.add_row(
+            *(f"{value:g}" for value in point),
+            f"{alpha * beta**2 * gamma**2:.2f}",
+            f"{result['parameters']:,}",
+            _percent(result["accuracy"]),
+            "best" if point == best else "",
+        )
     return table
 
 
