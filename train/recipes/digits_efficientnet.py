@@ -10,7 +10,7 @@ images follows from what it finds.
 
 from train.config import Augment, Config, Input, Network, Optimization
 
-gave = "?"
+gave = "not run"
 
 config = Config(
     input=Input(
