@@ -137,7 +137,10 @@ class DenseNet(nn.Module):
           ValueError: if `images` is not of rank 4, or too small to be halved so often.
           TypeError: if `images` are not floats.
         """
-        x = as_images(images, self.dtype)
+        # The last stage has one pixel of these.
+        smallest = 2 ** (len(self.stage_sizes) - 1)
+        min_size = smallest if self.small_inputs else 4 * smallest - 3
+        x = as_images(images, self.dtype, min_size)
         wide = jnp.promote_types(jnp.float32, self.dtype)
         conv = partial(
             Conv,
@@ -168,18 +171,6 @@ class DenseNet(nn.Module):
         if not self.small_inputs:
             x = max_pool(x, 3, 2, padding=1)
         self.sow("intermediates", "stem", x)
-        smallest = 2 ** (len(self.stage_sizes) - 1)
-        if min(x.shape[1:3]) < smallest:
-            raise ValueError(
-                f"Images of {images.shape[1]} x {images.shape[2]} px are too small: "
-                f"this net takes {smallest if self.small_inputs else 4 * smallest - 3} "
-                "px and more."
-                + (
-                    ""
-                    if self.small_inputs
-                    else " small_inputs=True takes smaller ones."
-                )
-            )
 
         # Stages.
         for i, size in enumerate(self.stage_sizes):

@@ -6,6 +6,7 @@ blocks, and one runs of those that are then the same (resnet18 and resnet34).
 """
 
 import json
+import re
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +55,11 @@ SIZES = {
 }
 SIZES["alexnet_lrn"] = SIZES["alexnet"]
 KEPT_NAMES = parameter_names.kept()
+# Family to the one of its models that has the fewest parameters.
+SMALLEST = {
+    cnn_flax.model_info(name).family: name
+    for name in sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
+}
 
 
 @pytest.fixture(scope="module", params=cnn_flax.list_models())
@@ -108,7 +114,7 @@ def test_logits_and_variables_are_float32(traced):
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float32)
 
 
-@pytest.mark.parametrize("name", cnn_flax.list_models())
+@pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
 def test_model_info_counts_the_parameters(name):
     assert cnn_flax.model_info(name).parameters == COUNTS[name]
 
@@ -127,7 +133,8 @@ def cut_down(name) -> Any:
     small = {
         "num_classes": 5,
         "stage_sizes": (2, 1),
-        "width": 16,
+        # The paper's squeeze leaves a sixteenth; a single channel may be dead.
+        "width": 64 if name.startswith("legacy") else 16,
         "groups": min(2, getattr(model, "groups", 1)),
         "width_per_group": 64,
         "deform_stages": (2,),
@@ -147,8 +154,12 @@ def cut_down(name) -> Any:
     return model.clone(**{k: v for k, v in small.items() if k in fields})
 
 
-# By their representation: two `partial` of one and the same content are not equal.
-STRUCTURES = {repr(cut_down(name)): name for name in cnn_flax.list_models()[::-1]}
+# By their representation, without addresses: two `partial` of one and the same content
+# are not equal.
+STRUCTURES = {
+    re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
+    for name in cnn_flax.list_models()[::-1]
+}
 
 
 class Net:
@@ -168,13 +179,21 @@ class Net:
     @cached_property
     def trained(self):
         """Loss, statistics, gradients of a pass in training."""
+        return self._gradients(train=True)
+
+    @cached_property
+    def differentiated(self):
+        """Gradients of a pass in evaluation."""
+        return self._gradients(train=False)[2]
+
+    def _gradients(self, train):
         statistics = {k: v for k, v in self.variables.items() if k != "params"}
 
         @jax.jit
         def step(params):
             def loss_fn(params):
                 logits, features, new = forward(
-                    self.model, {"params": params, **statistics}, self.images, True
+                    self.model, {"params": params, **statistics}, self.images, train
                 )
                 labels = jnp.arange(2)
                 outputs = [logits]
@@ -194,7 +213,10 @@ def net(request) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         few = dict.fromkeys(("3b", "4a", "4d", "4e", "5b"), (8,) * 6)
         patch.setattr(googlenet, "_INCEPTIONS", few)
+        # Compiling is what takes the time here.
+        jax.config.update("jax_disable_most_optimizations", True)
         yield Net(request.param)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def flat(tree) -> Any:
@@ -218,16 +240,14 @@ def test_output_is_finite_in_float32_and_bfloat16(net):
 
 def test_a_gradient_reaches_every_parameter(net):
     loss, _, gradients = net.trained
-    chex.assert_tree_all_finite((loss, gradients))
+    chex.assert_tree_all_finite((loss, gradients, net.differentiated))
+    # In training, BatchNorm takes away the mean, and with it what a bias before it
+    # adds; in evaluation there are no auxiliary heads.
     largest = {k: float(jnp.abs(g).max()) for k, g in flat(gradients).items()}
-    top = max(largest.values())
+    for name, gradient in flat(net.differentiated).items():
+        largest[name] = max(largest[name], float(jnp.abs(gradient).max()))
     for name, gradient in largest.items():
-        # BatchNorm takes the mean away, and a bias before it with the mean: its
-        # gradient is zero, up to rounding.
-        if name.endswith("conv/bias") and name[:-9] + "bn/bias" in largest:
-            assert gradient < 1e-4 * top, name
-        else:
-            assert gradient > 1e-6 * top, name
+        assert gradient > 1e-6 * max(largest.values()), name
 
 
 def test_training_changes_all_statistics_and_evaluation_none(net):
@@ -246,13 +266,13 @@ def test_jit_equals_eager(net):
 
 
 def test_a_second_input_size_works(net):
-    shape = (1, 96, 72, 3)
-    logits, features, _ = forward(net.model, net.variables, jnp.ones(shape))
+    images = jax.ShapeDtypeStruct((1, 96, 72, 3), jnp.float32)
+    # A parameter that depended on the size would be refused.
+    logits, features, _ = jax.eval_shape(
+        lambda v, x: forward(net.model, v, x), net.variables, images
+    )
     chex.assert_shape(logits, (1, 5))
-    chex.assert_tree_all_finite((logits, features))
-    # No parameter depends on the size.
-    variables = random_variables(net.model, *shape)
-    chex.assert_trees_all_equal_shapes_and_dtypes(variables, net.variables)
+    assert set(features) == set(net.evaluated[1])
 
 
 def test_classes_and_channels_are_free(net):
@@ -291,15 +311,11 @@ def test_nnx_gives_the_same_logits(net):
     assert relative_norm(model(net.images), net.evaluated[0]) < 1e-5
 
 
-# Each family's smallest model as it is.
-
-FAMILIES: dict[str, str] = {}
-for _name in sorted(cnn_flax.list_models(), key=COUNTS.__getitem__, reverse=True):
-    FAMILIES[cnn_flax.model_info(_name).family] = _name
+# Each family's smallest model as it is, computed.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_output_of_a_whole_model_is_finite(name, dtype):
     size = cnn_flax.model_info(name).image_size
