@@ -76,7 +76,8 @@ def _after_barrier(params, args, cotangents):
 
 def _after_loop(params, args, cotangents):
     # XLA's CPU backend drops barriers before it merges what is computed twice. This
-    # loop never runs, which only the running program can know.
+    # loop never runs, which only the running program can know: to the compiler, what
+    # it leaves of `zero` and the cotangents is new, and there when it is over.
     unknown = jax.tree.leaves(params)[0].reshape(-1)[0]
 
     def body(state):
