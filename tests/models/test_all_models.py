@@ -240,14 +240,21 @@ def test_output_is_finite_in_float32_and_bfloat16(net):
 
 def test_a_gradient_reaches_every_parameter(net):
     loss, _, gradients = net.trained
-    chex.assert_tree_all_finite((loss, gradients, net.differentiated))
-    # In training, BatchNorm takes away the mean, and with it what a bias before it
-    # adds; in evaluation there are no auxiliary heads.
+    chex.assert_tree_all_finite((loss, gradients))
+    faint = faint_gradients(gradients)
+    if faint:
+        # In training, BatchNorm takes away the mean, and with it what a bias before it
+        # adds. In evaluation it does not, but there are no auxiliary heads.
+        chex.assert_tree_all_finite(net.differentiated)
+        faint &= faint_gradients(net.differentiated)
+    assert not faint
+
+
+def faint_gradients(gradients):
+    """Names of the parameters that get none, up to rounding."""
     largest = {k: float(jnp.abs(g).max()) for k, g in flat(gradients).items()}
-    for name, gradient in flat(net.differentiated).items():
-        largest[name] = max(largest[name], float(jnp.abs(gradient).max()))
-    for name, gradient in largest.items():
-        assert gradient > 1e-6 * max(largest.values()), name
+    top = max(largest.values())
+    return {name for name, gradient in largest.items() if gradient <= 1e-6 * top}
 
 
 def test_training_changes_all_statistics_and_evaluation_none(net):
