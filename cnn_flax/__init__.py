@@ -2,7 +2,7 @@
 
 from cnn_flax import augment, layers, losses, models, weights
 from cnn_flax.registry import create_model, list_models, model_info
-from cnn_flax.weights import load_pretrained
+from cnn_flax.weights import load_pretrained, preprocess
 
 __version__ = "0.1.0"
 
@@ -15,5 +15,6 @@ __all__ = [
     "losses",
     "model_info",
     "models",
+    "preprocess",
     "weights",
 ]

@@ -7,6 +7,7 @@ python -m train evaluate DIR [--data ..]      evaluates a run
 python -m train evaluate MODEL --data ..      evaluates published weights, or a file's
 python -m train compare DIR DIR ..            draws runs over each other
 python -m train predict DIR IMAGE ...         classifies images by a run
+python -m train search-scaling RECIPE [..]    tries EfficientNet's scalings
 """
 
 import difflib
@@ -79,6 +80,20 @@ class Predict:
     """Image files."""
 
 
+@dataclass(frozen=True)
+class SearchScaling:
+    """Trains every net of a grid of depth, width and resolution, of twice the work."""
+
+    recipe: Positional[str]
+    """What is scaled: a recipe of an EfficientNet."""
+    out: Path = Path("runs/scaling")
+    """Folder of the runs; a search that was stopped goes on there."""
+    step: float = 0.2
+    """Distance between neighbours in the grid."""
+    tolerance: float = 0.1
+    """How far from 2 the work may be."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default this process's; returns its exit code.
 
@@ -119,16 +134,22 @@ def _dispatch(words: Sequence[str]) -> int:
         _compare(_parse(Compare, words))
     elif name == "predict":
         _predict(_parse(Predict, words))
+    elif name == "search-scaling":
+        _search_scaling(_parse(SearchScaling, words))
     elif name in recipes.names():
         _run(recipes.load(name), words)
     else:
-        known = ["compare", "evaluate", "predict", *recipes.names()]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UserError(
-            f"There is no recipe {name!r}. {hint}`python -m train` lists them."
-        )
+        raise _no_recipe(name, ["compare", "evaluate", "predict", "search-scaling"])
     return 0
+
+
+def _no_recipe(name: str, others: Sequence[str] = ()) -> UserError:
+    known = [*others, *recipes.names()]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return UserError(
+        f"There is no recipe {name!r}. {hint}`python -m train` lists them."
+    )
 
 
 def _list_recipes() -> None:
@@ -210,6 +231,24 @@ def _predict(command: Predict) -> None:
 
     probabilities, names = predict_images(command.run, command.images)
     Console().print(prediction_table(command.images, probabilities, names))
+
+
+def _search_scaling(command: SearchScaling) -> None:
+    if command.recipe not in recipes.names():
+        raise _no_recipe(command.recipe)
+    recipe = recipes.load(command.recipe)
+    _use_compilation_cache()
+    from train.report import scaling_table
+    from train.scaling import search
+
+    best, points = search(
+        recipe.config,
+        command.out,
+        recipe=recipe.name,
+        step=command.step,
+        tolerance=command.tolerance,
+    )
+    Console().print(scaling_table(best, points))
 
 
 def _parse(form: type, words: Sequence[str], **options):

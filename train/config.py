@@ -63,7 +63,8 @@ class Input:
     """Images, and what becomes of them before the model sees them."""
 
     data: str = "digits"
-    """Images: digits, folder:PATH, idx:PATH, npz:PATH or tfds:NAME[@DIR]."""
+    """Where the images come from: digits, folder:PATH, idx:PATH, npz:PATH or
+    tfds:NAME[@DIR]."""
     image_size: int = 224
     """Height and width that the model sees, in pixels."""
     load_size: int = 0

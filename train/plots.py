@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from train.evaluation import Evaluation
 
@@ -37,16 +37,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
         ):
             epochs = [line["epoch"] for line in part]
             ax.plot(epochs, [scale * line[name] for line in part], label=label, **style)
-        ax.set_xlabel("epoch")
-        ax.grid(color=_GRID)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("loss (nats)")
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_formatter(ScalarFormatter())
-    axes[1].set_ylabel("accuracy (%)")
-    axes[1].set_ylim(top=100.5)
-    axes[1].legend(frameon=False, loc="lower right")
+    _finish_curves(axes)
     if test:
         last = test[-1]
         axes[1].annotate(
@@ -66,7 +57,7 @@ def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     Args:
       runs: from a run's label to the lines of its `metrics.jsonl`.
     """
-    figure, axes = _figure(1, 2, (11, 4.4), "thin: training; thick: test or val")
+    figure, axes = _figure(1, 2, (11, 4.4), "training (thin), test or val (thick)")
     for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for (label, lines), color in zip(runs.items(), cycle(_RUNS)):  # noqa: B905
             train = [line for line in lines if line["split"] == "train"]
@@ -81,16 +72,7 @@ def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             if judged and name == "accuracy":
                 label = f"{label}: {100 * judged[-1]['accuracy']:.2f} %"
             ax.plot([], [], color=color, label=label)
-        ax.set_xlabel("epoch")
-        ax.grid(color=_GRID)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("loss (nats)")
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_formatter(ScalarFormatter())
-    axes[1].set_ylabel("accuracy (%)")
-    axes[1].set_ylim(top=100.5)
-    axes[1].legend(frameon=False, loc="lower right", fontsize=9)
+    _finish_curves(axes)
     return figure
 
 
@@ -181,6 +163,23 @@ def worst_images(
             color=_INK if label == prediction else _TEST,
         )
     return figure
+
+
+def _finish_curves(axes):
+    """Scales, labels and legend of two axes, loss and accuracy over the epochs."""
+    for ax in axes:
+        ax.set_xlabel("epoch")
+        ax.grid(color=_GRID)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("loss (nats)")
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[1].set_ylabel("accuracy (%)")
+    axes[1].set_ylim(top=100.5)
+    axes[1].legend(frameon=False, loc="lower right")
 
 
 def _figure(rows, columns, size, title, **options):

@@ -1,5 +1,6 @@
 """What people read: progress, and the tables at the end."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "prediction_table",
     "result_table",
     "say",
+    "scaling_table",
 ]
 
 Json = Mapping[str, Any]
@@ -144,13 +146,11 @@ def draw(
       source: the test images.
       console: where the names of the pictures go.
     """
-    try:
-        from train import plots
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
+    if importlib.util.find_spec("matplotlib") is None:
         say(console, "For pictures of the run: pip install 'cnn-flax[plots]'")
         return
+    from train import plots
+
     title = f"{record['model']['name']} on {source.spec}"
     names = record["class_names"]
     figures = {
@@ -160,7 +160,7 @@ def draw(
     }
     for name, figure in figures.items():
         path = run / f"{name}.png"
-        figure.savefig(path)
+        figure.savefig(path, bbox_inches="tight")
         say(console, str(path))
 
 
@@ -231,6 +231,29 @@ def prediction_table(
             name = "" if place else escape(str(path))
             table.add_row(name, escape(class_names[int(k)]), _percent(row[k]))
         table.add_section()
+    return table
+
+
+def scaling_table(
+    best: Sequence[float], points: Sequence[tuple[Sequence[float], Json]]
+) -> Table:
+    """What each net of a search for scaling coefficients gave.
+
+    Args:
+      best: alpha, beta and gamma of the most accurate.
+      points: these three of each net, and its run's result.
+    """
+    columns = ("depth", "width", "resolution", "work", "parameters", "accuracy", "")
+    table = Table(*columns, title="Scaling", title_justify="left")
+    for point, result in points:
+        alpha, beta, gamma = point
+        table.add_row(
+            *(f"{value:g}" for value in point),
+            f"{alpha * beta**2 * gamma**2:.2f}",
+            f"{result['parameters']:,}",
+            _percent(result["accuracy"]),
+            "best" if point == best else "",
+        )
     return table
 
 

@@ -14,45 +14,51 @@ from jax import lax
 __all__ = ["remat"]
 
 
-def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, tuple]:
+def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]:
     """Calls a layer so that the gradient's pass computes its insides anew.
 
     Whoever goes on with the arguments that come back, in place of those that went in,
     has the gradients of all calls added up one call after the other. `flax.linen.remat`
     leaves that to the compiler, which first computes them all; and on a CPU it has no
-    effect at all, since XLA merges the second computation with the first.
+    effect at all, since XLA merges the second computation with the first. Forward mode
+    (`jax.jvp`) does not work.
 
     Args:
-      layer: a bound module without random numbers, such as one made in a compact method.
-      *args: its arguments, of rank 4.
+      layer: a module made in a compact method and not called yet, with parameters and
+        batch statistics alone, and no random numbers.
+      *args: its arguments.
       **options: its further arguments, which no gradient goes to.
 
     Returns:
       What the layer returns, and `args`.
     """
-    unbound = layer.clone(parent=None, name=None)
-
-    def call(layer, *args):
+    if layer.is_initializing():
         return layer(*args, **options), args
+    unbound = layer.clone(parent=None, name=None)
+    mutable = layer.is_mutable_collection("batch_stats")
 
-    def forward(layer, *args):
-        variables = layer.variables
-        return call(layer, *args), (variables, args)
+    def call(variables, args):
+        y, new = unbound.apply(
+            variables, *args, mutable=["batch_stats"] if mutable else [], **options
+        )
+        return (y, args), new
 
-    def backward(residuals, cotangents):
-        variables, args = residuals
+    def forward(variables, args):
+        return call(variables, args), (variables, args)
+
+    def backward(kept, cotangents):
+        variables, args = kept
         args, cotangents = _after(variables["params"], args, cotangents)
+        return jax.vjp(call, variables, args)[1](cotangents)
 
-        def again(params, *args):
-            variables_ = {**variables, "params": params}
-            y, _ = unbound.apply(variables_, *args, mutable=["batch_stats"], **options)
-            return y, args
-
-        _, vjp = jax.vjp(again, variables["params"], *args)
-        params, *args = vjp(cotangents)
-        return {"params": params}, *args
-
-    return nn.custom_vjp(call, forward_fn=forward, backward_fn=backward)(layer, *args)
+    keeping = jax.custom_vjp(call)
+    keeping.defvjp(forward, backward)
+    variables = layer.variables
+    variables = {c: variables[c] for c in ("params", "batch_stats") if c in variables}
+    (y, args), new = keeping(variables, args)
+    for name, statistics in new.get("batch_stats", {}).items():
+        layer.put_variable("batch_stats", name, statistics)
+    return y, args
 
 
 @jax.custom_vjp
@@ -70,7 +76,8 @@ def _after_barrier(params, args, cotangents):
 
 def _after_loop(params, args, cotangents):
     # XLA's CPU backend drops barriers before it merges what is computed twice. This
-    # loop never runs, which only the running program can know.
+    # loop never runs, which only the running program can know: to the compiler, what
+    # it leaves of `zero` and the cotangents is new, and there when it is over.
     unknown = jax.tree.leaves(params)[0].reshape(-1)[0]
 
     def body(state):

@@ -124,9 +124,9 @@ def search_scaling(
 ) -> Coefficients:
     """The best coefficients at phi = 1, by trying all of a grid (section 3.3, step 1).
 
-    The grid holds all multiples of `step` from 1 on with `alpha * beta**2 * gamma**2`
-    within `tolerance` of 2, that is twice B0's work. The paper's answer, (1.2, 1.1,
-    1.15), gives 1.92.
+    The grid holds 1, 1 + `step`, 1 + 2 `step` ... along each axis, wherever
+    `alpha * beta**2 * gamma**2` is within `tolerance` of 2, that is twice B0's work.
+    The paper's answer, (1.2, 1.1, 1.15), gives 1.92.
 
     Args:
       score: what is to be as large as possible, given alpha, beta and gamma: usually

@@ -12,10 +12,10 @@ published weights come from two trainings:
   `legacy_seresnet*` with the stride in a bottleneck's first 1x1, as in the ResNet paper
   (`legacy_seresnext*` and `legacy_senet154` have it in the 3x3); basic blocks with one
   more ReLU, before the squeeze.
-- `legacy_senet154` is the paper's largest net (its section 6.1 and appendix).
+- `legacy_senet154` is the paper's largest net (its appendix).
 
-The paper's figures are without biases in the two layers of the excitation; all weights
-that were published have them.
+The paper leaves out the biases of the excitation's two layers in its later experiments;
+all weights that were published have them.
 """
 
 from functools import partial

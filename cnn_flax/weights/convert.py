@@ -17,7 +17,7 @@ from cnn_flax.weights.layouts import (
 )
 from cnn_flax.weights.names import Dialect, Rule, dialects, rule_of
 
-__all__ = ["Sizes", "flatten", "from_torch", "sizes", "template", "to_torch"]
+__all__ = ["Sizes", "fits", "flatten", "from_torch", "sizes", "template", "to_torch"]
 
 _COLLECTIONS = ("params", "batch_stats")
 _SHOWN = 4  # Entries of one kind that a message names.
@@ -116,6 +116,21 @@ def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
         entry, rule = rule_of(dialect, _in_collection(path))
         state_dict[entry] = to_torch_layout(path, as_numpy(value), rule.flattened)
     return state_dict
+
+
+def fits(name: str, state_dict: Mapping[str, Any]) -> bool:
+    """Whether a state dict of torch's has all that a model has, and no more."""
+    try:
+        known = dialects(name)
+    except WeightsError:
+        return False
+    given = {
+        entry: value
+        for entry, value in state_dict.items()
+        if not entry.endswith("num_batches_tracked")
+    }
+    has_stem = any(_given_shape(d, stem, given) for d in known for stem in d.stems)
+    return has_stem and not _differences(*_expected(name, given, {}), given)
 
 
 class Sizes(NamedTuple):
@@ -259,12 +274,7 @@ def _sentence(kind: str, found: list[str]) -> str:
 def _resemblance(name: str, given: Mapping[str, Any]) -> str:
     """A sentence that names the model that a state dict fits, or an empty string."""
     for other in list_models():
-        try:
-            known = dialects(other)
-        except WeightsError:
-            continue
-        has_stem = any(_given_shape(d, stem, given) for d in known for stem in d.stems)
-        if has_stem and not _differences(*_expected(other, given, {}), given):
+        if fits(other, given):
             fields = " without those fields" if other == name else ""
             return f" It fits {other}{fields}."
     return ""

@@ -54,12 +54,15 @@ class Dialect:
       head: our path of the layer that gives the logits.
       optional: fields of the model that are false where weights lack some modules, and
         the beginning of those modules' names, ours and torch's.
+      library: the beginning of `PublishedWeights.source` of the weights that have these
+        names; empty where several libraries have them.
     """
 
     rules: tuple[Rule, ...]
     stems: tuple[str, ...] = ("conv1/conv", "conv1/conv1/conv")
     head: str = "head"
     optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    library: str = ""
 
 
 def _resnet(shortcut: int) -> Dialect:
@@ -244,7 +247,7 @@ def _efficientnet_torchvision() -> Dialect:
         Rule("conv_head/bn", "features.8.1"),
         Rule("head", "classifier.1"),
     ]
-    return Dialect(tuple(rules), stems=("conv_stem/conv",))
+    return Dialect(tuple(rules), stems=("conv_stem/conv",), library="torchvision")
 
 
 def _efficientnet_timm() -> Dialect:
@@ -264,7 +267,7 @@ def _efficientnet_timm() -> Dialect:
         Rule("conv_head/bn", "bn2"),
         Rule("head", "classifier"),
     ]
-    return Dialect(tuple(rules), stems=("conv_stem/conv",))
+    return Dialect(tuple(rules), stems=("conv_stem/conv",), library="timm")
 
 
 def _efficientnet_lite(stage_sizes: Sequence[int]) -> Dialect:
@@ -281,7 +284,7 @@ def _efficientnet_lite(stage_sizes: Sequence[int]) -> Dialect:
         Rule("conv_head/bn", "_bn1"),
         Rule("head", "_fc"),
     ]
-    return Dialect(tuple(rules), stems=("conv_stem/conv",))
+    return Dialect(tuple(rules), stems=("conv_stem/conv",), library="PyPI")
 
 
 _EFFICIENTNETS = (_efficientnet_torchvision(), _efficientnet_timm())

@@ -14,6 +14,7 @@ from flax import traverse_util
 from cnn_flax.registry import create_model, model_info
 from cnn_flax.weights.convert import Sizes, flatten, from_torch, sizes, template
 from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.native import from_native, is_native
 from cnn_flax.weights.published import published_weights
 from cnn_flax.weights.read import read_checkpoint
 from cnn_flax.weights.runs import Saved, read_run
@@ -36,11 +37,12 @@ def load_pretrained(
 
     Args:
       name: one of `cnn_flax.list_models()`.
-      source: a file that `read_checkpoint` takes; a folder that holds
-        `model.safetensors` or `pytorch_model.bin`; a folder of a run of `python -m
-        train`, of which the last checkpoint is taken; an id `owner/name` on the Hugging
-        Face Hub; or None for the first of `model_info(name).weights`, which is kept in
-        `~/.cache/cnn_flax`, or `$CNN_FLAX_CACHE`.
+      source: a file that `read_checkpoint` takes, by torch's names or by ours (as
+        `cnn-flax convert` writes it); a folder that holds `model.safetensors` or
+        `pytorch_model.bin`; a folder of a run of `python -m train`, of which the last
+        checkpoint is taken; an id `owner/name` on the Hugging Face Hub; or None for the
+        first of `model_info(name).weights`, which is kept in `~/.cache/cnn_flax`, or
+        `$CNN_FLAX_CACHE`.
       num_classes: outputs of the head; None follows the source. Where the source has
         another number, the head is a fresh one (drawn from key 0), which the logger
         "cnn_flax" says; 0 leaves the head out.
@@ -64,7 +66,9 @@ def load_pretrained(
     if path.is_dir():
         saved = read_run(name, path)
     else:
-        variables = from_torch(name, read_checkpoint(path), **fields)
+        arrays = read_checkpoint(path)
+        read = from_native if is_native(arrays) else from_torch
+        variables = read(name, arrays, **fields)
         saved = Saved(variables, fields, sizes(name, variables), image_size)
     fields = {**saved.fields, **fields}
     have = saved.sizes

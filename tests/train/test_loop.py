@@ -57,15 +57,15 @@ def untimed(line):
     return {name: value for name, value in line.items() if name not in timed}
 
 
-def interrupt_at(monkeypatch, *steps):
-    """Sends SIGINT, as Ctrl-C does, after the given calls of a step."""
+def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
+    """Sends a signal, as Ctrl-C does, after the given calls of a step."""
     calls = iter(range(1, 10**6))
     whole = RunProgress.step
 
     def step(self):
         whole(self)
         if next(calls) in steps:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     monkeypatch.setattr(RunProgress, "step", step)
 
@@ -143,6 +143,14 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     fit(tiny, tmp_path, console=quiet)
     assert f"Going on from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
     assert_same_end(tmp_path, whole, tiny)
+
+
+def test_sigterm_saves_too(tmp_path, tiny, quiet, monkeypatch):
+    interrupt_at(monkeypatch, 2, number=signal.SIGTERM)
+    with pytest.raises(Interrupted) as error:
+        fit(tiny, tmp_path, console=quiet)
+    assert error.value.signal == signal.SIGTERM
+    assert last_checkpoint(tmp_path, tiny)[0] == 2
 
 
 def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):

@@ -1,19 +1,30 @@
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from train.data import open_source
 from train.evaluation import Evaluation
 from train.report import (
     RunProgress,
     comparison_table,
+    draw,
     evaluation_table,
     prediction_table,
     result_table,
     say,
 )
 
+FOUR = Evaluation(
+    index=np.arange(4),
+    label=np.array([0, 0, 0, 1]),
+    prediction=np.array([0, 0, 1, 1]),
+    confidence=np.ones(4),
+    rank=np.array([0, 0, 1, 0]),
+    loss=np.ones(4),
+)
 LINE = {
     "step": 5,
     "split": "test",
@@ -86,16 +97,18 @@ def test_the_result_is_a_table():
     assert "top-5" not in shown(result_table(Path("x"), {**result, "classes": 5}))
 
 
+def test_without_matplotlib_a_line_says_how_to_get_pictures(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    console = Console(file=io.StringIO(), width=120)
+    source = open_source("digits", "test")
+    draw(tmp_path, {}, FOUR, source, console)
+    text = console.file.getvalue()  # pyright: ignore
+    assert text == "For pictures of the run: pip install 'cnn-flax[plots]'\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_evaluation_shows_each_class():
-    evaluation = Evaluation(
-        index=np.arange(4),
-        label=np.array([0, 0, 0, 1]),
-        prediction=np.array([0, 0, 1, 1]),
-        confidence=np.ones(4),
-        rank=np.array([0, 0, 1, 0]),
-        loss=np.ones(4),
-    )
-    text = shown(evaluation_table("title", evaluation, ["cat", "dog", "[emu]"]))
+    text = shown(evaluation_table("title", FOUR, ["cat", "dog", "[emu]"]))
     rows = [line.split("│")[1:4] for line in text.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert ["accuracy", "75.00 %", "4"] in cells

@@ -394,6 +394,24 @@ def test_published_weights_may_be_on_the_hub(tmp_path, monkeypatch):
     assert_same(loaded, variables)
 
 
+def test_published_weights_bring_the_fields_that_they_need(tmp_path, monkeypatch):
+    name, tiny = "efficientnet_b5", {"depth_multiplier": 0.1, "width_multiplier": 0.1}
+    shapes = template(name, tiny)
+    flat = {path: np.ones(x.shape, np.float32) for path, x in shapes.items()}
+    path = save(tmp_path / "weights", traverse_util.unflatten_dict(flat, sep="/"), name)
+    hub(monkeypatch, lambda *args, **options: str(path))
+    for source, epsilon in [
+        (path, 1e-3),
+        ("timm/efficientnet_b5.of_another", 1e-3),
+        ("timm/efficientnet_b5.sw_in12k_ft_in1k", 1e-5),
+    ]:
+        model: Any = load_pretrained(name, source, **tiny)[0]
+        assert model.bn_epsilon == epsilon
+    source = "timm/efficientnet_b5.sw_in12k"
+    model = load_pretrained(name, source, bn_epsilon=0.1, **tiny)[0]
+    assert model.bn_epsilon == 0.1
+
+
 def test_a_model_without_published_weights_says_so():
     with pytest.raises(WeightsError, match="No weights are published for lab_resnet34"):
         load_pretrained("lab_resnet34")

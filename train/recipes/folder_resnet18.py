@@ -9,7 +9,7 @@ gives is up to your images. On a GPU, add `--dtype bfloat16`.
 
 from train.config import Augment, Config, Input, Network, Optimization
 
-gave = "not run: the images are yours"
+gave = "not run: your images"
 
 config = Config(
     input=Input(data="folder:images", image_size=224, batch_size=64),

