@@ -15,13 +15,19 @@ from train.errors import UserError
 __all__ = [
     "Augment",
     "Config",
+    "Devices",
     "Input",
     "Network",
+    "MAY_CHANGE",
     "Optimization",
     "config_from_json",
     "config_to_json",
     "flat",
 ]
+
+
+# Fields in which a run may go on otherwise than it began; it says so.
+MAY_CHANGE = ("parallel", "devices")
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -85,8 +91,8 @@ class Network:
         default_factory=dict
     )
     """Fields of the model to set, such as width=16 small_inputs=True."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in; its parameters are float32."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """What the model computes in; its parameters are float32, or float64 with it."""
 
     def __post_init__(self):
         for field in ("num_classes", "dtype"):
@@ -140,6 +146,26 @@ class Optimization:
 
 
 @dataclasses.dataclass(frozen=True)
+class Devices:
+    """What the run is spread over."""
+
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How: one program over the whole batch, or jax.pmap. The numbers are the same."""
+    devices: int = 0
+    """How many of the machine's devices to take, the first ones; 0 for all."""
+    bn: Literal["global", "local"] = "global"
+    """BatchNorm over the whole batch, or over each device's part of it (with pmap)."""
+
+    def __post_init__(self):
+        _check(self.devices >= 0, "devices", self.devices, "at least 0")
+        if self.bn == "local" and self.parallel == "jit":
+            raise UserError(
+                "--bn local needs --parallel pmap: under jit the batch is whole, "
+                "whatever devices it lies on."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A run: the same config and seed on the same machine give the same numbers."""
 
@@ -147,6 +173,7 @@ class Config:
     network: Network = Network()
     augment: Augment = Augment()
     optimization: Optimization = Optimization()
+    spread: Devices = Devices()
     epochs: int = 10
     """Passes over the training images."""
     seed: int = 0

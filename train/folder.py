@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, config_from_json, flat
+from train.config import MAY_CHANGE, Config, config_from_json, flat
 from train.errors import UserError
 
 __all__ = [
@@ -73,7 +73,7 @@ def check_same(run: Path, record: Json, recipe: str, config: Config) -> None:
         f"{'' if name == 'recipe' else '--'}{name.replace('_', '-')} "
         f"is {_plain(there[name])} there and {_plain(value)} here"
         for name, value in here.items()
-        if there[name] != value
+        if there[name] != value and name not in MAY_CHANGE
     ]
     if named:
         more = f"; and {len(named) - _NAMED} more" if len(named) > _NAMED else ""

@@ -46,10 +46,9 @@ def evaluate_run(run: Path, data: str | None = None) -> tuple[Evaluation, Source
     source = open_source(data or config.input.data, "test", seed=config.seed)
     check_classes(record, source)
     placement = Placement()
-    placement.check(config.input.batch_size)
     batches = eval_batches(
         source,
-        batch_size=config.input.batch_size,
+        batch_size=placement.round_up(config.input.batch_size),
         image_size=record["input"]["image_size"],
         channels=record["input"]["channels"],
     )

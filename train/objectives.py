@@ -39,7 +39,10 @@ def supervised(
         key_dropout, key_drop_path = jax.random.split(key)
         if axis is not None:
             # Drop path knows the image's place in the global batch, dropout does not.
-            key_dropout = jax.random.fold_in(key_dropout, jax.lax.axis_index(axis))
+            place = jax.lax.axis_index(axis)
+            key_dropout = jax.random.fold_in(key_dropout, place)
+            if getattr(model, "bn_axis_name", None) is None:  # Neither then.
+                key_drop_path = jax.random.fold_in(key_drop_path, place)
         logits, new = model.apply(
             {**state.variables, "params": params},
             batch["image"],

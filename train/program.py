@@ -14,8 +14,8 @@ from train.errors import UserError
 from train.inputs import Batch, train_inputs
 from train.objectives import supervised
 from train.optimizer import make_optimizer, warmup_cosine
-from train.parallel import Placement, compile_step
-from train.record import build_model, describe, pixel_inputs
+from train.parallel import AXIS, Placement, choose_devices, compile_step, mapped
+from train.record import build_model, describe, over_axis, pixel_inputs
 from train.step import (
     Metrics,
     TrainState,
@@ -24,7 +24,13 @@ from train.step import (
     make_train_step,
 )
 
-__all__ = ["Program", "build", "compile_steps"]
+__all__ = [
+    "Program",
+    "build",
+    "compile_eval_step",
+    "compile_steps",
+    "compile_train_step",
+]
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Batch], Metrics]
@@ -100,7 +106,7 @@ def build(config: Config, recipe: str = "") -> Program:
       UserError: if the model or the devices do not fit the config.
     """
     options = config.optimization
-    placement = Placement()
+    placement = Placement(choose_devices(config.spread.devices))
     placement.check(config.input.batch_size)
     train, test = (
         open_source(config.input.data, split, seed=config.seed)
@@ -127,11 +133,17 @@ def build(config: Config, recipe: str = "") -> Program:
         ) from error
 
     mean, std = record["input"]["mean"], record["input"]["std"]
+    axis = AXIS if config.spread.parallel == "pmap" else None
+    if config.spread.bn == "global":
+        model = over_axis(model, axis)
     train_step = make_train_step(
-        supervised(model, label_smoothing=options.label_smoothing),
+        supervised(model, label_smoothing=options.label_smoothing, axis=axis),
         tx,
         train_inputs(config.augment, mean=mean, std=std),
+        axis=axis,
     )
+    if axis is not None:
+        train_step = mapped(train_step, placement.devices)
     return Program(
         record=record,
         train=train,
@@ -150,24 +162,38 @@ def build(config: Config, recipe: str = "") -> Program:
 
 def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
     """Compiles both steps, the slow part of a start."""
-    placement, state = program.placement, program.shapes
-    batch_size, size, channels = program.batch_options.values()
-    batch = {
+    return compile_train_step(program), compile_eval_step(program)
+
+
+def compile_train_step(program: Program) -> TrainStep:
+    """Compiles the step of training; it takes the memory of the state it is given."""
+    placement = program.placement
+    batch = _batch_shapes(program.batch_options)
+    key = placement.shapes(program.key, placement.whole)
+    return compile_step(
+        program.train_step,
+        (program.shapes, placement.shapes(batch, placement.split), key),
+        out=placement.whole,
+        donate=(0,),
+    )
+
+
+def compile_eval_step(program: Program) -> EvalStep:
+    """Compiles the step of evaluation."""
+    placement = program.placement
+    batch = _batch_shapes(program.batch_options)
+    batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
+    return compile_step(
+        program.eval_step,
+        (program.shapes.variables, placement.shapes(batch, placement.split)),
+        out=placement.split,
+    )
+
+
+def _batch_shapes(options: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    batch_size, size, channels = options.values()
+    return {
         "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), np.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
     }
-    key = placement.shapes(program.key, placement.whole)
-    train_step = compile_step(
-        program.train_step,
-        (state, placement.shapes(batch, placement.split), key),
-        out=placement.whole,
-        donate=(0,),
-    )
-    batch["mask"] = jax.ShapeDtypeStruct((batch_size,), np.float32)
-    eval_step = compile_step(
-        program.eval_step,
-        (state.variables, placement.shapes(batch, placement.split)),
-        out=placement.split,
-    )
-    return train_step, eval_step

@@ -66,10 +66,15 @@ def create_state(
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     params = variables["params"]
+    # As wide as the parameters, which Flax makes them only in the first step.
+    wide = jnp.result_type(*jax.tree.leaves(params))
+    batch_stats = jax.tree.map(
+        lambda leaf: leaf.astype(wide), variables.get("batch_stats", {})
+    )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=tx.init(params),
     )
 
@@ -106,7 +111,8 @@ def make_train_step(
         grads, (batch_stats, metrics) = gradient(
             state.params, state, prepare(keys, batch), key_objective
         )
-        grads, metrics = reduce((grads, metrics))
+        # The statistics differ only where BatchNorm is local; a checkpoint has one.
+        grads, batch_stats, metrics = reduce((grads, batch_stats, metrics))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         new = state.replace(
             step=state.step + 1,

@@ -7,6 +7,7 @@ import pytest
 from train.config import (
     Augment,
     Config,
+    Devices,
     Input,
     Network,
     Optimization,
@@ -61,6 +62,7 @@ def test_every_field_is_one_flag():
         (Optimization, "warmup_epochs", -1.0, "at least 0"),
         (Optimization, "momentum", 1.0, "in [0, 1)"),
         (Optimization, "weight_decay", -1.0, "at least 0"),
+        (Devices, "devices", -1, "at least 0"),
         (Config, "epochs", 0, "at least 1"),
         (Config, "seed", -1, "in [0, 2 ** 32)"),
         (Config, "log_every", 0, "at least 1"),
@@ -72,6 +74,12 @@ def test_a_value_out_of_range_is_refused(group, field, value, allowed):
     message = re.escape(f"{flag} must be {allowed}, got {value}.")
     with pytest.raises(UserError, match=message):
         group(**{field: value})
+
+
+def test_local_statistics_need_pmap():
+    with pytest.raises(UserError, match="--bn local needs --parallel pmap"):
+        Devices(bn="local")
+    assert Devices("pmap", bn="local").bn == "local"
 
 
 @pytest.mark.parametrize("field", ["num_classes", "dtype"])

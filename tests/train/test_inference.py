@@ -43,6 +43,16 @@ def test_a_run_is_evaluated_as_it_was_when_it_ended(run):
     assert figures["loss"] == pytest.approx(result["loss"], rel=1e-5)
 
 
+def test_a_run_is_evaluated_where_the_devices_cannot_share_its_batch(run, monkeypatch):
+    # The run's batch is 100: it becomes 102 on what seem to be three devices.
+    sizes = []
+    monkeypatch.setattr(
+        "train.parallel.Placement.round_up", lambda self, n: sizes.append(n) or 102
+    )
+    evaluation, _ = evaluate_run(run)
+    assert (sizes, len(evaluation.index)) == ([100], 359)
+
+
 def test_a_source_of_other_classes_is_refused(run, tmp_path):
     for split in ("train", "test"):
         (tmp_path / split / "cat").mkdir(parents=True)

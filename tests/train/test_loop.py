@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from train.checkpoint import Checkpoints
-from train.config import Input, Network, Optimization
+from train.config import Devices, Input, Network, Optimization
 from train.data import SourceError
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.folder import read_metrics, read_record, read_result
@@ -201,6 +201,22 @@ def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
     assert "jax was 0.0.1 when the run began, and is" in quiet.file.getvalue()
 
 
+def test_a_run_may_go_on_under_another_wrapper_and_says_so(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        fit(tiny, tmp_path, console=quiet)
+    pmap = dataclasses.replace(tiny, epochs=3, spread=Devices("pmap", devices=1))
+    fit(pmap, tmp_path, console=quiet)
+    shown = quiet.file.getvalue()
+    assert "parallel was jit when the run began, and is pmap now" in shown
+    assert "Going on from step 3" in shown
+    record = read_record(tmp_path)
+    assert record is not None
+    assert "bn_axis_name" not in record["model"]["fields"]
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Two classes of ten images each, for training and for test."""
@@ -254,6 +270,8 @@ def test_a_run_whose_classes_have_changed_is_refused(
             {"network": Network("resnet18", {"width": "wide"})},
             "resnet18 cannot be built for images of 8 x 8 x 1",
         ),
+        ({"network": Network("resnet18", dtype="float64")}, "JAX_ENABLE_X64=1"),
+        ({"spread": Devices(devices=9)}, "--devices is 9, and there are 1"),
         (
             {"input": Input(image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0,))},
             "--mean must be one number or 1, one a channel of the images; got 3",

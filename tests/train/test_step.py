@@ -29,7 +29,7 @@ TX = optax.sgd(0.1)
 
 
 def model(**fields):
-    return cnn_flax.create_model("resnet18", **FIELDS, **fields)
+    return cnn_flax.create_model("resnet18", **{**FIELDS, **fields})
 
 
 def batch(n=8, seed=0):
@@ -160,6 +160,19 @@ def test_dropout_draws_from_the_key():
     loss = partial(supervised(net), now.params, now, prepared)
     a, b, c = (float(loss(jax.random.key(seed))[0]) for seed in (0, 0, 1))
     assert a == b != c
+
+
+@pytest.mark.parametrize("axis", ["data", None])
+def test_devices_draw_their_own_drop_paths_with_global_and_local_statistics(axis):
+    net = model(stage_sizes=(1, 1), drop_path_rate=0.5, bn_axis_name=axis)
+    now = state(net)
+    rows = {"image": batch(2)["image"] / 255, "label": batch(2)["label"]}
+    parts = jax.tree.map(lambda x: jnp.stack([x] * 8), rows)
+    objective = supervised(net, axis="data")
+    losses, _ = jax.vmap(objective, (None, None, 0, None), 0, axis_name="data")(
+        now.params, now, parts, jax.random.key(0)
+    )
+    assert len(np.unique(losses)) > 1
 
 
 class Given:
