@@ -46,6 +46,8 @@ class Evaluate:
     """Folder of the run."""
     data: str | None = None
     """Where the images come from; by default as in the run."""
+    ema: bool = False
+    """Whether to take the running means of the weights, of a run with --ema-decay."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Predict:
     """Folder of the run."""
     images: Positional[tuple[Path, ...]]
     """Image files."""
+    ema: bool = False
+    """Whether to take the running means of the weights, of a run with --ema-decay."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,8 +137,9 @@ def _evaluate(command: Evaluate) -> None:
     from train.inference import evaluate_run
     from train.report import evaluation_table
 
-    evaluation, source = evaluate_run(command.run, command.data)
-    title = f"{command.run} on the test images of {source.spec}"
+    evaluation, source = evaluate_run(command.run, command.data, ema=command.ema)
+    means = " (EMA)" if command.ema else ""
+    title = f"{command.run}{means} on the test images of {source.spec}"
     Console().print(evaluation_table(title, evaluation, source.class_names))
 
 
@@ -145,7 +150,7 @@ def _predict(command: Predict) -> None:
     from train.inference import predict_images
     from train.report import prediction_table
 
-    probabilities, names = predict_images(command.run, command.images)
+    probabilities, names = predict_images(command.run, command.images, ema=command.ema)
     Console().print(prediction_table(command.images, probabilities, names))
 
 

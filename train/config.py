@@ -123,16 +123,31 @@ class Optimization:
 
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov's momentum, or AdamW."""
+    optimizer: Literal["sgd", "adamw", "lamb"] = "sgd"
+    """SGD with Nesterov's momentum, AdamW, or LAMB."""
     learning_rate: float = 0.1
     """The highest, at the end of the warm-up."""
     warmup_epochs: float = 0.0
-    """Epochs over which the rate rises linearly; it then falls as a cosine to 0."""
+    """Epochs over which the rate rises linearly, before the schedule."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """How the rate falls: as a cosine to 0, or by a factor every few epochs."""
+    step_epochs: float = 30.0
+    """With the schedule step: epochs from one fall to the next, from the start on."""
+    step_factor: float = 0.1
+    """With the schedule step: what the rate is multiplied with at each fall."""
     momentum: float = 0.9
-    """Decay of the gradients' running mean (AdamW's beta 1)."""
+    """Decay of the gradients' running mean (AdamW's and LAMB's beta 1)."""
     weight_decay: float = 1e-4
-    """On kernels only. SGD adds it to the gradient, AdamW shrinks the weights."""
+    """On kernels only. SGD adds it to the gradient, the others shrink the weights."""
+    clip_norm: float = 0.0
+    """Gradients of a larger norm, over all parameters, are scaled to it; 0 for none."""
+    gradient_accumulation: int = 1
+    """Parts that a batch is worked off in, one after the other, to save memory."""
+    ema_decay: float = 0.0
+    """Decay of a running mean of weights and statistics, evaluated beside them; 0 for
+    none. It is (1 + step) / (10 + step) at first, while that is less."""
+    freeze_bn: bool = False
+    """Whether BatchNorm uses its running statistics in training too, and keeps them."""
 
     def __post_init__(self):
         smoothing, rate = self.label_smoothing, self.learning_rate
@@ -143,6 +158,12 @@ class Optimization:
         )
         _check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        _check(self.step_epochs > 0, "step_epochs", self.step_epochs, "above 0")
+        _check(0 < self.step_factor <= 1, "step_factor", self.step_factor, "in (0, 1]")
+        _check(self.clip_norm >= 0, "clip_norm", self.clip_norm, "at least 0")
+        parts = self.gradient_accumulation
+        _check(parts >= 1, "gradient_accumulation", parts, "at least 1")
+        _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _train(
         say(console, f"Going on from step {start} of {program.steps}.")
     meter = Meter(config.input.batch_size, meta.get("meter"))
     unreadable = _unreadable(program, meta.get("unreadable", {}), console)
-    evaluation = None
+    evaluation, figures = None, {}
 
     with (
         contextlib.closing(_batches(program, start, unreadable["train"])) as batches,
@@ -129,8 +129,10 @@ def _train(
                 progress.trained(line)
             if epoch_ends:
                 meter.settle()
-                evaluation = _evaluate(program, eval_step, state, unreadable["test"])
-                line = {**place, "split": "test", **evaluation.figures()}
+                evaluation, figures = _evaluate(
+                    program, eval_step, state, unreadable["test"]
+                )
+                line = {**place, "split": "test", **figures}
                 log.write(line)
                 progress.evaluated(line)
                 meter.start()
@@ -146,9 +148,9 @@ def _train(
                 raise Interrupted(signals[0], step)
 
     if evaluation is None:  # The last start was stopped after the last step.
-        evaluation = _evaluate(program, eval_step, state, unreadable["test"])
+        evaluation, figures = _evaluate(program, eval_step, state, unreadable["test"])
     result = {
-        **evaluation.figures(),
+        **figures,
         "classes": len(program.train.class_names),
         "test_images": len(evaluation.label),
         "unreadable_images": sum(map(len, unreadable.values())),
@@ -177,10 +179,22 @@ def _batches(
 
 def _evaluate(
     program: Program, eval_step: EvalStep, state: TrainState, unreadable: BadImages
-) -> Evaluation:
-    batches = eval_batches(program.test, **program.batch_options, bad_images=unreadable)
-    on_devices = prefetch_to_device(batches, program.placement.split)
-    return evaluate(eval_step, state.variables, on_devices)
+) -> tuple[Evaluation, dict[str, float]]:
+    """The model's evaluation, and the figures: its own, and those of its means."""
+
+    def of(variables: Any) -> Evaluation:
+        batches = eval_batches(
+            program.test, **program.eval_options, bad_images=unreadable
+        )
+        on_devices = prefetch_to_device(batches, program.placement.split)
+        return evaluate(eval_step, variables, on_devices)
+
+    evaluation = of(state.variables)
+    figures = evaluation.figures()
+    if state.ema is not None:
+        beside = of(state.ema).figures()
+        figures |= {f"ema_{name}": value for name, value in beside.items()}
+    return evaluation, figures
 
 
 def _unreadable(

@@ -53,12 +53,13 @@ class Placement:
         """The next batch size that the devices can share evenly."""
         return -(-batch_size // len(self.devices)) * len(self.devices)
 
-    def check(self, batch_size: int) -> None:
-        """Raises `UserError` where the devices cannot share a batch evenly."""
+    def check(self, batch_size: int, parts: int = 1) -> None:
+        """Raises `UserError` where the devices cannot share a batch's parts evenly."""
         devices = len(self.devices)
-        if batch_size % devices:
+        if batch_size % (devices * parts):
+            times = f" times --gradient-accumulation {parts}" if parts > 1 else ""
             raise UserError(
-                f"--batch-size must be a multiple of the {devices} devices, got "
+                f"--batch-size must be a multiple of the {devices} devices{times}, got "
                 f"{batch_size}."
             )
 

@@ -33,6 +33,10 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
         ):
             epochs = [line["epoch"] for line in part]
             ax.plot(epochs, [scale * line[name] for line in part], label=split, **style)
+        if any(f"ema_{name}" in line for line in test):
+            epochs = [line["epoch"] for line in test]
+            means = [scale * line[f"ema_{name}"] for line in test]
+            ax.plot(epochs, means, label="test, EMA", color=_TEST, linestyle="--")
         ax.set_xlabel("epoch")
         ax.grid(color=_GRID)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -13,7 +13,7 @@ from train.data import Source, open_source, steps_per_epoch
 from train.errors import UserError
 from train.inputs import Batch, train_inputs
 from train.objectives import supervised
-from train.optimizer import make_optimizer, warmup_cosine
+from train.optimizer import make_optimizer, make_schedule
 from train.parallel import AXIS, Placement, choose_devices, compile_step, mapped
 from train.record import build_model, describe, over_axis, pixel_inputs
 from train.step import (
@@ -70,13 +70,20 @@ class Program:
 
     @property
     def batch_options(self) -> dict[str, Any]:
-        """What batches for training and for evaluation have in common."""
+        """Of the batches for training."""
         fields = self.record["input"]
         return {
             "batch_size": self.record["config"]["input"]["batch_size"],
             "image_size": fields["image_size"],
             "channels": fields["channels"],
         }
+
+    @property
+    def eval_options(self) -> dict[str, Any]:
+        """The same for evaluation, which has no more images in memory than training."""
+        parts = self.record["config"]["optimization"]["gradient_accumulation"]
+        options = self.batch_options
+        return {**options, "batch_size": options["batch_size"] // parts}
 
     @property
     def parameters(self) -> int:
@@ -107,7 +114,7 @@ def build(config: Config, recipe: str = "") -> Program:
     """
     options = config.optimization
     placement = Placement(choose_devices(config.spread.devices))
-    placement.check(config.input.batch_size)
+    placement.check(config.input.batch_size, options.gradient_accumulation)
     train, test = (
         open_source(config.input.data, split, seed=config.seed)
         for split in ("train", "test")
@@ -117,13 +124,13 @@ def build(config: Config, recipe: str = "") -> Program:
 
     per_epoch = steps_per_epoch(train, config.input.batch_size)
     steps = config.epochs * per_epoch
-    warmup = min(round(options.warmup_epochs * per_epoch), steps)
-    schedule = warmup_cosine(options.learning_rate, warmup, steps)
+    schedule = make_schedule(options, per_epoch, steps)
     tx = make_optimizer(options, schedule)
 
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     size, channels = record["input"]["image_size"], record["input"]["channels"]
-    init = partial(create_state, model, tx, (size, size, channels), key_init)
+    shape, ema = (size, size, channels), options.ema_decay > 0
+    init = partial(create_state, model, tx, shape, key_init, ema=ema)
     try:
         shapes = jax.eval_shape(init)
     except (TypeError, ValueError) as error:
@@ -137,10 +144,17 @@ def build(config: Config, recipe: str = "") -> Program:
     if config.spread.bn == "global":
         model = over_axis(model, axis)
     train_step = make_train_step(
-        supervised(model, label_smoothing=options.label_smoothing, axis=axis),
+        supervised(
+            model,
+            label_smoothing=options.label_smoothing,
+            axis=axis,
+            freeze_bn=options.freeze_bn,
+        ),
         tx,
         train_inputs(config.augment, mean=mean, std=std),
         axis=axis,
+        accumulation=options.gradient_accumulation,
+        ema_decay=options.ema_decay,
     )
     if axis is not None:
         train_step = mapped(train_step, placement.devices)
@@ -181,7 +195,7 @@ def compile_train_step(program: Program) -> TrainStep:
 def compile_eval_step(program: Program) -> EvalStep:
     """Compiles the step of evaluation."""
     placement = program.placement
-    batch = _batch_shapes(program.batch_options)
+    batch = _batch_shapes(program.eval_options)
     batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
     return compile_step(
         program.eval_step,

@@ -35,9 +35,18 @@ CONFIG = Config(
 )
 
 
-def run(spread):
+# The same with all that a step may have beside, in two parts.
+IN_PARTS = dataclasses.replace(
+    CONFIG,
+    optimization=dataclasses.replace(
+        CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
+    ),
+)
+
+
+def run(spread, config=CONFIG):
     """Metrics of each step and the last state, and the compiled step's collectives."""
-    program = build(dataclasses.replace(CONFIG, spread=spread))
+    program = build(dataclasses.replace(config, spread=spread))
     step = compile_train_step(program)
     batches = train_batches(program.train, **program.batch_options, seed=0)
     state, metrics = program.init(), []
@@ -90,6 +99,13 @@ def main():
         "local on 4": Devices("pmap", bn="local"),
     }.items():
         other, report[way] = run(spread)
+        report[way]["difference"] = difference(whole, other)
+    whole, _ = run(Devices(devices=1), IN_PARTS)
+    for way, spread in {
+        "jit on 4, in parts": Devices("jit", 4),
+        "pmap on 4, in parts": Devices("pmap", 4),
+    }.items():
+        other, report[way] = run(spread, IN_PARTS)
         report[way]["difference"] = difference(whole, other)
     report["evaluations"] = list(evaluations())
     json.dump(report, sys.stdout)

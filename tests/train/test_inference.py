@@ -53,6 +53,13 @@ def test_a_run_is_evaluated_where_the_devices_cannot_share_its_batch(run, monkey
     assert (sizes, len(evaluation.index)) == ([100], 359)
 
 
+@pytest.mark.parametrize("command", [evaluate_run, predict_images])
+def test_means_of_a_run_that_keeps_none_are_refused(run, command):
+    arguments = ([],) if command is predict_images else ()
+    with pytest.raises(UserError, match="no running means.*without --ema-decay"):
+        command(run, *arguments, ema=True)
+
+
 def test_a_source_of_other_classes_is_refused(run, tmp_path):
     for split in ("train", "test"):
         (tmp_path / split / "cat").mkdir(parents=True)

@@ -13,12 +13,13 @@ from rich.console import Console
 
 from train.checkpoint import Checkpoints
 from train.config import Devices, Input, Network, Optimization
-from train.data import SourceError
+from train.data import SourceError, train_batches
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.folder import read_metrics, read_record, read_result
+from train.inference import evaluate_run
 from train.loop import fit
 from train.parallel import compile_step
-from train.program import build
+from train.program import build, compile_train_step
 from train.report import RunProgress
 
 STEPS = 3 * 14  # Of `tiny`.
@@ -140,6 +141,51 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     fit(tiny, tmp_path, console=quiet)
     assert f"Going on from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
     assert_same_end(tmp_path, whole, tiny)
+
+
+def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    options = dataclasses.replace(
+        tiny.optimization,
+        optimizer="lamb",
+        learning_rate=0.01,
+        schedule="step",
+        step_epochs=1.0,
+        gradient_accumulation=2,
+        clip_norm=1.0,
+        ema_decay=0.9,
+    )
+    config = dataclasses.replace(tiny, epochs=2, optimization=options)
+    result = fit(config, tmp_path / "whole", console=quiet)
+    interrupt_at(monkeypatch, 17)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run", console=quiet)
+    fit(config, tmp_path / "run", console=quiet)
+    assert_same_end(tmp_path / "run", tmp_path / "whole", config)
+
+    last = read_metrics(tmp_path / "run")[-1]
+    assert last["split"] == "test"
+    for name in ("accuracy", "loss", "top5_accuracy"):
+        assert last[f"ema_{name}"] == result[f"ema_{name}"]
+    assert result["ema_loss"] != result["loss"]
+    assert "of the EMA" in quiet.file.getvalue()
+    evaluation, _ = evaluate_run(tmp_path / "run", ema=True)
+    assert evaluation.figures()["accuracy"] == result["ema_accuracy"]
+    assert evaluation.figures()["loss"] == pytest.approx(result["ema_loss"], rel=1e-5)
+
+
+def test_the_step_takes_the_memory_of_the_state(tiny):
+    options = dataclasses.replace(tiny.optimization, ema_decay=0.9, freeze_bn=True)
+    program = build(dataclasses.replace(tiny, optimization=options))
+    state = program.init()
+    batch = next(train_batches(program.train, **program.batch_options, seed=0))
+    batch = jax.device_put(batch, program.placement.split)
+    after, _ = compile_train_step(program)(state, batch, program.key)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.ema))
+    # The flag reached the step: the statistics are those of the first model.
+    chex.assert_trees_all_equal(after.batch_stats, program.init().batch_stats)
 
 
 def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):

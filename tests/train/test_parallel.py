@@ -35,6 +35,10 @@ def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_or_rounded_up()
     assert [placement.round_up(n) for n in (1, 4, 9)] == [4, 4, 12]
     with pytest.raises(UserError, match="multiple of the 4 devices, got 6"):
         placement.check(6)
+    placement.check(24, parts=3)
+    message = "4 devices times --gradient-accumulation 3, got 16"
+    with pytest.raises(UserError, match=message):
+        placement.check(16, parts=3)
 
 
 def test_more_devices_than_there_are_is_an_error_that_names_them():
@@ -70,6 +74,13 @@ def test_ten_steps_are_those_of_one_device(four_devices, way):
     # Flips, crops and drop path drawn by each image's place; BatchNorm over the batch.
     assert four_devices[way]["devices"] == int(way[-1])
     assert four_devices[way]["difference"] < 1e-9
+
+
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+def test_in_parts_too(four_devices, way):
+    found = four_devices[f"{way}, in parts"]
+    assert found["difference"] < 1e-9
+    assert found["collectives"] == ["all-reduce"]
 
 
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
