@@ -94,7 +94,6 @@ def main():
     report = {}
     for way, spread in {
         "jit on 4": Devices("jit", 4),
-        "pmap on 1": Devices("pmap", 1),
         "pmap on 4": Devices("pmap"),
         "local on 4": Devices("pmap", bn="local"),
     }.items():
