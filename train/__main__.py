@@ -58,6 +58,8 @@ class Evaluate:
     """The model's: a file, a folder, or an id on the Hub; by default as published."""
     batch_size: int | None = None
     """Images a step; by default as in the run, or 64. It changes no figure."""
+    ema: bool = False
+    """Whether to take the running means of the weights, of a run with --ema-decay."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Predict:
     """Folder of the run."""
     images: Positional[tuple[Path, ...]]
     """Image files."""
+    ema: bool = False
+    """Whether to take the running means of the weights, of a run with --ema-decay."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,8 @@ def _evaluate(command: Evaluate) -> None:
     if not run.exists() and (command.weights or name in cnn_flax.list_models()):
         if command.data is None:
             raise UserError(f"Give the images to evaluate {name} on: --data SOURCE")
+        if command.ema:
+            raise UserError(f"--ema is of a run; {name} is a model.")
         evaluation, source = evaluate_model(
             name,
             command.data,
@@ -208,9 +214,14 @@ def _evaluate(command: Evaluate) -> None:
         raise UserError(f"{run} holds no run. It is no model either. {near}".strip())
     else:
         evaluation, source = evaluate_run(
-            run, command.data, command.split, command.batch_size
+            run,
+            command.data,
+            command.split,
+            batch_size=command.batch_size,
+            ema=command.ema,
         )
-    title = f"{command.what} on images of {source.spec}"
+    means = " (EMA)" if command.ema else ""
+    title = f"{command.what}{means} on images of {source.spec}"
     Console().print(evaluation_table(title, evaluation, source.class_names))
 
 
@@ -229,7 +240,7 @@ def _predict(command: Predict) -> None:
     from train.inference import predict_images
     from train.report import prediction_table
 
-    probabilities, names = predict_images(command.run, command.images)
+    probabilities, names = predict_images(command.run, command.images, ema=command.ema)
     Console().print(prediction_table(command.images, probabilities, names))
 
 

@@ -22,7 +22,8 @@ class Checkpoints:
     """The last checkpoints of a run.
 
     Each holds three items: `model`, the variables, which `cnn_flax.load_pretrained`
-    reads; `rest`, what else the state has; and `meta`, JSON.
+    reads; `rest`, what else the state has; and `meta`, JSON. Running means of the
+    variables, where the state has them, are a fourth, `ema`, of the form of `model`.
     """
 
     def __init__(self, run: Path, *, keep: int = KEPT) -> None:
@@ -56,12 +57,8 @@ class Checkpoints:
           state: the state after them.
           meta: whatever else the run needs to go on, as JSON holds it.
         """
-        model, rest = _items(state)
-        args = ocp.args.Composite(
-            model=ocp.args.StandardSave(model),
-            rest=ocp.args.StandardSave(rest),
-            meta=ocp.args.JsonSave(meta),
-        )
+        items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
+        args = ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
     def wait(self) -> None:
@@ -77,15 +74,23 @@ class Checkpoints:
         Returns:
           The state and the meta that were saved.
         """
-        model, rest = _items(shapes)
-        args = ocp.args.Composite(
-            model=ocp.args.StandardRestore(model),
-            rest=ocp.args.StandardRestore(rest),
-            meta=ocp.args.JsonRestore(),
-        )
+        items = {k: ocp.args.StandardRestore(v) for k, v in _items(shapes).items()}
+        args = ocp.args.Composite(**items, meta=ocp.args.JsonRestore())
         read = self._manager.restore(self.latest, args=args)
-        return TrainState(**read["model"], **read["rest"]), read["meta"]
+        state = TrainState(**read["model"], **read["rest"], ema=read.get("ema"))
+        return state, read["meta"]
+
+    def restore_ema(self, variables: Any) -> Any:
+        """Reads the running means of the last checkpoint, which has them.
+
+        Args:
+          variables: the model's, arrays of the same form.
+        """
+        args = ocp.args.Composite(ema=ocp.args.StandardRestore(variables))
+        return self._manager.restore(self.latest, args=args)["ema"]
 
 
-def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-    return state.variables, {"step": state.step, "opt_state": state.opt_state}
+def _items(state: TrainState) -> dict[str, Any]:
+    rest = {"step": state.step, "opt_state": state.opt_state}
+    items = {"model": state.variables, "rest": rest}
+    return items if state.ema is None else {**items, "ema": state.ema}

@@ -15,6 +15,7 @@ from train.errors import UserError
 __all__ = [
     "Augment",
     "Config",
+    "Devices",
     "Input",
     "Network",
     "MAY_CHANGE",
@@ -26,8 +27,9 @@ __all__ = [
 ]
 
 
-# Fields in which a run may go on otherwise than it began: they change no number.
-MAY_CHANGE = ("max_bad_share", "tensorboard", "threads")
+# Fields in which a run may go on otherwise than it began; what may
+# change the numbers is said.
+MAY_CHANGE = ("devices", "max_bad_share", "parallel", "tensorboard", "threads")
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -140,8 +142,8 @@ class Network:
     init: str = ""
     """Weights to begin from, but for the head: a file, a run, an id on the Hugging Face
     Hub, or the word published."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in; its parameters are float32."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """What the model computes in; its parameters are float32, or float64 with it."""
 
     def __post_init__(self):
         for field in ("num_classes", "dtype"):
@@ -177,16 +179,31 @@ class Optimization:
 
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov's momentum, or AdamW."""
+    optimizer: Literal["sgd", "adamw", "lamb"] = "sgd"
+    """SGD with Nesterov's momentum, AdamW, or LAMB."""
     learning_rate: float = 0.1
     """The highest, at the end of the warm-up."""
     warmup_epochs: float = 0.0
-    """Epochs over which the rate rises linearly; it then falls as a cosine to 0."""
+    """Epochs over which the rate rises linearly, before the schedule."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """How the rate falls: as a cosine to 0, or by a factor every few epochs."""
+    step_epochs: float = 30.0
+    """With the schedule step: epochs from one fall to the next, from the start on."""
+    step_factor: float = 0.1
+    """With the schedule step: what the rate is multiplied with at each fall."""
     momentum: float = 0.9
-    """Decay of the gradients' running mean (AdamW's beta 1)."""
+    """Decay of the gradients' running mean (AdamW's and LAMB's beta 1)."""
     weight_decay: float = 1e-4
-    """On kernels only. SGD adds it to the gradient, AdamW shrinks the weights."""
+    """On kernels only. SGD adds it to the gradient, the others shrink the weights."""
+    clip_norm: float = 0.0
+    """Gradients of a larger norm, over all parameters, are scaled to it; 0 for none."""
+    gradient_accumulation: int = 1
+    """Parts that a batch is worked off in, one after the other, to save memory."""
+    ema_decay: float = 0.0
+    """Decay of a running mean of weights and statistics, evaluated beside them; 0 for
+    none. It is (1 + step) / (10 + step) at first, while that is less."""
+    freeze_bn: bool = False
+    """Whether BatchNorm uses its running statistics in training too, and keeps them."""
 
     def __post_init__(self):
         smoothing, rate = self.label_smoothing, self.learning_rate
@@ -197,6 +214,32 @@ class Optimization:
         )
         _check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        _check(self.step_epochs > 0, "step_epochs", self.step_epochs, "above 0")
+        _check(0 < self.step_factor <= 1, "step_factor", self.step_factor, "in (0, 1]")
+        _check(self.clip_norm >= 0, "clip_norm", self.clip_norm, "at least 0")
+        parts = self.gradient_accumulation
+        _check(parts >= 1, "gradient_accumulation", parts, "at least 1")
+        _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """What the run is spread over."""
+
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How: one program over the whole batch, or jax.pmap. The numbers are the same."""
+    devices: int = 0
+    """How many of the machine's devices to take, the first ones; 0 for all."""
+    bn: Literal["global", "local"] = "global"
+    """BatchNorm over the whole batch, or over each device's part of it (with pmap)."""
+
+    def __post_init__(self):
+        _check(self.devices >= 0, "devices", self.devices, "at least 0")
+        if self.bn == "local" and self.parallel == "jit":
+            raise UserError(
+                "--bn local needs --parallel pmap: under jit the batch is whole, "
+                "whatever devices it lies on."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +251,7 @@ class Config:
     network: Network = Network()
     augment: Augment = Augment()
     optimization: Optimization = Optimization()
+    spread: Devices = Devices()
     epochs: int = 10
     """Passes over the training images."""
     seed: int = 0

@@ -76,7 +76,7 @@ def _shapes(program: Program) -> Table:
     table = Table("", "shape", "numbers", title="Shapes", title_justify="left")
     for name, options in (
         ("training batch", program.train_options),
-        ("evaluation batch", program.batch_options),
+        ("evaluation batch", program.eval_options),
     ):
         size, side, channels = options.values()
         shape = (size, side, side, channels)

@@ -7,9 +7,11 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.weights import load_pretrained
+from train.checkpoint import Checkpoints
 from train.config import config_from_json
 from train.data import (
     BadImages,
@@ -37,7 +39,9 @@ def evaluate_run(
     run: Path,
     data: str | None = None,
     split: Split | None = None,
+    *,
     batch_size: int | None = None,
+    ema: bool = False,
 ) -> tuple[Evaluation, Source]:
     """Evaluates a run's last checkpoint.
 
@@ -46,6 +50,7 @@ def evaluate_run(
       data: a source with the same classes; None is the one that it was trained on.
       split: `train`, `val` or `test`; None is the one that the run is judged on.
       batch_size: images a step; None is the run's.
+      ema: whether to take the running means of the weights.
 
     Returns:
       The evaluation, and the test images that it is of.
@@ -54,16 +59,15 @@ def evaluate_run(
       UserError: if the folder holds no run, or the classes differ.
     """
     record = _record(run)
-    model, variables = load_pretrained(record["model"]["name"], run)
+    model, variables = _model(run, record, ema)
     config = config_from_json(record["config"])
     source = evaluation_images(config, data, split)
     check_classes(record, source)
     rows = batch_size or config.input.batch_size
     placement = Placement()
-    placement.check(rows)
     batches = eval_batches(
         source,
-        batch_size=rows,
+        batch_size=placement.round_up(rows),
         image_size=record["input"]["image_size"],
         channels=record["input"]["channels"],
         bad_images=BadImages(len(source), max_share=config.input.max_bad_share),
@@ -113,10 +117,9 @@ def evaluate_model(
             f"{len(source.class_names)}."
         )
     placement = Placement()
-    placement.check(batch_size)
     batches = eval_batches(
         source,
-        batch_size=batch_size,
+        batch_size=placement.round_up(batch_size),
         image_size=info.weights[0].image_size if info.weights else info.image_size,
         channels=len(info.mean),
         crop_pct=info.crop_pct,
@@ -129,12 +132,15 @@ def evaluate_model(
     return evaluate(step, variables, on_device), source
 
 
-def predict_images(run: Path, paths: Sequence[Path]) -> tuple[np.ndarray, list[str]]:
+def predict_images(
+    run: Path, paths: Sequence[Path], *, ema: bool = False
+) -> tuple[np.ndarray, list[str]]:
     """The classes of image files, by a run's last checkpoint.
 
     Args:
       run: its folder.
       paths: of n images, of any size.
+      ema: whether to take the running means of the weights.
 
     Returns:
       Probabilities, float `[n, K]`, and the names of the K classes.
@@ -148,11 +154,21 @@ def predict_images(run: Path, paths: Sequence[Path]) -> tuple[np.ndarray, list[s
     options = config_from_json(record["config"]).input
     sized = partial(fit, crop_pct=options.crop_pct, method=options.interpolation)
     images = [to_channels(sized(read_image(p), size), channels) for p in paths]
-    model, variables = load_pretrained(record["model"]["name"], run)
+    model, variables = _model(run, record, ema)
     step = jax.jit(make_predict_step(model, pixel_inputs(record)))
     # One at a time: one compilation whatever the number of files.
     rows = [np.exp(step(variables, image[None])[0]) for image in images]
     return np.stack(rows), record["class_names"]
+
+
+def _model(run: Path, record: dict[str, Any], ema: bool) -> tuple[nn.Module, Any]:
+    model, variables = load_pretrained(record["model"]["name"], run)
+    if not ema:
+        return model, variables
+    if not config_from_json(record["config"]).optimization.ema_decay:
+        raise UserError(f"{run} has no running means: it was run without --ema-decay.")
+    with Checkpoints(run) as checkpoints:
+        return model, checkpoints.restore_ema(variables)
 
 
 def _record(run: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
 from cnn_flax import augment
 from train.config import Augment
@@ -17,7 +16,9 @@ Batch = dict[str, jax.Array]
 def eval_inputs(
     images: jax.Array, *, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-    """Normalises `uint8 [N, H, W, C]` to float32, as in evaluation.
+    """Normalises `uint8 [N, H, W, C]` to floats, as in evaluation.
+
+    They are float32, as everywhere here, or float64 under `JAX_ENABLE_X64`.
 
     Args:
       images: pixels, 0 to 255.
@@ -45,7 +46,7 @@ def train_inputs(
 
     Returns:
       A function of keys, one an image, and a batch of `image` `uint8 [N, H, W, C]` and
-      `label` `int32 [N]`; it returns the batch with `image` float32.
+      `label` `int32 [N]`; it returns the batch with `image` as floats.
     """
 
     def prepare(keys, batch):
@@ -67,4 +68,4 @@ def train_inputs(
 
 
 def _scale(images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32) / 255
+    return images.astype(float) / 255

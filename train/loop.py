@@ -120,7 +120,7 @@ def _train(
     meter = Meter(config.input.batch_size, meta.get("meter"))
     unreadable = _unreadable(config, program, meta.get("unreadable", {}), console)
     split = program.eval_split
-    evaluation = None
+    evaluation, figures = None, {}
 
     with (
         contextlib.closing(
@@ -150,10 +150,10 @@ def _train(
                 progress.trained(line)
             if epoch_ends:
                 meter.settle()
-                evaluation = _evaluate(
+                evaluation, figures = _evaluate(
                     config, program, eval_step, state, unreadable["test"]
                 )
-                line = {**place, "split": split, **evaluation.figures()}
+                line = {**place, "split": split, **figures}
                 log.write(line)
                 progress.evaluated(line)
                 meter.start()
@@ -169,9 +169,11 @@ def _train(
                 raise Interrupted(signals[0], step)
 
     if evaluation is None:  # The last start was stopped after the last step.
-        evaluation = _evaluate(config, program, eval_step, state, unreadable["test"])
+        evaluation, figures = _evaluate(
+            config, program, eval_step, state, unreadable["test"]
+        )
     result = {
-        **evaluation.figures(),
+        **figures,
         "calibration_error": evaluation.calibration_error(),
         "split": split,
         "classes": len(program.train.class_names),
@@ -207,15 +209,25 @@ def _evaluate(
     eval_step: EvalStep,
     state: TrainState,
     unreadable: BadImages,
-) -> Evaluation:
-    batches = eval_batches(
-        program.test,
-        **program.batch_options,
-        **reading(config),
-        bad_images=unreadable,
-    )
-    on_devices = prefetch_to_device(batches, program.placement.split)
-    return evaluate(eval_step, state.variables, on_devices)
+) -> tuple[Evaluation, dict[str, float]]:
+    """The model's evaluation, and the figures: its own, and those of its means."""
+
+    def of(variables: Any) -> Evaluation:
+        batches = eval_batches(
+            program.test,
+            **program.eval_options,
+            **reading(config),
+            bad_images=unreadable,
+        )
+        on_devices = prefetch_to_device(batches, program.placement.split)
+        return evaluate(eval_step, variables, on_devices)
+
+    evaluation = of(state.variables)
+    figures = evaluation.figures()
+    if state.ema is not None:
+        beside = of(state.ema).figures()
+        figures |= {f"ema_{name}": value for name, value in beside.items()}
+    return evaluation, figures
 
 
 def _unreadable(

@@ -7,6 +7,7 @@ arrays, which would become constants of the compiled program.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -21,7 +22,11 @@ Objective = Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
 
 
 def supervised(
-    model: nn.Module, *, label_smoothing: float = 0.0, axis: str | None = None
+    model: nn.Module,
+    *,
+    label_smoothing: float = 0.0,
+    axis: str | None = None,
+    freeze_bn: bool = False,
 ) -> Objective:
     """Cross entropy with the labels.
 
@@ -29,6 +34,7 @@ def supervised(
       model: gives logits `[N, K]`.
       label_smoothing: share of each label that is spread evenly, in [0, 1].
       axis: the mapped axis that the batch is split over under `jax.pmap`, else None.
+      freeze_bn: whether BatchNorm uses its running statistics, and keeps them.
 
     Returns:
       The objective. Its batch has `image` float `[N, H, W, C]` and `label`, classes int
@@ -39,14 +45,19 @@ def supervised(
         key_dropout, key_drop_path = jax.random.split(key)
         if axis is not None:
             # Drop path knows the image's place in the global batch, dropout does not.
-            key_dropout = jax.random.fold_in(key_dropout, jax.lax.axis_index(axis))
-        logits, new = model.apply(
-            {**state.variables, "params": params},
-            batch["image"],
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key_dropout, "drop_path": key_drop_path},
-        )
+            place = jax.lax.axis_index(axis)
+            key_dropout = jax.random.fold_in(key_dropout, place)
+            if getattr(model, "bn_axis_name", None) is None:  # Neither then.
+                key_drop_path = jax.random.fold_in(key_drop_path, place)
+        calls = nn.intercept_methods(_frozen) if freeze_bn else nullcontext()
+        with calls:
+            logits, new = model.apply(
+                {**state.variables, "params": params},
+                batch["image"],
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key_dropout, "drop_path": key_drop_path},
+            )
         labels = batch["label"]
         loss = cross_entropy(logits, labels, label_smoothing)
         classes = labels if labels.ndim == 1 else labels.argmax(-1)
@@ -55,3 +66,10 @@ def supervised(
         return loss, (statistics, {"loss": loss, "accuracy": accuracy})
 
     return objective
+
+
+def _frozen(call, args, kwargs, context):
+    """Calls a module's method; a BatchNorm's as in evaluation."""
+    if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+        kwargs = {**kwargs, "use_running_average": True}
+    return call(*args, **kwargs)

@@ -9,7 +9,7 @@ import optax
 
 from train.config import Optimization
 
-__all__ = ["kernels", "make_optimizer", "warmup_cosine"]
+__all__ = ["kernels", "make_optimizer", "make_schedule", "warmup_cosine", "warmup_step"]
 
 
 def warmup_cosine(
@@ -37,6 +37,50 @@ def warmup_cosine(
     return schedule
 
 
+def warmup_step(
+    peak: float, warmup: int, every: int, factor: float
+) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    """A linear rise, then a fall every so many steps, as torch's `StepLR`.
+
+    Step `t` has `peak * (t + 1) / (warmup + 1)` before `warmup`, and from there
+    `peak * factor ** floor(t / every)`: falls are counted from the run's start, as in
+    Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section 5.1.
+
+    Args:
+      peak: rate after the warm-up.
+      warmup: steps before it.
+      every: steps from one fall to the next.
+      factor: of each fall, in (0, 1].
+
+    Returns:
+      A function of the step, which counts from 0.
+    """
+
+    def schedule(step):
+        rise = (step + 1) / (warmup + 1)
+        fallen = jnp.asarray(factor) ** (step // every)
+        return peak * jnp.where(step < warmup, rise, fallen)
+
+    return schedule
+
+
+def make_schedule(
+    options: Optimization, steps_per_epoch: int, steps: int
+) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    """The schedule that `options` name, as a function of the step, from 0.
+
+    Args:
+      options: the run's.
+      steps_per_epoch: of the training images.
+      steps: of the whole run.
+    """
+    warmup = min(round(options.warmup_epochs * steps_per_epoch), steps)
+    if options.schedule == "step":
+        every = max(round(options.step_epochs * steps_per_epoch), 1)
+        return warmup_step(options.learning_rate, warmup, every, options.step_factor)
+    return warmup_cosine(options.learning_rate, warmup, steps)
+
+
 def kernels(params: Any) -> Any:
     """True where a parameter has more than one axis, for `optax`'s masks.
 
@@ -53,10 +97,22 @@ def make_optimizer(
     """The optimizer that `options` name, with weight decay on kernels only.
 
     SGD is torch's: the decay is added to the gradient, before Nesterov's momentum.
-    AdamW's decay is apart from the gradient, and scaled by the rate.
+    AdamW's decay is apart from the gradient, and scaled by the rate. LAMB is that of
+    You et al. 2019, https://arxiv.org/abs/1904.00962, algorithm 2. Clipping comes
+    before all else, as torch's `clip_grad_norm_`.
     """
-    if options.optimizer == "adamw":
-        return optax.adamw(
+    tx = _unclipped(options, learning_rate)
+    if not options.clip_norm:
+        return tx
+    return optax.chain(optax.clip_by_global_norm(options.clip_norm), tx)
+
+
+def _unclipped(
+    options: Optimization, learning_rate: optax.ScalarOrSchedule
+) -> optax.GradientTransformation:
+    if options.optimizer != "sgd":
+        make = {"adamw": optax.adamw, "lamb": optax.lamb}[options.optimizer]
+        return make(
             learning_rate,
             b1=options.momentum,
             weight_decay=options.weight_decay,

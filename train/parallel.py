@@ -1,7 +1,8 @@
-"""The steps on the devices there are: `jax.jit` over a mesh, the batch sharded.
+"""The steps on many devices: `jax.jit` over a mesh with the batch sharded, or `pmap`.
 
-The compiler sees the whole batch, so that BatchNorm and every mean are over all of it,
-and puts in what the devices have to tell each other.
+Under `jit` the compiler sees the whole batch, so that BatchNorm and every mean are over
+all of it, and puts in what the devices have to tell each other. Under `jax.pmap` each
+device sees its part, and the step says itself what is to be averaged over `AXIS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,30 +13,53 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from train.errors import UserError
 
-__all__ = ["Placement", "compile_step"]
+__all__ = ["AXIS", "Placement", "choose_devices", "compile_step", "mapped"]
+
+AXIS = "data"
+
+
+def choose_devices(count: int) -> list[Any]:
+    """The first `count` devices of the machine, or all for 0.
+
+    Raises:
+      UserError: if there are fewer.
+    """
+    devices = jax.devices()
+    if count > len(devices):
+        raise UserError(
+            f"--devices is {count}, and there are {len(devices)}: "
+            f"{', '.join(map(str, devices))}."
+        )
+    return devices[: count or None]
 
 
 class Placement:
     """Where the arrays of a run lie.
 
     Attributes:
+      devices: in the order of the batch's parts.
       whole: the sharding of what each device has all of: state, keys.
       split: the sharding of batches, along their first axis.
     """
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
         """Takes all devices, or those given."""
-        devices = jax.devices() if devices is None else devices
-        mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+        self.devices = list(jax.devices() if devices is None else devices)
+        mesh = Mesh(self.devices, (AXIS,), axis_types=(AxisType.Auto,))
         self.whole = NamedSharding(mesh, PartitionSpec())
-        self.split = NamedSharding(mesh, PartitionSpec("data"))
+        self.split = NamedSharding(mesh, PartitionSpec(AXIS))
 
-    def check(self, batch_size: int) -> None:
-        """Raises `UserError` where the devices cannot share a batch evenly."""
-        devices = self.whole.mesh.size
-        if batch_size % devices:
+    def round_up(self, batch_size: int) -> int:
+        """The next batch size that the devices can share evenly."""
+        return -(-batch_size // len(self.devices)) * len(self.devices)
+
+    def check(self, batch_size: int, parts: int = 1) -> None:
+        """Raises `UserError` where the devices cannot share a batch's parts evenly."""
+        devices = len(self.devices)
+        if batch_size % (devices * parts):
+            times = f" times --gradient-accumulation {parts}" if parts > 1 else ""
             raise UserError(
-                f"--batch-size must be a multiple of the {devices} devices, got "
+                f"--batch-size must be a multiple of the {devices} devices{times}, got "
                 f"{batch_size}."
             )
 
@@ -67,3 +91,31 @@ def compile_step(
     """
     jitted = jax.jit(step, out_shardings=out, donate_argnums=donate)
     return jitted.lower(*arguments).compile()
+
+
+def mapped(
+    step: Callable[[Any, Any, Any], Any], devices: Sequence[Any]
+) -> Callable[[Any, Any, Any], Any]:
+    """The step by `jax.pmap`: each device runs it on its rows of the batch.
+
+    Args:
+      step: a pure function of a state, a batch and a key, made for the axis `AXIS`;
+        what it returns is the same on every device.
+      devices: where it runs.
+
+    Returns:
+      A function of the state, the whole batch and the key, to be compiled.
+    """
+    run = jax.pmap(
+        step,
+        AXIS,
+        in_axes=(None, 0, None),
+        out_axes=(None, None),  # pyright: ignore[reportArgumentType]
+        devices=devices,
+    )
+
+    def on_rows(state, batch, key):
+        rows = jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
+        return run(state, rows, key)
+
+    return on_rows

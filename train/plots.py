@@ -37,6 +37,10 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
         ):
             epochs = [line["epoch"] for line in part]
             ax.plot(epochs, [scale * line[name] for line in part], label=label, **style)
+        if any(f"ema_{name}" in line for line in test):
+            epochs = [line["epoch"] for line in test]
+            means = [scale * line[f"ema_{name}"] for line in test]
+            ax.plot(epochs, means, label=f"{split}, EMA", color=_TEST, linestyle="--")
     _finish_curves(axes)
     if test:
         last = test[-1]

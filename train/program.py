@@ -15,9 +15,9 @@ from train.images import evaluation_images, training_images
 from train.initial import initial_variables
 from train.inputs import Batch, train_inputs
 from train.objectives import supervised
-from train.optimizer import make_optimizer, warmup_cosine
-from train.parallel import Placement, compile_step
-from train.record import build_model, describe, pixel_inputs
+from train.optimizer import make_optimizer, make_schedule
+from train.parallel import AXIS, Placement, choose_devices, compile_step, mapped
+from train.record import build_model, describe, over_axis, pixel_inputs
 from train.step import (
     Metrics,
     TrainState,
@@ -26,7 +26,13 @@ from train.step import (
     make_train_step,
 )
 
-__all__ = ["Program", "build", "compile_steps"]
+__all__ = [
+    "Program",
+    "build",
+    "compile_eval_step",
+    "compile_steps",
+    "compile_train_step",
+]
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Batch], Metrics]
@@ -68,7 +74,7 @@ class Program:
 
     @property
     def batch_options(self) -> dict[str, Any]:
-        """What batches for training and for evaluation have in common."""
+        """Of the batches for training."""
         fields = self.record["input"]
         return {
             "batch_size": self.record["config"]["input"]["batch_size"],
@@ -87,6 +93,13 @@ class Program:
     def eval_split(self) -> str:
         """What the images to be judged on are called."""
         return self.record["config"]["selection"]["eval_split"]
+
+    @property
+    def eval_options(self) -> dict[str, Any]:
+        """The same for evaluation, which has no more images in memory than training."""
+        parts = self.record["config"]["optimization"]["gradient_accumulation"]
+        options = self.batch_options
+        return {**options, "batch_size": options["batch_size"] // parts}
 
     @property
     def parameters(self) -> int:
@@ -127,21 +140,21 @@ def build(
       UserError: if the model or the devices do not fit the config.
     """
     options = config.optimization
-    placement = Placement()
-    placement.check(config.input.batch_size)
+    placement = Placement(choose_devices(config.spread.devices))
+    placement.check(config.input.batch_size, options.gradient_accumulation)
     train, test = images or (training_images(config), evaluation_images(config))
     record = describe(config, recipe, train)
     model = build_model(record)
 
     per_epoch = steps_per_epoch(train, config.input.batch_size)
     steps = config.epochs * per_epoch
-    warmup = min(round(options.warmup_epochs * per_epoch), steps)
-    schedule = warmup_cosine(options.learning_rate, warmup, steps)
+    schedule = make_schedule(options, per_epoch, steps)
     tx = make_optimizer(options, schedule)
 
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     size, channels = record["input"]["image_size"], record["input"]["channels"]
-    init = partial(create_state, model, tx, (size, size, channels), key_init)
+    shape, ema = (size, size, channels), options.ema_decay > 0
+    init = partial(create_state, model, tx, shape, key_init, ema=ema)
     try:
         shapes = jax.eval_shape(init)
     except (TypeError, ValueError) as error:
@@ -153,11 +166,24 @@ def build(
     initial = cache(partial(initial_variables, config.network, channels, shapes))
     start = jax.jit(init, out_shardings=placement.whole)
     mean, std = record["input"]["mean"], record["input"]["std"]
+    axis = AXIS if config.spread.parallel == "pmap" else None
+    if config.spread.bn == "global":
+        model = over_axis(model, axis)
     train_step = make_train_step(
-        supervised(model, label_smoothing=options.label_smoothing),
+        supervised(
+            model,
+            label_smoothing=options.label_smoothing,
+            axis=axis,
+            freeze_bn=options.freeze_bn,
+        ),
         tx,
         train_inputs(config.augment, size=size, mean=mean, std=std),
+        axis=axis,
+        accumulation=options.gradient_accumulation,
+        ema_decay=options.ema_decay,
     )
+    if axis is not None:
+        train_step = mapped(train_step, placement.devices)
     return Program(
         record=record,
         train=train,
@@ -177,31 +203,38 @@ def build(
 
 def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
     """Compiles both steps, the slow part of a start."""
-    placement, state = program.placement, program.shapes
-    batch = _batch_shapes(**program.train_options)
+    return compile_train_step(program), compile_eval_step(program)
+
+
+def compile_train_step(program: Program) -> TrainStep:
+    """Compiles the step of training; it takes the memory of the state it is given."""
+    placement = program.placement
+    batch = _batch_shapes(program.train_options)
     key = placement.shapes(program.key, placement.whole)
-    train_step = compile_step(
+    return compile_step(
         program.train_step,
-        (state, placement.shapes(batch, placement.split), key),
+        (program.shapes, placement.shapes(batch, placement.split), key),
         out=placement.whole,
         donate=(0,),
     )
-    batch = _batch_shapes(**program.batch_options)
+
+
+def compile_eval_step(program: Program) -> EvalStep:
+    """Compiles the step of evaluation."""
+    placement = program.placement
+    batch = _batch_shapes(program.eval_options)
     batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
-    eval_step = compile_step(
+    return compile_step(
         program.eval_step,
-        (state.variables, placement.shapes(batch, placement.split)),
+        (program.shapes.variables, placement.shapes(batch, placement.split)),
         out=placement.split,
     )
-    return train_step, eval_step
 
 
-def _batch_shapes(
-    batch_size: int, image_size: int, channels: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-    shape = (batch_size, image_size, image_size, channels)
+def _batch_shapes(options: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    batch_size, size, channels = options.values()
     return {
-        "image": jax.ShapeDtypeStruct(shape, np.uint8),
+        "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), np.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
     }

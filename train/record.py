@@ -9,15 +9,24 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 import cnn_flax
-from train.config import Config, config_to_json
+from train.config import Config, Devices, config_to_json
 from train.data import Source
 from train.errors import UserError
 from train.inputs import eval_inputs
+from train.parallel import choose_devices
 
-__all__ = ["build_model", "changes", "check_classes", "describe", "pixel_inputs"]
+__all__ = [
+    "build_model",
+    "changes",
+    "check_classes",
+    "describe",
+    "over_axis",
+    "pixel_inputs",
+]
 
 Json = dict[str, Any]
 
@@ -53,7 +62,7 @@ def describe(config: Config, recipe: str, source: Source) -> Json:
         },
         "class_names": list(source.class_names),
         "versions": _versions(),
-        "machine": _machine(),
+        "machine": _machine(config.spread),
     }
 
 
@@ -64,10 +73,21 @@ def build_model(record: Json) -> nn.Module:
       UserError: if there is no such model, or it has no such fields.
     """
     model = record["model"]
+    narrow = jnp.result_type(float) != jnp.float64
+    if model["fields"].get("dtype") == "float64" and narrow:
+        raise UserError("--dtype float64 needs the environment's JAX_ENABLE_X64=1.")
     try:
         return cnn_flax.create_model(model["name"], **model["fields"])
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def over_axis(model: nn.Module, axis: str | None) -> nn.Module:
+    """The same model, its batch statistics taken over a mapped axis too.
+
+    It is not part of a run's record: it says where the model runs, not what it is.
+    """
+    return model.clone(bn_axis_name=axis) if hasattr(model, "bn_axis_name") else model
 
 
 def pixel_inputs(record: Json) -> partial[jax.Array]:
@@ -108,12 +128,13 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _machine() -> Json:
+def _machine(spread: Devices) -> Json:
     """What else they depend on: another count of either sums in another order."""
-    devices = jax.devices()
+    devices = choose_devices(spread.devices)
     return {
         "device": devices[0].device_kind,
         "devices": len(devices),
+        "parallel": spread.parallel,
         "cores": os.cpu_count(),
     }
 

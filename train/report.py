@@ -99,7 +99,7 @@ class RunProgress:
             self._console,
             f"epoch {line['epoch']:g}/{self._epochs}  "
             f"{line['split']} loss {line['loss']:.4f}  "
-            f"{line['split']} accuracy {_percent(line['accuracy'])}",
+            f"{line['split']} accuracy {_percent(line['accuracy'])}{_beside(line)}",
         )
 
 
@@ -118,6 +118,9 @@ def result_table(run: Path, result: Json) -> Table:
     table = Table("", escape(str(run)), title="Result", title_justify="left")
     for name, value in _figure_rows(result, result["classes"]):
         table.add_row(name, value)
+    if "ema_accuracy" in result:
+        table.add_row("accuracy of the EMA", _percent(result["ema_accuracy"]))
+        table.add_row("loss of the EMA", f"{result['ema_loss']:.4f}")
     table.add_row(f"{result['split']} images", f"{result['test_images']:,}")
     if result["unreadable_images"]:
         table.add_row("unreadable images", f"{result['unreadable_images']:,}")
@@ -262,6 +265,13 @@ def _figure_rows(figures: Json, classes: int) -> list[tuple[str, str]]:
     if classes > 5:
         rows.append(("top-5 accuracy", _percent(figures["top5_accuracy"])))
     return [*rows, ("loss", f"{figures['loss']:.4f}")]
+
+
+def _beside(line: Json) -> str:
+    """What a line of evaluation says of the running means, where there are any."""
+    return (
+        f"  of the EMA {_percent(line['ema_accuracy'])}" if "ema_loss" in line else ""
+    )
 
 
 def _percent(share: float) -> str:

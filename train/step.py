@@ -37,12 +37,14 @@ class TrainState:
       params: the model's parameters.
       batch_stats: the model's running statistics; empty where it has none.
       opt_state: the optimizer's state.
+      ema: running means of `variables`, or None.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    ema: Any = None
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -55,7 +57,9 @@ def create_state(
     tx: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     key: jax.Array,
+    *,
     initial: Mapping[str, Any] | None = None,
+    ema: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -65,19 +69,28 @@ def create_state(
       image_shape: (height, width, channels).
       key: decides the first parameters.
       initial: variables to begin from; what they lack is drawn.
+      ema: whether there are running means of the variables; they begin as these.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     if initial:
-        flat = map(traverse_util.flatten_dict, (variables, initial))
-        variables = traverse_util.unflatten_dict(
-            {k: v for f in flat for k, v in f.items()}
-        )
+        drawn: Any = traverse_util.flatten_dict(variables)
+        given: Any = traverse_util.flatten_dict(initial)
+        flat = {k: given.get(k, v).astype(v.dtype) for k, v in drawn.items()}
+        variables = traverse_util.unflatten_dict(flat)
     params = variables["params"]
+    # As wide as the parameters, which Flax makes them only in the first step.
+    wide = jnp.result_type(*jax.tree.leaves(params))
+    batch_stats = jax.tree.map(
+        lambda leaf: leaf.astype(wide), variables.get("batch_stats", {})
+    )
+    means = {"params": params, "batch_stats": batch_stats} if ema else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=tx.init(params),
+        # Copies: a step that is given the state takes the memory of all of it.
+        ema=jax.tree.map(jnp.copy, means),
     )
 
 
@@ -87,6 +100,8 @@ def make_train_step(
     prepare: Callable[[jax.Array, Batch], Batch],
     *,
     axis: str | None = None,
+    accumulation: int = 1,
+    ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """Builds the step of training.
 
@@ -96,6 +111,10 @@ def make_train_step(
       prepare: augments and normalises: a function of keys, one an image, and a batch.
       axis: the mapped axis that the batch is split over under `jax.pmap`; None under
         `jax.jit`, where the batch is whole whatever devices it lies on.
+      accumulation: parts that the batch is worked off in, one after the other; each has
+        its own batch statistics and dropout.
+      ema_decay: of the state's `ema`, where it has one. It is (1 + step) / (10 + step)
+        while that is less, so that the first weights are soon forgotten.
 
     Returns:
       A pure function of the state, a batch and the run's key. The batch has what
@@ -104,16 +123,19 @@ def make_train_step(
       state and the batch's means: the objective's metrics and `gradient_norm`.
     """
     reduce = partial(jax.lax.pmean, axis_name=axis) if axis else lambda tree: tree
+    gradient = jax.grad(objective, has_aux=True)
+    if accumulation > 1:
+        gradient = _in_parts(gradient, accumulation)
 
     def step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
         key_prepare, key_objective = jax.random.split(key)
         keys = jax.vmap(partial(jax.random.fold_in, key_prepare))(batch["index"])
-        gradient = jax.grad(objective, has_aux=True)
         grads, (batch_stats, metrics) = gradient(
             state.params, state, prepare(keys, batch), key_objective
         )
-        grads, metrics = reduce((grads, metrics))
+        # The statistics differ only where BatchNorm is local; a checkpoint has one.
+        grads, batch_stats, metrics = reduce((grads, batch_stats, metrics))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         new = state.replace(
             step=state.step + 1,
@@ -121,9 +143,46 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
+        if state.ema is not None:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = jax.tree.map(
+                lambda old, now: old + ((1 - decay) * (now - old)).astype(old.dtype),
+                state.ema,
+                new.variables,
+            )
+            new = new.replace(ema=ema)
         return new, {**metrics, "gradient_norm": optax.tree.norm(grads)}
 
     return step
+
+
+def _in_parts(gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """The mean gradient over `count` parts of the batch, one after the other.
+
+    Part `i` has the rows `i, i + count, ...`: a device's rows of a part are among its
+    rows of the batch, so that none has to move.
+    """
+
+    def split(rows):
+        return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+
+    def whole(params, state, batch, key):
+        def part(carry, xs):
+            total, batch_stats = carry
+            rows, number = xs
+            now = state.replace(batch_stats=batch_stats)
+            key_part = jax.random.fold_in(key, number)
+            grads, (batch_stats, metrics) = gradient(params, now, rows, key_part)
+            return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
+
+        start = (jax.tree.map(jnp.zeros_like, params), state.batch_stats)
+        parts = (jax.tree.map(split, batch), jnp.arange(count))
+        (total, batch_stats), metrics = jax.lax.scan(part, start, parts)
+        mean = partial(jnp.mean, axis=0)
+        grads = jax.tree.map(lambda leaf: leaf / count, total)
+        return grads, (batch_stats, jax.tree.map(mean, metrics))
+
+    return whole
 
 
 def make_predict_step(

@@ -29,8 +29,8 @@ class ConvBlock(nn.Module):
       use_bias: whether the convolution has a bias; None: only without a norm.
       activation: elementwise function after the norm, or None.
       conv: constructor of the convolution, with what all of a net's have in common.
-      norm: constructor of the norm, likewise, called with `use_running_average`; None
-        for no norm.
+      norm: constructor of the norm, likewise; what it makes is called with
+        `use_running_average`. None for no norm.
       norm_scale_init: initializer of the norm's scale.
     """
 
@@ -59,8 +59,7 @@ class ConvBlock(nn.Module):
         )(x)
         if self.norm is not None:
             x = self.norm(
-                use_running_average=not train,
                 scale_init=self.norm_scale_init,
                 name="bn",
-            )(x)
+            )(x, use_running_average=not train)
         return x if self.activation is None else self.activation(x)

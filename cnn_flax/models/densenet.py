@@ -67,10 +67,10 @@ class DenseLayer(nn.Module):
     def __call__(self, *features: jax.Array, train: bool = False) -> jax.Array:
         """Several `[N, H, W, C_i] -> [N, H, W, growth_rate]`."""
         x = jnp.concatenate(features, axis=-1)
-        x = self.norm(use_running_average=not train, name="bn1")(x)
+        x = self.norm(name="bn1")(x, use_running_average=not train)
         width = self.bn_size * self.growth_rate
         x = self.conv(width, (1, 1), name="conv1")(nn.relu(x))
-        x = self.norm(use_running_average=not train, name="bn2")(x)
+        x = self.norm(name="bn2")(x, use_running_average=not train)
         return self.conv(self.growth_rate, (3, 3), padding=1, name="conv2")(nn.relu(x))
 
 
@@ -90,7 +90,7 @@ class Transition(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[N, H, W, C] -> [N, floor(H / 2), floor(W / 2), features]`."""
-        x = self.norm(use_running_average=not train, name="bn")(x)
+        x = self.norm(name="bn")(x, use_running_average=not train)
         x = self.conv(self.features, (1, 1), name="conv")(nn.relu(x))
         return nn.avg_pool(x, (2, 2), (2, 2))
 
@@ -215,7 +215,7 @@ class DenseNet(nn.Module):
                 )(x, train=train)
 
         # Head.
-        x = nn.relu(norm(use_running_average=not train, name="bn")(x))
+        x = nn.relu(norm(name="bn")(x, use_running_average=not train))
         x = global_avg_pool(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:

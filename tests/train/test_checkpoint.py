@@ -13,7 +13,7 @@ from train.parallel import Placement
 from train.step import TrainState
 
 
-def state(value, optimizer: Any = "sgd"):
+def state(value, optimizer: Any = "sgd") -> Any:
     params = {"kernel": jnp.full((300, 300), value), "bias": jnp.full(3, value)}
     tx = make_optimizer(Optimization(optimizer=optimizer), lambda step: 0.1)
     return TrainState(
@@ -41,6 +41,20 @@ def test_what_was_saved_is_restored_to_the_bit(tmp_path, optimizer):
     chex.assert_trees_all_equal(restored, saved)
     chex.assert_trees_all_equal_dtypes(restored, saved)
     assert meta == {"step": 7, "share": 1 / 3}
+
+
+def test_running_means_are_an_item_beside_the_model(tmp_path):
+    saved = state(1 / 3).replace(ema=state(1 / 7).variables)
+    placement = Placement()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, saved, {})
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(placement.shapes(saved, placement.whole))
+        means = checkpoints.restore_ema(saved.variables)
+    chex.assert_trees_all_equal(restored, saved)
+    chex.assert_trees_all_equal(means, saved.ema)
+    items = {path.name for path in (tmp_path / "checkpoints" / "1").iterdir()}
+    assert {"model", "rest", "ema", "meta"} <= items
 
 
 def test_the_state_may_be_donated_while_it_is_saved(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from train.config import (
     Augment,
     Config,
+    Devices,
     Input,
     Network,
     Optimization,
@@ -71,6 +72,12 @@ def test_every_field_is_one_flag():
         (Optimization, "warmup_epochs", -1.0, "at least 0"),
         (Optimization, "momentum", 1.0, "in [0, 1)"),
         (Optimization, "weight_decay", -1.0, "at least 0"),
+        (Optimization, "step_epochs", 0.0, "above 0"),
+        (Optimization, "step_factor", 1.5, "in (0, 1]"),
+        (Optimization, "clip_norm", -1.0, "at least 0"),
+        (Optimization, "gradient_accumulation", 0, "at least 1"),
+        (Optimization, "ema_decay", 1.0, "in [0, 1)"),
+        (Devices, "devices", -1, "at least 0"),
         (Config, "epochs", 0, "at least 1"),
         (Config, "seed", -1, "in [0, 2 ** 32)"),
         (Config, "log_every", 0, "at least 1"),
@@ -92,6 +99,12 @@ def test_a_subset_is_chosen_in_one_way():
 def test_windows_are_cut_in_one_way():
     with pytest.raises(UserError, match="one of --crop-padding and --crop-scale"):
         Augment(crop_padding=1, crop_scale=0.5)
+
+
+def test_local_statistics_need_pmap():
+    with pytest.raises(UserError, match="--bn local needs --parallel pmap"):
+        Devices(bn="local")
+    assert Devices("pmap", bn="local").bn == "local"
 
 
 @pytest.mark.parametrize("field", ["num_classes", "dtype"])

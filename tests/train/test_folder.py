@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from train.config import Config, Input, Optimization, config_to_json
+from train.config import Config, Devices, Input, Optimization, config_to_json
 from train.errors import StorageError, UserError
 from train.folder import (
     MetricsLog,
@@ -59,6 +59,14 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_its_reason(tmp_path):
 
 def test_the_same_run_passes(tmp_path):
     check_same(tmp_path, record(epochs=3), "digits_resnet", Config(epochs=3))
+
+
+def test_the_same_run_may_go_on_on_other_devices(tmp_path):
+    there = record(spread=Devices(devices=4))
+    check_same(tmp_path, there, "digits_resnet", Config(spread=Devices("pmap", 2)))
+    local = Config(spread=Devices("pmap", bn="local"))
+    with pytest.raises(UserError, match="--bn is global there and local here"):
+        check_same(tmp_path, there, "digits_resnet", local)
 
 
 def test_a_different_run_is_refused_with_the_first_fields_that_differ(tmp_path):

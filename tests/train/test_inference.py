@@ -48,6 +48,23 @@ def test_a_run_is_evaluated_as_it_was_when_it_ended(run):
     assert figures["loss"] == pytest.approx(result["loss"], rel=1e-5)
 
 
+def test_a_run_is_evaluated_where_the_devices_cannot_share_its_batch(run, monkeypatch):
+    # The run's batch is 100: it becomes 102 on what seem to be three devices.
+    sizes = []
+    monkeypatch.setattr(
+        "train.parallel.Placement.round_up", lambda self, n: sizes.append(n) or 102
+    )
+    evaluation, _ = evaluate_run(run)
+    assert (sizes, len(evaluation.index)) == ([100], 359)
+
+
+@pytest.mark.parametrize("command", [evaluate_run, predict_images])
+def test_means_of_a_run_that_keeps_none_are_refused(run, command):
+    arguments = ([],) if command is predict_images else ()
+    with pytest.raises(UserError, match="no running means.*without --ema-decay"):
+        command(run, *arguments, ema=True)
+
+
 def test_a_source_of_other_classes_is_refused(run, tmp_path):
     for split in ("train", "test"):
         (tmp_path / split / "cat").mkdir(parents=True)
@@ -161,6 +178,8 @@ def test_the_command_evaluates_runs_and_models(run, weights, capsys, monkeypatch
     assert "class2" in shown
     assert main(words[:-2]) == 2
     assert "--data SOURCE" in capsys.readouterr().err
+    assert main([*words, "--ema"]) == 2
+    assert "--ema is of a run" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--weights", str(file)]) == 2
     assert "has its own weights" in capsys.readouterr().err
     assert main(["evaluate", "resnt18"]) == 2

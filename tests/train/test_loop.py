@@ -15,13 +15,14 @@ from rich.console import Console
 
 from train import loop
 from train.checkpoint import Checkpoints
-from train.config import Augment, Input, Network, Optimization, Selection
-from train.data import SourceError
+from train.config import Augment, Devices, Input, Network, Optimization, Selection
+from train.data import SourceError, train_batches
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.folder import read_metrics, read_record, read_result
+from train.inference import evaluate_run
 from train.loop import fit
 from train.parallel import compile_step
-from train.program import build
+from train.program import build, compile_train_step
 from train.report import RunProgress
 
 STEPS = 3 * 14  # Of `tiny`.
@@ -153,6 +154,51 @@ def test_sigterm_saves_too(tmp_path, tiny, quiet, monkeypatch):
     assert last_checkpoint(tmp_path, tiny)[0] == 2
 
 
+def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    options = dataclasses.replace(
+        tiny.optimization,
+        optimizer="lamb",
+        learning_rate=0.01,
+        schedule="step",
+        step_epochs=1.0,
+        gradient_accumulation=2,
+        clip_norm=1.0,
+        ema_decay=0.9,
+    )
+    config = dataclasses.replace(tiny, epochs=2, optimization=options)
+    result = fit(config, tmp_path / "whole", console=quiet)
+    interrupt_at(monkeypatch, 17)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run", console=quiet)
+    fit(config, tmp_path / "run", console=quiet)
+    assert_same_end(tmp_path / "run", tmp_path / "whole", config)
+
+    last = read_metrics(tmp_path / "run")[-1]
+    assert last["split"] == "test"
+    for name in ("accuracy", "loss", "top5_accuracy"):
+        assert last[f"ema_{name}"] == result[f"ema_{name}"]
+    assert result["ema_loss"] != result["loss"]
+    assert "of the EMA" in quiet.file.getvalue()
+    evaluation, _ = evaluate_run(tmp_path / "run", ema=True)
+    assert evaluation.figures()["accuracy"] == result["ema_accuracy"]
+    assert evaluation.figures()["loss"] == pytest.approx(result["ema_loss"], rel=1e-5)
+
+
+def test_the_step_takes_the_memory_of_the_state(tiny):
+    options = dataclasses.replace(tiny.optimization, ema_decay=0.9, freeze_bn=True)
+    program = build(dataclasses.replace(tiny, optimization=options))
+    state = program.init()
+    batch = next(train_batches(program.train, **program.batch_options, seed=0))
+    batch = jax.device_put(batch, program.placement.split)
+    after, _ = compile_train_step(program)(state, batch, program.key)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.ema))
+    # The flag reached the step: the statistics are those of the first model.
+    chex.assert_trees_all_equal(after.batch_stats, program.init().batch_stats)
+
+
 def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):
     usual = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     fit(tiny, tmp_path, console=quiet)
@@ -212,6 +258,22 @@ def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
     assert "jax was 0.0.1 when the run began, and is" in quiet.file.getvalue()
 
 
+def test_a_run_may_go_on_under_another_wrapper_and_says_so(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        fit(tiny, tmp_path, console=quiet)
+    pmap = dataclasses.replace(tiny, epochs=3, spread=Devices("pmap", devices=1))
+    fit(pmap, tmp_path, console=quiet)
+    shown = quiet.file.getvalue()
+    assert "parallel was jit when the run began, and is pmap now" in shown
+    assert "Going on from step 3" in shown
+    record = read_record(tmp_path)
+    assert record is not None
+    assert "bn_axis_name" not in record["model"]["fields"]
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Two classes of ten images each, for training and for test."""
@@ -265,6 +327,8 @@ def test_a_run_whose_classes_have_changed_is_refused(
             {"network": Network("resnet18", {"width": "wide"})},
             "resnet18 cannot be built for images of 8 x 8 x 1",
         ),
+        ({"network": Network("resnet18", dtype="float64")}, "JAX_ENABLE_X64=1"),
+        ({"spread": Devices(devices=9)}, "--devices is 9, and there are 1"),
         (
             {"input": Input(image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0,))},
             "--mean must be one number or 1, one a channel of the images; got 3",

@@ -60,7 +60,7 @@ def test_a_recipe_like_no_other_gets_no_guess(capsys):
         (["--epoch", "1"], "--epochs"),
         (["--epochs", "three"], "invalid literal for int() with base 10: 'three'"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
-        (["--optimizer", "adam"], "('sgd', 'adamw')"),
+        (["--optimizer", "adam"], "('sgd', 'adamw', 'lamb')"),
         (["--model-fields", "width"], "'width' is not of the form NAME=VALUE"),
     ],
 )
@@ -127,3 +127,28 @@ def test_it_runs_from_any_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "digits_resnet" in done.stdout
+
+
+def test_compiled_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    from train.__main__ import _use_compilation_cache
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    usual = {name: getattr(jax.config, name) for name in names}
+    try:
+        compilation_cache.reset_cache()
+        _use_compilation_cache()
+        jax.jit(lambda x: 3 * x + 17)(1.0)
+        assert list((tmp_path / "cnn_flax" / "xla").iterdir())
+    finally:
+        for name, value in usual.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

@@ -1,13 +1,15 @@
+import json
 import os
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from train.parallel import Placement, compile_step
+from train.errors import UserError
+from train.parallel import Placement, choose_devices, compile_step
 
 
 def test_a_step_is_compiled_for_one_shape_and_no_other():
@@ -28,69 +30,72 @@ def test_donated_memory_is_taken():
     assert x.is_deleted()
 
 
-def test_four_devices_share_a_batch_and_give_the_steps_of_one():
-    code = """
-        import jax, numpy as np, chex
-        import cnn_flax
-        from functools import partial
-        from train.config import Augment, Optimization
-        from train.errors import UserError
-        from train.inputs import train_inputs
-        from train.objectives import supervised
-        from train.optimizer import make_optimizer
-        from train.parallel import Placement, compile_step
-        from train.step import create_state, make_train_step
+def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_or_rounded_up():
+    placement = Placement(jax.devices() * 4)
+    assert [placement.round_up(n) for n in (1, 4, 9)] == [4, 4, 12]
+    with pytest.raises(UserError, match="multiple of the 4 devices, got 6"):
+        placement.check(6)
+    placement.check(24, parts=3)
+    message = "4 devices times --gradient-accumulation 3, got 16"
+    with pytest.raises(UserError, match=message):
+        placement.check(16, parts=3)
 
-        fields = {"stage_sizes": (1,), "width": 4, "small_inputs": True}
-        net = cnn_flax.create_model("resnet18", **fields, drop_path_rate=0.5)
-        tx = make_optimizer(Optimization(), 0.1)
-        step = make_train_step(
-            supervised(net), tx, train_inputs(Augment(0.5, 2), mean=(0.5,), std=(0.25,))
-        )
-        rng = np.random.default_rng(0)
-        batch = {
-            "image": rng.integers(0, 256, (8, 8, 8, 1), np.uint8),
-            "label": rng.integers(0, 10, 8).astype(np.int32),
-            "index": np.arange(8, dtype=np.int32),
-        }
-        results = []
-        for count in (1, 4):
-            placement = Placement(jax.devices()[:count])
-            state = create_state(net, tx, (8, 8, 1), jax.random.key(0))
-            state = jax.device_put(state, placement.whole)
-            key = jax.device_put(jax.random.key(1), placement.whole)
-            on_devices = jax.device_put(batch, placement.split)
-            compiled = compile_step(
-                step,
-                (
-                    placement.shapes(state, placement.whole),
-                    placement.shapes(on_devices, placement.split),
-                    placement.shapes(key, placement.whole),
-                ),
-                out=placement.whole,
-                donate=(0,),
-            )
-            assert "all-gather" not in compiled.as_text()
-            for _ in range(2):
-                state, metrics = compiled(state, on_devices, key)
-            results.append(jax.device_get((state, metrics)))
-        # Two orders of summation, and two steps to drift apart in.
-        chex.assert_trees_all_close(*results, rtol=1e-3, atol=1e-4)
-        try:
-            placement.check(6)
-        except UserError as error:
-            print(error)
-    """
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
+
+def test_more_devices_than_there_are_is_an_error_that_names_them():
+    with pytest.raises(UserError, match="--devices is 9, and there are 1: .*[Cc]pu"):
+        choose_devices(9)
+    assert choose_devices(0) == choose_devices(1) == jax.devices()
+
+
+@pytest.fixture(scope="module")
+def four_devices():
+    """What `four_devices.py` finds on four simulated devices, in float64."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
+        [sys.executable, "-W", "error", Path(__file__).with_name("four_devices.py")],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_ENABLE_X64": "1",
+            # Unoptimized programs compile in half the time; how the partitioner
+            # spreads them is the same.
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
+            "--xla_backend_optimization_level=0",
+        },
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "--batch-size must be a multiple of the 4 devices, got 6.\n"
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+def test_ten_steps_are_those_of_one_device(four_devices, way):
+    # Flips, crops and drop path drawn by each image's place; BatchNorm over the batch.
+    assert four_devices[way]["devices"] == 4
+    assert four_devices[way]["difference"] < 1e-9
+
+
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+def test_in_parts_too(four_devices, way):
+    found = four_devices[f"{way}, in parts"]
+    assert found["difference"] < 1e-9
+    assert found["collectives"] == ["all-reduce"]
+
+
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+def test_no_device_gathers_the_batch(four_devices, way):
+    assert "all-reduce" in four_devices[way]["collectives"]
+    assert "all-gather" not in four_devices[way]["collectives"]
+
+
+def test_local_statistics_are_each_devices_own(four_devices):
+    assert four_devices["local on 4"]["difference"] > 1e-3
+
+
+def test_evaluation_counts_every_image_once_on_any_number_of_devices(four_devices):
+    for found in four_devices["evaluations"]:
+        assert found["images"] == 359
+        assert found["figures"] == pytest.approx(
+            four_devices["evaluations"][0]["figures"], rel=1e-9
+        )

@@ -29,7 +29,7 @@ TX = optax.sgd(0.1)
 
 
 def model(**fields):
-    return cnn_flax.create_model("resnet18", **FIELDS, **fields)
+    return cnn_flax.create_model("resnet18", **{**FIELDS, **fields})
 
 
 def batch(n=8, seed=0):
@@ -162,6 +162,110 @@ def test_dropout_draws_from_the_key():
     assert a == b != c
 
 
+@pytest.mark.parametrize("axis", ["data", None])
+def test_devices_draw_their_own_drop_paths_with_global_and_local_statistics(axis):
+    net = model(stage_sizes=(1, 1), drop_path_rate=0.5, bn_axis_name=axis)
+    now = state(net)
+    rows = {"image": batch(2)["image"] / 255, "label": batch(2)["label"]}
+    parts = jax.tree.map(lambda x: jnp.stack([x] * 8), rows)
+    objective = supervised(net, axis="data")
+    losses, _ = jax.vmap(objective, (None, None, 0, None), 0, axis_name="data")(
+        now.params, now, parts, jax.random.key(0)
+    )
+    assert len(np.unique(losses)) > 1
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_gives_the_step_of_the_whole(parts):
+    # Without BatchNorm and dropout; augmented, each image by its own draw.
+    prepare = train_inputs(Augment(flip=0.5, crop_padding=2), mean=(0.5,), std=(0.25,))
+    whole, in_parts = (
+        make_train_step(supervised(Linear()), TX, prepare, accumulation=n)
+        for n in (1, parts)
+    )
+    a, b = (jax.jit(one) for one in (whole, in_parts))
+    now = state(Linear())
+    key = jax.random.key(1)
+    chex.assert_trees_all_close(
+        a(now, batch(), key), b(now, batch(), key), rtol=1e-6, atol=1e-6
+    )
+    assert b(now, batch(), key)[0].step == 1
+
+
+def test_each_part_updates_the_statistics_and_draws_its_own_dropout():
+    net, now = model(dropout_rate=0.5), state(model())
+    prepare = train_inputs(Augment(), mean=(0.5,), std=(0.25,))
+    one = make_train_step(supervised(net), TX, prepare, accumulation=2)
+    same = {name: jnp.repeat(rows, 2, 0) for name, rows in batch(4).items()}
+    after, metrics = jax.jit(one)(now, same, jax.random.key(1))
+    # Both parts are the four images, so that the mean moves twice by a tenth.
+    images = eval_inputs(batch(4)["image"], mean=(0.5,), std=(0.25,))
+    _, new = net.apply(
+        now.variables,
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(0)},
+    )
+    once: Any = new["batch_stats"]["conv1"]["bn"]["mean"]
+    twice = after.batch_stats["conv1"]["bn"]["mean"]
+    np.testing.assert_allclose(twice, 1.9 * once, rtol=1e-4, atol=1e-6)
+    half = make_train_step(supervised(net), TX, prepare)
+    _, single = jax.jit(half)(now, batch(4), jax.random.key(1))
+    assert metrics["loss"] != single["loss"]
+
+
+def test_running_means_of_parameters_and_statistics_by_hand():
+    net = model()
+    prepare = train_inputs(Augment(), mean=(0.5,), std=(0.25,))
+    one = make_train_step(supervised(net), TX, prepare, ema_decay=0.15)
+    start = create_state(net, TX, (8, 8, 1), jax.random.key(0), ema=True)
+    chex.assert_trees_all_equal(start.ema, start.variables)
+    first, _ = jax.jit(one)(start, batch(), jax.random.key(1))
+    second, _ = jax.jit(one)(first, batch(), jax.random.key(1))
+
+    def mean(decay, old, new):
+        return jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, old, new)
+
+    # (1 + 0) / (10 + 0), and 0.15, which is less than 2 / 11.
+    expected = mean(0.1, start.variables, first.variables)
+    chex.assert_trees_all_close(first.ema, expected, rtol=1e-5, atol=1e-6)
+    expected = mean(0.15, expected, second.variables)
+    chex.assert_trees_all_close(second.ema, expected, rtol=1e-5, atol=1e-6)
+
+
+# One of each file that has BatchNorm.
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_frozen_statistics_stay_and_are_what_training_uses(name):
+    fields = {"num_classes": 3}
+    if name == "resnet18":
+        fields = {**FIELDS, "dropout_rate": 0.5}
+    else:
+        fields |= {"stage_sizes": (1, 1)}
+    net: Any = cnn_flax.create_model(name, **fields)
+    prepared = {"image": batch()["image"] / 255, "label": batch()["label"]}
+    prepared["image"] = jnp.repeat(jnp.repeat(prepared["image"], 4, 1), 4, 2)
+    now: Any = create_state(net, TX, (32, 32, 1), jax.random.key(0))
+    key = jax.random.key(1)
+    objective = supervised(net, freeze_bn=True)
+    gradient = jax.grad(objective, has_aux=True)
+    grads, (statistics, metrics) = jax.jit(gradient)(now.params, now, prepared, key)
+    chex.assert_trees_all_equal(statistics, now.batch_stats)
+    assert all(leaf.any() for leaf in jax.tree.leaves(grads))
+    _, (_, usual) = jax.jit(supervised(net))(now.params, now, prepared, key)
+    assert metrics["loss"] != usual["loss"]
+    if name == "densenet121":  # It has no dropout.
+        logits = net.apply(now.variables, prepared["image"])
+        loss = cnn_flax.losses.cross_entropy(logits, prepared["label"])
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+
+
 class Given:
     """A model whose logits are the images' first pixels."""
 
@@ -201,11 +305,6 @@ def test_prediction_gives_log_probabilities_of_the_evaluating_model():
 
 
 def test_a_model_without_statistics_trains_too():
-    class Linear(nn.Module):
-        @nn.compact
-        def __call__(self, x, *, train=False):
-            return nn.Dense(3)(x.reshape(len(x), -1))
-
     one = step(Linear())
     after, _ = one(state(Linear()), batch(), jax.random.key(0))
     assert after.batch_stats == {}

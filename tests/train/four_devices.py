@@ -1,0 +1,114 @@
+"""Trains a few steps on one and on four devices, each way; prints what it finds.
+
+A program of its own, because the number of simulated devices is set as JAX starts.
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+
+from train.config import Augment, Config, Devices, Input, Network, Optimization
+from train.data import eval_batches, prefetch_to_device, train_batches
+from train.evaluation import evaluate
+from train.parallel import Placement, choose_devices
+from train.program import build, compile_train_step
+
+STEPS = 10
+
+CONFIG = Config(
+    input=Input("digits", image_size=8, batch_size=16, mean=(0.3,), std=(0.4,)),
+    network=Network(
+        "resnet18",
+        {
+            "stage_sizes": (1, 1),
+            "width": 4,
+            "small_inputs": True,
+            "drop_path_rate": 0.5,
+        },
+        dtype="float64",
+    ),
+    augment=Augment(flip=0.5, crop_padding=2),
+    optimization=Optimization(warmup_epochs=0.1),
+)
+
+
+# The same with all that a step may have beside, in two parts.
+IN_PARTS = dataclasses.replace(
+    CONFIG,
+    optimization=dataclasses.replace(
+        CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
+    ),
+)
+
+
+def run(spread, config=CONFIG):
+    """Metrics of each step and the last state, and the compiled step's collectives."""
+    program = build(dataclasses.replace(config, spread=spread))
+    step = compile_train_step(program)
+    batches = train_batches(program.train, **program.batch_options, seed=0)
+    state, metrics = program.init(), []
+    for _ in range(STEPS):
+        batch = jax.device_put(next(batches), program.placement.split)
+        state, measured = step(state, batch, program.key)
+        metrics.append(measured)
+    batches.close()
+    text = step.as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    kinds = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+    return jax.device_get((metrics, state)), {
+        "devices": len(program.placement.devices),
+        "collectives": [kind for kind in kinds if kind in text],
+    }
+
+
+def difference(a, b):
+    """The largest, over all metrics of all steps and the state after them."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(x - y).max()) for x, y in pairs)
+
+
+def evaluations():
+    """Of one model, on several batch sizes and numbers of devices."""
+    program = build(CONFIG)
+    variables = jax.device_get(program.init().variables)
+    for batch_size, count in ((16, 1), (64, 3), (359, 4), (1, 4)):
+        placement = Placement(choose_devices(count))
+        batches = eval_batches(
+            program.test,
+            batch_size=placement.round_up(batch_size),
+            image_size=8,
+            channels=1,
+        )
+        found = evaluate(
+            jax.jit(program.eval_step),
+            jax.device_put(variables, placement.whole),
+            prefetch_to_device(batches, placement.split),
+        )
+        yield {"images": len(found.index), "figures": found.figures()}
+
+
+def main():
+    whole, _ = run(Devices(devices=1))
+    report = {}
+    for way, spread in {
+        "jit on 4": Devices("jit", 4),
+        "pmap on 4": Devices("pmap"),
+        "local on 4": Devices("pmap", bn="local"),
+    }.items():
+        other, report[way] = run(spread)
+        report[way]["difference"] = difference(whole, other)
+    whole, _ = run(Devices(devices=1), IN_PARTS)
+    for way, spread in {
+        "jit on 4, in parts": Devices("jit", 4),
+        "pmap on 4, in parts": Devices("pmap", 4),
+    }.items():
+        other, report[way] = run(spread, IN_PARTS)
+        report[way]["difference"] = difference(whole, other)
+    report["evaluations"] = list(evaluations())
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
