@@ -150,11 +150,11 @@ def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_ends_undis
     with Checkpoints(run) as checkpoints:
         kept = checkpoints.latest
     assert kept is not None and 100 <= kept < STEPS
-    # What tensorstore's threads say before it is theirs.
-    assert err.splitlines()[-1].startswith(
+    # Beside it, tensorstore's threads may say what they will.
+    assert (
         f"{run} cannot be written to: File too large. It keeps the checkpoint of step "
         f"{kept}. Make room; to go on: python -m train digits_resnet --out {run} "
-    )
+    ) in err
     assert_ends_undisturbed(run)
 
 
