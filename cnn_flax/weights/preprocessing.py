@@ -13,11 +13,12 @@ from cnn_flax.weights.published import PublishedWeights
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageError", "ImageLike", "preprocess"]
+__all__ = ["ImageError", "ImageLike", "is_grey", "plain", "preprocess"]
 
 ImageLike = Union["Image", np.ndarray, str, os.PathLike[str]]
 
 _CHANNELS = (1, 3, 4)
+_GREY = ("1", "L", "LA", "La")
 
 
 class ImageError(ValueError):
@@ -88,9 +89,9 @@ def _rgb(image: ImageLike) -> "Image":
     from PIL import Image, ImageOps
 
     if isinstance(image, np.ndarray):
-        return _plain(_from_array(image))
+        return plain(_from_array(image)).convert("RGB")
     if isinstance(image, Image.Image):
-        return _plain(ImageOps.exif_transpose(image))
+        return plain(ImageOps.exif_transpose(image)).convert("RGB")
     if not isinstance(image, str | os.PathLike):
         raise TypeError(
             "An image is a path, a Pillow image or a uint8 array, got "
@@ -98,7 +99,7 @@ def _rgb(image: ImageLike) -> "Image":
         )
     try:
         with Image.open(image) as opened:
-            return _plain(ImageOps.exif_transpose(opened))
+            return plain(ImageOps.exif_transpose(opened)).convert("RGB")
     except FileNotFoundError as error:
         raise ImageError(f"There is no image {image}.") from error
     except ImageError as error:
@@ -124,9 +125,18 @@ def _from_array(pixels: np.ndarray) -> "Image":
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _plain(image: "Image") -> "Image":
-    """The image in mode RGB."""
+def plain(image: "Image") -> "Image":
+    """The image in mode L where it is grey, else RGB, 8 bits a value.
+
+    Palettes, CMYK and the like become RGB. What is transparent is laid over white.
+    16-bit grey is scaled to 8 bits, `round(value * 255 / 65535)`.
+
+    Raises:
+      ImageError: if it is of a kind without a fixed range (float, 32-bit).
+    """
     from PIL import Image
+
+    grey = is_grey(image)
 
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint32)
@@ -139,4 +149,9 @@ def _plain(image: "Image") -> "Image":
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image.convert("L" if grey else "RGB")
+
+
+def is_grey(image: "Image") -> bool:
+    """Whether an image has one channel, transparency aside."""
+    return image.mode in _GREY or image.mode.startswith("I;16")

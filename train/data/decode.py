@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from cnn_flax.weights.preprocessing import is_grey, plain
 from train.errors import UserError
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
-_GREY = ("1", "L", "LA", "La")
 # A JPEG is decoded so many times larger than needed: the resize that follows then hides
 # that it was not decoded at full size.
 _SPARE = 3
@@ -58,9 +58,8 @@ def read_image(path: str | os.PathLike[str], least: int = 0) -> np.ndarray:
 def decode(data: bytes, name: str, least: int = 0) -> np.ndarray:
     """The pixels of an encoded image (JPEG, PNG, WebP, ... what Pillow reads).
 
-    The image is turned as its EXIF orientation says. Grey stays one channel; palettes,
-    CMYK and the like become RGB. What is transparent is laid over white. 16-bit grey is
-    scaled to 8 bits, `round(value * 255 / 65535)`. Of an animation, the first frame.
+    The image is turned as its EXIF orientation says, and made grey or RGB as
+    `cnn_flax.preprocess` makes it. Of an animation, the first frame.
 
     Args:
       data: the file's bytes.
@@ -81,7 +80,7 @@ def decode(data: bytes, name: str, least: int = 0) -> np.ndarray:
             if least:
                 image.draft(None, _reduced(image.size, least))
             image.load()
-            pixels = np.asarray(_plain(ImageOps.exif_transpose(image)))
+            pixels = np.asarray(plain(ImageOps.exif_transpose(image)))
     # Broken files make Pillow's decoders raise nearly anything.
     except Exception as error:
         reason = "it is empty" if not data else _reason(error)
@@ -109,7 +108,7 @@ def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            grey = image.mode in _GREY or image.mode.startswith("I;16")
+            grey = is_grey(image)
     except Exception as error:
         raise ImageError(str(path), _reason(error)) from error
     height, width = (width, height) if turned else (height, width)
@@ -120,21 +119,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "its format is not known"
     return str(error) or type(error).__name__
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB."""
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} (32 bits) have no fixed range")
-    grey = image.mode in _GREY
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("L" if grey else "RGB")
 
 
 def fit(
