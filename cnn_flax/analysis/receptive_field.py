@@ -204,13 +204,14 @@ def _line(variable, lines):
 
 
 def _checked_size(image_size) -> tuple[int, int]:
-    is_pair = isinstance(image_size, Sequence) and len(image_size) == 2
+    is_pair = isinstance(image_size, Sequence)
     size = tuple(image_size) if is_pair else (image_size, image_size)
-    if not all(isinstance(n, int) and n > 0 for n in size):
+    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
         raise ValueError(
             f"image_size is one number of pixels or (height, width), got {image_size}."
         )
-    return size
+    height, width = size
+    return height, width
 
 
 def _intermediates(model, options, variables, images) -> dict[str, jax.Array]:
@@ -220,6 +221,7 @@ def _intermediates(model, options, variables, images) -> dict[str, jax.Array]:
         images,
         mutable=DenyList("params"),
         capture_intermediates=True,
+        rngs={"dropout": jax.random.key(0)},
         **options,
     )
     named = {}
@@ -265,10 +267,14 @@ def _some(arrays) -> str:
 
 
 def _field(name: str, value: Seen) -> ReceptiveField:
-    pairs = zip(*(_extent(name, reach) for reach in value.reaches), strict=True)
-    size, stride, padding = pairs
-    deformed = any(reach.deformed for reach in value.reaches)
-    return ReceptiveField(name, size, stride, padding, deformed)
+    vertical, horizontal = value.reaches
+    size, stride, padding = zip(
+        _extent(name, vertical), _extent(name, horizontal), strict=True
+    )
+    if any(a != 0 != b for a, b in zip(vertical.steps, horizontal.steps, strict=True)):
+        # One axis walks over both the image's: a flattened map.
+        stride = _number(vertical.scale), _number(horizontal.scale)
+    return ReceptiveField(name, size, stride, padding, vertical.deformed)
 
 
 def _extent(name: str, reach: Reach) -> tuple[float, float, float]:
