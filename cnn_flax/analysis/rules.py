@@ -5,6 +5,7 @@ operands see along one axis of the image. It returns the reach of the results, o
 all of them or a list.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -19,38 +20,35 @@ from cnn_flax.analysis.reach import NoRuleError, Reach
 
 __all__ = ["DEFORM_CONV", "RULES", "Operands", "Rule", "deform_conv"]
 
-DEFORM_CONV = "deform_conv2d"
+# What `cnn_flax.layers.deform_conv2d` calls its operator, with the numbers in it.
+DEFORM_CONV = re.compile(
+    r"deform_conv2d_stride(\d+)x(\d+)_padding(\d+)x(\d+)_dilation(\d+)x(\d+)"
+)
 
 
+@dataclasses.dataclass(frozen=True)
 class Operands:
     """The operands of an equation, along one axis of the image.
 
     Attributes:
-      reaches: what each sees, or None.
+      reaches: what each sees, or None where the image has no part in it.
       shapes: their shapes.
       known: functions that give an operand's value where that follows from the program
         alone, else None.
       ignore_global: whether operands that stand still are left out beside moving ones.
     """
 
-    def __init__(
-        self,
-        reaches: Sequence[Reach | None],
-        shapes: Sequence[tuple[int, ...]],
-        known: Sequence[Callable[[], Any] | None],
-        ignore_global: bool,
-    ):
-        self.reaches = reaches
-        self.shapes = shapes
-        self.known = known
-        self.ignore_global = ignore_global
+    reaches: Sequence[Reach | None]
+    shapes: Sequence[tuple[int, ...]]
+    known: Sequence[Callable[[], Any] | None]
+    ignore_global: bool
 
-    def only(self, index: int = 0) -> Reach:
-        """The reach of one operand, the others having none."""
-        for i, reach in enumerate(self.reaches):
-            if i != index and reach is not None:
-                raise NoRuleError("whose weights or indices depend on the image")
-        return self.reaches[index]  # type: ignore[return-value]
+    def only(self) -> Reach:
+        """The reach of the first operand, the others having none."""
+        first, *others = self.reaches
+        if first is None or any(reach is not None for reach in others):
+            raise NoRuleError("whose weights or indices depend on the image")
+        return first
 
     def union(self, shape: tuple[int, ...]) -> Reach:
         """What an elementwise operation on the operands sees."""
@@ -359,8 +357,8 @@ def _gather(eqn, operands):
     for pixels in (reach.low, reach.high):
         # Images are below 2 ** 24 px wide: float32 holds them.
         full = jnp.asarray(np.broadcast_to(pixels, shape), jnp.float32)
-        params = eqn.params
-        pair.append(np.asarray(eqn.primitive.bind(full, indices, **params), float))
+        gathered = eqn.primitive.bind(full, indices, **eqn.params)
+        pair.append(np.asarray(gathered, float))
     return _regular(reach, shape, *pair)
 
 
@@ -388,8 +386,10 @@ def deform_conv(eqn: Any, operands: Operands) -> Reach:
 
     It is that of the plain convolution, and a mark that the data choose.
     """
-    numbers = re.findall(r"(\d+)x(\d+)", eqn.params["name"])
-    stride, padding, dilation = (tuple(map(int, pair)) for pair in numbers)
+    name = DEFORM_CONV.fullmatch(eqn.params["name"])
+    assert name is not None
+    numbers = [int(number) for number in name.groups()]
+    stride, padding, dilation = numbers[:2], numbers[2:4], numbers[4:]
     image, *others = operands.reaches
     shape, _, kernel, *_ = operands.shapes
     seen = []

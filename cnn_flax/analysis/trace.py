@@ -95,7 +95,7 @@ def _run(jaxpr, arguments, ignore_global) -> list[Value]:
 def _apply(eqn, operands: list[Value], ignore_global) -> Sequence[Value]:
     name = eqn.primitive.name
     try:
-        if name == "jit" and eqn.params["name"].startswith(DEFORM_CONV):
+        if name == "jit" and DEFORM_CONV.fullmatch(eqn.params["name"]):
             return _by_rule(eqn, operands, ignore_global, deform_conv)
         inner = _inner_program(eqn)
         if inner is not None:
@@ -158,12 +158,11 @@ def _evaluate(jaxpr, eqn, operands) -> list[Value]:
     return [Independent(partial(result, i)) for i in range(len(eqn.outvars))]
 
 
-# Calls of inner functions, and the parameter that holds these.
+# Calls of inner functions, and the parameter that holds these. `jax.checkpoint` is
+# "remat2" or "checkpoint" by JAX's version.
 _CALLS = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
     "custom_jvp_call": "call_jaxpr",

@@ -11,6 +11,7 @@ from jax import lax
 
 from cnn_flax import create_model, receptive_field
 from cnn_flax.analysis import ReceptiveFieldError, receptive_fields
+from cnn_flax.layers import deform_conv2d
 from tests.figures import REFERENCE
 
 # Counted by brute force (gradients of positive weights) on torchvision's variants.
@@ -223,8 +224,38 @@ def test_weights_that_the_image_gives_are_refused():
         receptive_field(model, 8, "output")
 
 
-def test_nothing_is_compiled_or_computed():
-    with jax.log_compiles(False), jax.disable_jit(False):
-        before = jax.live_arrays()
-        receptive_fields(create_model("resnet152"), 224)
-        assert len(jax.live_arrays()) <= len(before) + 4  # Keys.
+def test_indices_that_the_image_gives_are_refused_by_name():
+    with pytest.raises(ReceptiveFieldError, match="operation 'gather'"):
+        receptive_field(lambda x: x[:, x[0, :, 0, 0].astype(int)], 8, "output")
+
+
+def test_running_sum_has_no_end_along_its_axis():
+    field = receptive_field(lambda x: jnp.cumsum(pool3(x), axis=1), 8)
+    assert field.size == (math.inf, 3)
+    assert str(field).startswith("output: infinite x 3 px")
+
+
+def test_attention_sees_everything():
+    def model(x):
+        tokens = x.reshape(1, 64, 1, 3)
+        return nn.dot_product_attention(tokens, tokens, tokens)
+
+    assert receptive_field(model, 8, "output").size == (math.inf, math.inf)
+
+
+def test_users_own_function_of_the_same_name_is_looked_into():
+    def model(x):
+        offset = jnp.zeros((1, 8, 8, 18)) + x.mean()
+
+        @jax.jit
+        def deform_conv2d_mine(x):
+            return deform_conv2d(x, offset, jnp.ones((3, 3, 3, 1)), padding=1)
+
+        return deform_conv2d_mine(x)
+
+    assert receptive_field(model, 8, ignore_global=True).size == (3, 3)
+
+
+def test_name_of_a_model_is_no_model():
+    with pytest.raises(TypeError, match="create_model builds one"):
+        receptive_field("resnet18", 32)  # type: ignore[arg-type]
