@@ -1,20 +1,31 @@
 """Convolutional image classifiers in JAX and Flax, exact to the published weights."""
 
-from cnn_flax import augment, layers, losses, models, weights
+from cnn_flax import analysis, augment, layers, losses, models, weights
+from cnn_flax.analysis import (
+    effective_receptive_field,
+    plot_receptive_field,
+    receptive_field,
+    single_layer_receptive_field,
+)
 from cnn_flax.registry import create_model, list_models, model_info
 from cnn_flax.weights import load_pretrained, preprocess
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "analysis",
     "augment",
     "create_model",
+    "effective_receptive_field",
     "layers",
     "list_models",
     "load_pretrained",
     "losses",
     "model_info",
     "models",
+    "plot_receptive_field",
     "preprocess",
+    "receptive_field",
+    "single_layer_receptive_field",
     "weights",
 ]
