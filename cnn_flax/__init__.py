@@ -1,12 +1,14 @@
 """Convolutional image classifiers in JAX and Flax, exact to the published weights."""
 
-from cnn_flax import augment, layers, losses, models, weights
+from cnn_flax import analysis, augment, layers, losses, models, weights
+from cnn_flax.analysis import summary
 from cnn_flax.registry import create_model, list_models, model_info
 from cnn_flax.weights import load_pretrained, preprocess
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "analysis",
     "augment",
     "create_model",
     "layers",
@@ -16,5 +18,6 @@ __all__ = [
     "model_info",
     "models",
     "preprocess",
+    "summary",
     "weights",
 ]

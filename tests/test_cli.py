@@ -87,6 +87,27 @@ def test_info_tells_of_a_model_and_its_weights(capsys):
     assert "No weights are published" in run(capsys, "info", "lab_resnet34")
 
 
+# summary.
+
+
+def test_summary_shows_blocks_and_totals(capsys):
+    table = rows(run(capsys, "summary", "resnet18"))
+    assert table[0][:4] == ["conv1", "112 x 112 x 64", "9,536", "118,013,952"]
+    assert table[-1][:4] == ["total", "", "11,689,512", "1,814,073,344"]
+    assert "in training only" in run(capsys, "summary", "googlenet")
+
+
+def test_summary_takes_the_size_of_the_image(capsys):
+    for word, shape in (("64", "32 x 32 x 64"), ("64x96", "32 x 48 x 64")):
+        out = run(capsys, "summary", "resnet18", "--image-size", word)
+        assert rows(out)[0][1] == shape
+    for word in ("0", "64x", "6.4", "1x2x3"):
+        message = refused(capsys, "summary", "resnet18", "--image-size", word)
+        assert f"such as 192x256; got '{word}'" in message
+    message = refused(capsys, "summary", "alexnet", "--image-size", "32")
+    assert "63 x 63 px at least" in message
+
+
 # predict.
 
 
