@@ -191,6 +191,7 @@ def _info(options: argparse.Namespace) -> None:
     facts.add_row("file", f"cnn_flax/models/{info.family}.py")
     facts.add_row("paper", info.paper)
     facts.add_row("parameters", f"{info.parameters:,}")
+    facts.add_row("depth", f"{info.depth} weighted layers")
     facts.add_row("image size", f"{info.image_size} px")
     _print(facts)
     if not info.weights:

@@ -78,6 +78,7 @@ def test_list_takes_a_pattern(capsys):
 def test_info_tells_of_a_model_and_its_weights(capsys):
     out = run(capsys, "info", "resnet50")
     assert "25,557,032" in out
+    assert "50 weighted layers" in out
     assert "https://arxiv.org/abs/1512.03385" in out
     table = rows(out)
     assert len(table) == len(cnn_flax.model_info("resnet50").weights)
