@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax.extend import core
 
 from cnn_flax.analysis.multiply_adds import multiply_adds, of_equation
-from cnn_flax.analysis.tracing import (
+from cnn_flax.analysis.program import (
     abstract_images,
     abstract_variables,
     bodies,

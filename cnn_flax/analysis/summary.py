@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from cnn_flax.analysis.multiply_adds import multiply_adds
-from cnn_flax.analysis.tracing import abstract_images, abstract_variables, labelled
+from cnn_flax.analysis.program import abstract_images, abstract_variables, labelled
 
 __all__ = ["BlockSummary", "Summary", "summary"]
 
