@@ -1,6 +1,21 @@
-"""What is inside a model: shapes, parameters, cost, features."""
+"""What is inside a model: fields, shapes, parameters, cost, features."""
 
 from cnn_flax.analysis.depth import depth
+from cnn_flax.analysis.receptive_field import (
+    ReceptiveField,
+    ReceptiveFieldError,
+    receptive_field,
+    receptive_fields,
+)
 from cnn_flax.analysis.summary import BlockSummary, Summary, summary
 
-__all__ = ["BlockSummary", "Summary", "depth", "summary"]
+__all__ = [
+    "BlockSummary",
+    "ReceptiveField",
+    "ReceptiveFieldError",
+    "Summary",
+    "depth",
+    "receptive_field",
+    "receptive_fields",
+    "summary",
+]

@@ -1,0 +1,203 @@
+"""Walks through a traced program and finds what each of its arrays sees."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+from jax.extend import core
+
+from cnn_flax.analysis import reach as r
+from cnn_flax.analysis.reach import NoRuleError, Reach
+from cnn_flax.analysis.rules import DEFORM_CONV, RULES, Operands, deform_conv, split
+
+__all__ = ["Independent", "Seen", "Unknown", "Value", "follow", "image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """An array that depends on the image.
+
+    Attributes:
+      reaches: what its elements see along the image's (vertical, horizontal) axis.
+    """
+
+    reaches: tuple[Reach, Reach]
+
+
+@dataclasses.dataclass(frozen=True)
+class Independent:
+    """An array that does not depend on the image.
+
+    Attributes:
+      value: gives its value, where that follows from the program alone: it is None for
+        parameters and what is made of them.
+    """
+
+    value: Callable[[], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """An array of which nothing is known, as an operation before it has no rule.
+
+    Attributes:
+      operation: which one, and why.
+    """
+
+    operation: str
+
+
+Value = Seen | Independent | Unknown
+
+
+def image(shape: Sequence[int]) -> Seen:
+    """The images themselves, `[N, H, W, C]`."""
+    _, height, width, _ = shape
+    return Seen((r.of_image(4, 1, height), r.of_image(4, 2, width)))
+
+
+def follow(
+    program: core.ClosedJaxpr, arguments: Sequence[Value], *, ignore_global: bool
+) -> list[Value]:
+    """What the results of a program see, given what its arguments see.
+
+    An operation without a rule is no error here: what depends on it is `Unknown`.
+    """
+    constants = [Independent(partial(_same, c)) for c in program.consts]
+    return _run(program.jaxpr, [*constants, *arguments], ignore_global)
+
+
+def _same(value):
+    return value
+
+
+def _run(jaxpr, arguments, ignore_global) -> list[Value]:
+    values: dict[Any, Value] = dict(
+        zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True)
+    )
+
+    def read(variable) -> Value:
+        if isinstance(variable, core.Literal):
+            return Independent(partial(_same, variable.val))
+        return values[variable]
+
+    for eqn in jaxpr.eqns:
+        results = _apply(eqn, [read(v) for v in eqn.invars], ignore_global)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _apply(eqn, operands: list[Value], ignore_global) -> Sequence[Value]:
+    name = eqn.primitive.name
+    if all(isinstance(value, Independent) for value in operands):
+        return _evaluate(eqn, operands)
+    try:
+        if name == "jit" and eqn.params["name"].startswith(DEFORM_CONV):
+            return _by_rule(eqn, operands, ignore_global, deform_conv)
+        inner = _inner_program(eqn)
+        if inner is not None:
+            return follow(inner, operands, ignore_global=ignore_global)
+        if name == "cond":
+            return follow(
+                _default_branch(eqn), operands[1:], ignore_global=ignore_global
+            )
+        if name == "scan":
+            return _scan(eqn, operands, ignore_global)
+        if name == "optimization_barrier":
+            return operands
+        if name == "split":
+            return _by_rule(eqn, operands, ignore_global, split)
+        if name in RULES:
+            return _by_rule(eqn, operands, ignore_global, RULES[name])
+        raise NoRuleError("which is not known")
+    except NoRuleError as error:
+        where = str(eqn.source_info.name_stack)
+        told = f"{name!r}{f' in {where}' if where else ''}, {error}"
+        return [Unknown(told)] * len(eqn.outvars)
+
+
+def _by_rule(eqn, operands, ignore_global, rule):
+    for value in operands:
+        if isinstance(value, Unknown):
+            return [value] * len(eqn.outvars)
+    pair = []
+    for axis in (0, 1):
+        given = Operands(
+            [v.reaches[axis] if isinstance(v, Seen) else None for v in operands],
+            [v.aval.shape for v in eqn.invars],
+            [v.value if isinstance(v, Independent) else None for v in operands],
+            ignore_global,
+        )
+        results = rule(eqn, given)
+        pair.append(results if isinstance(results, list) else [results])
+    vertical, horizontal = pair
+    if len(vertical) < len(eqn.outvars):
+        vertical, horizontal = (p * len(eqn.outvars) for p in pair)
+    return [Seen(reaches) for reaches in zip(vertical, horizontal, strict=True)]
+
+
+def _evaluate(eqn, operands) -> list[Value]:
+    """Results that do not depend on the image, computed when they are asked for."""
+    if any(operand.value is None for operand in operands):
+        return [Independent()] * len(eqn.outvars)
+
+    @cache
+    def results():
+        functions, params = eqn.primitive.get_bind_params(eqn.params)
+        values = [operand.value() for operand in operands]
+        bound = eqn.primitive.bind(*functions, *values, **params)
+        return bound if eqn.primitive.multiple_results else [bound]
+
+    def result(i):
+        return results()[i]
+
+    return [Independent(partial(result, i)) for i in range(len(eqn.outvars))]
+
+
+# Calls of inner functions, and the parameter that holds these.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+
+
+def _inner_program(eqn) -> core.ClosedJaxpr | None:
+    if eqn.primitive.name not in _CALLS:
+        return None
+    inner = eqn.params[_CALLS[eqn.primitive.name]]
+    if isinstance(inner, core.Jaxpr):
+        return core.ClosedJaxpr(inner, ())
+    return inner
+
+
+def _default_branch(eqn) -> core.ClosedJaxpr:
+    """The branch for platforms that are not named, which computes what all do."""
+    platforms = eqn.params.get("branches_platforms")
+    if platforms is None or None not in platforms:
+        raise NoRuleError("of which only the one by platform with a default is known")
+    return eqn.params["branches"][platforms.index(None)]
+
+
+def _scan(eqn, operands, ignore_global) -> list[Value]:
+    """A loop of known length, turn by turn."""
+    p = eqn.params
+    consts, carry = p["num_consts"], p["num_carry"]
+    fixed, state = operands[:consts], operands[consts : consts + carry]
+    stacked = operands[consts + carry :]
+    if any(isinstance(value, Seen) for value in stacked):
+        raise NoRuleError("over slices that depend on the image")
+    slices = [Independent()] * len(stacked)
+    for _ in range(p["length"]):
+        results = follow(
+            p["jaxpr"], [*fixed, *state, *slices], ignore_global=ignore_global
+        )
+        state = results[:carry]
+    told = "'scan', whose stacked results are not followed"
+    return [*state, *[Unknown(told)] * (len(eqn.outvars) - carry)]
