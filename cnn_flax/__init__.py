@@ -1,7 +1,7 @@
 """Convolutional image classifiers in JAX and Flax, exact to the published weights."""
 
 from cnn_flax import analysis, augment, layers, losses, models, weights
-from cnn_flax.analysis import summary
+from cnn_flax.analysis import feature_info, features, summary
 from cnn_flax.registry import create_model, list_models, model_info
 from cnn_flax.weights import load_pretrained, preprocess
 
@@ -11,6 +11,8 @@ __all__ = [
     "analysis",
     "augment",
     "create_model",
+    "feature_info",
+    "features",
     "layers",
     "list_models",
     "load_pretrained",

@@ -1,6 +1,7 @@
 """`cnn-flax`: models and what is in them, weights converted, images classified."""
 
 import argparse
+import math
 import pathlib
 import re
 import sys
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cnn_flax
+from cnn_flax.analysis import ReceptiveField
 from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -234,27 +236,37 @@ def _summary(options: argparse.Namespace) -> None:
     height, width = int(size[0]), int(size[-1])
     model = cnn_flax.create_model(options.model)
     try:
-        summary = cnn_flax.summary(model, (height, width))
+        summary = cnn_flax.summary(model, (height, width), ignore_global=True)
     except ValueError as error:  # An image that is too small for the model.
         raise UserError(str(error)) from error
     table = Table("block", "output")
-    for column in ("parameters", "multiply-adds"):
+    for column in ("parameters", "multiply-adds", "receptive field"):
         table.add_column(column, justify="right")
     for block in summary.blocks:
         shape = block.output_shape
         table.add_row(
             block.name,
-            "in training only" if shape is None else " x ".join(map(str, shape)),
+            "training only" if shape is None else " x ".join(map(str, shape)),
             f"{block.parameters:,}",
             f"{block.multiply_adds:,}",
+            _field(block.receptive_field),
         )
     table.add_section()
     table.add_row("total", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}")
     _print(table)
     _print(
         f"One image of {height} x {width} px in evaluation; multiply-adds of "
-        "convolutions and matrix products."
+        "convolutions and matrix products. Receptive fields are in pixels, and without "
+        "squeeze and excitation, which sees the whole image."
     )
+
+
+def _field(field: ReceptiveField | None) -> str:
+    if field is None:
+        return ""
+    sizes = ["infinite" if n == math.inf else f"{n:g}" for n in field.size]
+    size = " x ".join(dict.fromkeys(sizes))
+    return f"deformable, {size}" if field.data_dependent else size
 
 
 def _convert(options: argparse.Namespace) -> None:

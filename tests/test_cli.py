@@ -93,9 +93,16 @@ def test_info_tells_of_a_model_and_its_weights(capsys):
 
 def test_summary_shows_blocks_and_totals(capsys):
     table = rows(run(capsys, "summary", "resnet18"))
-    assert table[0][:4] == ["conv1", "112 x 112 x 64", "9,536", "118,013,952"]
-    assert table[-1][:4] == ["total", "", "11,689,512", "1,814,073,344"]
-    assert "in training only" in run(capsys, "summary", "googlenet")
+    assert table[0] == ["conv1", "112 x 112 x 64", "9,536", "118,013,952", "7"]
+    assert table[-2][-1] == "infinite"
+    assert table[-1] == ["total", "", "11,689,512", "1,814,073,344", ""]
+    assert "training only" in run(capsys, "summary", "googlenet")
+
+
+def test_summary_says_what_a_deformed_field_is(capsys):
+    table = rows(run(capsys, "summary", "resnet18_dcn", "--image-size", "64"))
+    assert table[2][-1] == "43"
+    assert table[3][-1] == "deformable, 67"
 
 
 def test_summary_takes_the_size_of_the_image(capsys):

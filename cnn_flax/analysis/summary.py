@@ -1,4 +1,4 @@
-"""What a model is made of, block by block: shapes, parameters, cost."""
+"""What a model is made of, block by block: shapes, parameters, cost, fields."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from cnn_flax.analysis.multiply_adds import multiply_adds
 from cnn_flax.analysis.program import abstract_images, abstract_variables, labelled
+from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
 
 __all__ = ["BlockSummary", "Summary", "summary"]
 
@@ -25,12 +26,15 @@ class BlockSummary:
         not call the block, or it gives several arrays.
       parameters: number of trainable scalars.
       multiply_adds: of one image.
+      receptive_field: of the output; None where there is no single output, or what it
+        sees cannot be told.
     """
 
     name: str
     output_shape: tuple[int, ...] | None
     parameters: int
     multiply_adds: int
+    receptive_field: ReceptiveField | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +63,12 @@ class Summary:
 def summary(
     model: nn.Module,
     image_size: int | Sequence[int] = 224,
+    *,
     channels: int = 3,
+    ignore_global: bool = False,
     **arguments: Any,
 ) -> Summary:
-    """Shapes, parameters and multiply-adds of a model's blocks.
+    """Shapes, parameters, multiply-adds and receptive fields of a model's blocks.
 
     Multiply-adds are those of convolutions and matrix products, for one image, with
     the taps that fall into the padding. They are counted in the traced program, so that
@@ -73,6 +79,8 @@ def summary(
       model: any module that takes images `[N, H, W, C]`; nothing is computed.
       image_size: of the image, in pixels: one number or (height, width).
       channels: of the image.
+      ignore_global: whether the fields leave out gates from global poolings, as
+        `receptive_field` does.
       **arguments: what the model is called with besides, such as `train=False` where it
         must be said.
 
@@ -97,16 +105,28 @@ def summary(
         program = jax.make_jaxpr(forward)(variables, images)
     itself = type(model).__name__
     costs = multiply_adds(program.jaxpr, itself)
+    size = images.shape[1:3]
+    fields = receptive_fields(
+        model, size, channels=channels, ignore_global=ignore_global, **arguments
+    )
 
     blocks = [
-        BlockSummary(name, shapes.get(name), _size(params.get(name, {})), costs[name])
+        BlockSummary(
+            name,
+            shapes.get(name),
+            _size(params.get(name, {})),
+            costs[name],
+            fields.get(name),
+        )
         for name in names
         if name is not None
     ]
     own = _size({k: v for k, v in params.items() if k not in names})
     if own or costs[itself]:
-        blocks.append(BlockSummary(itself, shapes[None], own, costs[itself]))
-    return Summary(images.shape[1:3], tuple(blocks))
+        blocks.append(
+            BlockSummary(itself, shapes[None], own, costs[itself], fields.get("output"))
+        )
+    return Summary(size, tuple(blocks))
 
 
 def _block(module: nn.Module) -> str | None:

@@ -1,4 +1,5 @@
 import json
+import math
 from typing import Any
 
 import pytest
@@ -61,6 +62,8 @@ def test_blocks_stand_in_the_order_of_their_calls():
     # Two 3x3 at 28 x 28 px, and the shortcut's 1x1.
     assert blocks[3].output_shape == (28, 28, 128)
     assert blocks[3].multiply_adds == 128 * (9 * 64 + 9 * 128 + 64) * 28 * 28
+    sizes = [block.receptive_field.size[0] for block in blocks if block.receptive_field]
+    assert sizes == [7, 27, 43, 67, 99, 147, 211, 307, 435, math.inf]
 
 
 def test_a_head_of_training_has_parameters_and_no_cost():
@@ -71,6 +74,16 @@ def test_a_head_of_training_has_parameters_and_no_cost():
     assert blocks["aux1"].parameters == 3_188_968
     assert blocks["aux1"].multiply_adds == 0
     assert blocks["aux1"].output_shape is None
+    assert blocks["aux1"].receptive_field is None
+
+
+def test_fields_leave_gates_out_where_they_are_told_to():
+    model = cnn_flax.create_model("tf_efficientnet_b0")
+    for ignored, size in ((False, math.inf), (True, 7)):
+        summary = cnn_flax.summary(model, 64, ignore_global=ignored)
+        field = summary.blocks[1].receptive_field
+        assert field is not None
+        assert field.size == (size, size)
 
 
 class Plain(nn.Module):
