@@ -1,7 +1,15 @@
 """Convolutional image classifiers in JAX and Flax, exact to the published weights."""
 
 from cnn_flax import analysis, augment, layers, losses, models, weights
-from cnn_flax.analysis import feature_info, features, summary
+from cnn_flax.analysis import (
+    effective_receptive_field,
+    feature_info,
+    features,
+    plot_receptive_field,
+    receptive_field,
+    single_layer_receptive_field,
+    summary,
+)
 from cnn_flax.registry import create_model, list_models, model_info
 from cnn_flax.weights import load_pretrained, preprocess
 
@@ -11,6 +19,7 @@ __all__ = [
     "analysis",
     "augment",
     "create_model",
+    "effective_receptive_field",
     "feature_info",
     "features",
     "layers",
@@ -19,7 +28,10 @@ __all__ = [
     "losses",
     "model_info",
     "models",
+    "plot_receptive_field",
     "preprocess",
+    "receptive_field",
+    "single_layer_receptive_field",
     "summary",
     "weights",
 ]

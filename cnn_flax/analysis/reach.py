@@ -305,7 +305,8 @@ def reverse(reach: Reach, axes: Sequence[int]) -> Reach:
         -s if s is not None and axis in axes else s
         for axis, s in enumerate(reach.steps)
     )
-    return reach.but(np.flip(reach.low, axes), np.flip(reach.high, axes), steps=steps)
+    low, high = np.flip(reach.low, tuple(axes)), np.flip(reach.high, tuple(axes))
+    return reach.but(low, high, steps=steps)
 
 
 def transpose(reach: Reach, permutation: Sequence[int]) -> Reach:
@@ -340,7 +341,7 @@ def broadcast(
       dimensions: for each axis of the operand the one of the result.
       new_shape: the result's.
     """
-    steps = [Fraction(0)] * len(new_shape)
+    steps: list[Step] = [Fraction(0)] * len(new_shape)
     lengths = [1] * len(new_shape)
     for axis, new in enumerate(dimensions):
         lengths[new] = reach.low.shape[axis]

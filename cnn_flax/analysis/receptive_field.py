@@ -8,34 +8,28 @@ https://distill.pub/2019/computing-receptive-fields: size, stride and padding.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
-from flax.core import DenyList
-from jax.extend import core
 
+from cnn_flax.analysis.arrays import (
+    Model,
+    ReceptiveFieldError,
+    find_array,
+    trace_arrays,
+)
 from cnn_flax.analysis.reach import Reach
-from cnn_flax.analysis.trace import Independent, Seen, Unknown, Value, follow, image
-from cnn_flax.registry import nearest
+from cnn_flax.analysis.trace import Seen
 
 __all__ = [
     "ReceptiveField",
-    "ReceptiveFieldError",
+    "field_of",
     "receptive_field",
     "receptive_fields",
 ]
 
 Pair = tuple[float, float]
-
-
-class ReceptiveFieldError(ValueError):
-    """What an array sees cannot be told; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +75,7 @@ def _times(pair: Pair) -> str:
 
 
 def receptive_field(
-    model: nn.Module | Callable[..., Any],
+    model: Model,
     image_size: int | tuple[int, int],
     at: str | None = None,
     *,
@@ -114,28 +108,21 @@ def receptive_field(
     Raises:
       ReceptiveFieldError: if there is no array `at` (names the nearest ones), if it
         does not depend on the image, or if an operation before it has no rule.
+      TypeError: if `model` is neither of the two.
+      ValueError: if `image_size` is not one.
     """
-    arrays = _trace(model, image_size, ignore_global, channels, options)
-    if at is None:
-        at = _last_map(arrays)
-    if at not in arrays:
-        raise ReceptiveFieldError(
-            f"There is no {at!r} in the model. {nearest(at, arrays)} "
-            f"It has: {_some(arrays)}."
-        )
-    value = arrays[at].value
-    if isinstance(value, Unknown):
-        raise ReceptiveFieldError(
-            f"What {at!r} sees cannot be told: before it stands the operation "
-            f"{value.operation}."
-        )
-    if isinstance(value, Independent):
-        raise ReceptiveFieldError(f"{at!r} does not depend on the image.")
-    return _field(at, value)
+    arrays = trace_arrays(
+        model,
+        image_size,
+        ignore_global=ignore_global,
+        channels=channels,
+        options=options,
+    )
+    return field_of(*find_array(arrays, at))
 
 
 def receptive_fields(
-    model: nn.Module | Callable[..., Any],
+    model: Model,
     image_size: int | tuple[int, int],
     *,
     ignore_global: bool = False,
@@ -146,129 +133,30 @@ def receptive_fields(
 
     Arguments are those of `receptive_field`, and the names those that it takes.
     """
-    arrays = _trace(model, image_size, ignore_global, channels, options)
+    arrays = trace_arrays(
+        model,
+        image_size,
+        ignore_global=ignore_global,
+        channels=channels,
+        options=options,
+    )
     return {
-        name: _field(name, array.value)
+        name: field_of(name, array.value)
         for name, array in arrays.items()
         if isinstance(array.value, Seen)
     }
 
 
-class _Array(NamedTuple):
-    """An array of the program: what it sees, and the line that makes it."""
-
-    value: Value
-    line: int
-    rank: int
-
-    @property
-    def is_map(self) -> bool:
-        if isinstance(self.value, Seen):
-            return all(reach.walks for reach in self.value.reaches)
-        return isinstance(self.value, Unknown) and self.rank > 2
-
-
-def _trace(model, image_size, ignore_global, channels, options) -> dict[str, _Array]:
-    """The named arrays of a model, in the order in which they are made."""
-    height, width = _checked_size(image_size)
-    images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
-    if isinstance(model, nn.Module):
-        key = jax.random.key(0)
-        init = partial(model.init, {"params": key, "dropout": key}, **options)
-        variables = jax.eval_shape(init, images)
-        function = partial(_intermediates, model, options)
-    else:
-        variables, function = {}, partial(_results, model, options)
-    program, shapes = jax.make_jaxpr(function, return_shape=True)(variables, images)
-    arguments = [
-        *[Independent()] * len(jax.tree.leaves(variables)),
-        image(images.shape),
-    ]
-    values = follow(program, arguments, ignore_global=ignore_global)
-    lines = {
-        variable: i
-        for i, eqn in enumerate(program.jaxpr.eqns)
-        for variable in eqn.outvars
-    }
-    arrays = [
-        (name, _Array(value, _line(variable, lines), len(variable.aval.shape)))
-        for name, value, variable in zip(
-            sorted(shapes), values, program.jaxpr.outvars, strict=True
-        )
-    ]
-    return dict(sorted(arrays, key=lambda pair: pair[1].line))
-
-
-def _line(variable, lines):
-    return -1 if isinstance(variable, core.Literal) else lines.get(variable, -1)
-
-
-def _checked_size(image_size) -> tuple[int, int]:
-    is_pair = isinstance(image_size, Sequence) and len(image_size) == 2
-    size = tuple(image_size) if is_pair else (image_size, image_size)
-    if not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(
-            f"image_size is one number of pixels or (height, width), got {image_size}."
-        )
-    return size
-
-
-def _intermediates(model, options, variables, images) -> dict[str, jax.Array]:
-    """All that a module sows, and what the modules inside return, by name."""
-    _, state = model.apply(
-        variables,
-        images,
-        mutable=DenyList("params"),
-        capture_intermediates=True,
-        **options,
+def field_of(name: str, value: Seen) -> ReceptiveField:
+    """The field of an array of that name."""
+    vertical, horizontal = value.reaches
+    size, stride, padding = zip(
+        _extent(name, vertical), _extent(name, horizontal), strict=True
     )
-    named = {}
-    for path, calls in traverse_util.flatten_dict(state["intermediates"]).items():
-        name = "/".join(part for part in path if part != "__call__") or "output"
-        calls = calls[0] if isinstance(calls, tuple) and len(calls) == 1 else calls
-        named |= _leaves(name, calls)
-    return named
-
-
-def _results(function, options, variables, images) -> dict[str, jax.Array]:
-    """What a function returns, by name."""
-    del variables
-    results = function(images, **options)
-    if not isinstance(results, dict):
-        return _leaves("output", results)
-    return {k: v for key in results for k, v in _leaves(key, results[key]).items()}
-
-
-def _leaves(name, tree) -> dict[str, jax.Array]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    paths = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
-    return {
-        f"{name}/{path}" if path else name: leaf
-        for path, (_, leaf) in zip(paths, leaves, strict=True)
-    }
-
-
-def _last_map(arrays) -> str:
-    maps = [name for name, array in arrays.items() if array.is_map]
-    if not maps:
-        raise ReceptiveFieldError(f"No array is a map. There are: {_some(arrays)}.")
-    last = max(arrays[name].line for name in maps)
-    # Of several names for one array, "stage4" tells more than "stage4_block3/bn".
-    names = [name for name in maps if arrays[name].line == last]
-    return min(names, key=lambda name: (name.count("/"), len(name)))
-
-
-def _some(arrays) -> str:
-    """The names that are nearest to the top."""
-    top = [name for name in arrays if "/" not in name]
-    return ", ".join(top if top else arrays)
-
-
-def _field(name: str, value: Seen) -> ReceptiveField:
-    pairs = zip(*(_extent(name, reach) for reach in value.reaches), strict=True)
-    size, stride, padding = pairs
-    deformed = any(reach.deformed for reach in value.reaches)
-    return ReceptiveField(name, size, stride, padding, deformed)
+    if any(a != 0 != b for a, b in zip(vertical.steps, horizontal.steps, strict=True)):
+        # One axis walks over both the image's: a flattened map.
+        stride = _number(vertical.scale), _number(horizontal.scale)
+    return ReceptiveField(name, size, stride, padding, vertical.deformed)
 
 
 def _extent(name: str, reach: Reach) -> tuple[float, float, float]:

@@ -1,10 +1,11 @@
 """What each operation of a traced program sees, given what its operands see.
 
 A rule takes the equation of the program, what is known of its operands, and what the
-operands see along one axis of the image: a `Reach`, or None where the image has no part
-in an operand. It returns the reach of the result.
+operands see along one axis of the image. It returns the reach of the results, one for
+all of them or a list.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,53 +18,51 @@ import numpy as np
 from cnn_flax.analysis import reach as r
 from cnn_flax.analysis.reach import NoRuleError, Reach
 
-__all__ = ["DEFORM_CONV", "RULES", "Rule", "deform_conv"]
+__all__ = ["DEFORM_CONV", "RULES", "Operands", "Rule", "deform_conv"]
 
-DEFORM_CONV = "deform_conv2d"
+# What `cnn_flax.layers.deform_conv2d` calls its operator, with the numbers in it.
+DEFORM_CONV = re.compile(
+    r"deform_conv2d_stride(\d+)x(\d+)_padding(\d+)x(\d+)_dilation(\d+)x(\d+)"
+)
 
 
+@dataclasses.dataclass(frozen=True)
 class Operands:
     """The operands of an equation, along one axis of the image.
 
     Attributes:
-      reaches: what each sees, or None.
+      reaches: what each sees, or None where the image has no part in it.
       shapes: their shapes.
       known: functions that give an operand's value where that follows from the program
         alone, else None.
       ignore_global: whether operands that stand still are left out beside moving ones.
     """
 
-    def __init__(
-        self,
-        reaches: Sequence[Reach | None],
-        shapes: Sequence[tuple[int, ...]],
-        known: Sequence[Callable[[], Any] | None],
-        ignore_global: bool,
-    ):
-        self.reaches = reaches
-        self.shapes = shapes
-        self.known = known
-        self.ignore_global = ignore_global
+    reaches: Sequence[Reach | None]
+    shapes: Sequence[tuple[int, ...]]
+    known: Sequence[Callable[[], Any] | None]
+    ignore_global: bool
 
-    def only(self, index: int = 0) -> Reach:
-        """The reach of one operand, the others having none."""
-        for i, reach in enumerate(self.reaches):
-            if i != index and reach is not None:
-                raise NoRuleError("whose weights or indices depend on the image")
-        return self.reaches[index]  # type: ignore[return-value]
+    def only(self) -> Reach:
+        """The reach of the first operand, the others having none."""
+        first, *others = self.reaches
+        if first is None or any(reach is not None for reach in others):
+            raise NoRuleError("whose weights or indices depend on the image")
+        return first
 
     def union(self, shape: tuple[int, ...]) -> Reach:
         """What an elementwise operation on the operands sees."""
         seen = []
         for reach, own in zip(self.reaches, self.shapes, strict=True):
             if reach is not None:
-                # A scalar stands for an array of equal elements.
-                scalar = own == () != shape
-                seen.append(r.broadcast(reach, (), (), shape) if scalar else reach)
+                # A scalar, or an axis of length 1, stands for equal elements.
+                axes = range(len(own))
+                same = own == shape
+                seen.append(reach if same else r.broadcast(reach, own, axes, shape))
         return r.union(seen, shape, ignore_global=self.ignore_global)
 
 
-Rule = Callable[[Any, Operands], Reach]
+Rule = Callable[[Any, Operands], Reach | list[Reach]]
 
 
 def _elementwise(eqn, operands):
@@ -132,15 +131,51 @@ def _cut(reach, shape, starts, limits, strides):
     return reach
 
 
-def split(eqn: Any, operands: Operands) -> list[Reach]:
-    """The rule for `split`, which has several results."""
-    reach, axis = operands.only(), eqn.params["axis"]
-    length = operands.shapes[0][axis]
-    pieces, start = [], 0
-    for size in eqn.params["sizes"]:
-        pieces.append(r.slice_axis(reach, axis, length, start, start + size))
-        start += size
-    return pieces
+def _stack(eqn, operands):
+    axis = eqn.params["axis"]
+    shapes = [(*shape[:axis], 1, *shape[axis:]) for shape in operands.shapes]
+    reaches = [
+        None if reach is None else r.reshape(reach, old, new)
+        for reach, old, new in zip(
+            operands.reaches, operands.shapes, shapes, strict=True
+        )
+    ]
+    return r.concatenate(reaches, axis, shapes, ignore_global=operands.ignore_global)
+
+
+def _split(eqn, operands):
+    return _pieces(operands, eqn.params["axis"], eqn.params["sizes"])
+
+
+def _unstack(eqn, operands):
+    axis = eqn.params["axis"]
+    pieces = _pieces(operands, axis, (1,) * operands.shapes[0][axis])
+    old = [1 if i == axis else n for i, n in enumerate(operands.shapes[0])]
+    return [
+        r.reshape(p, old, v.aval.shape)
+        for p, v in zip(pieces, eqn.outvars, strict=True)
+    ]
+
+
+def _pieces(operands, axis, sizes):
+    reach, length = operands.only(), operands.shapes[0][axis]
+    starts = np.cumsum([0, *sizes[:-1]])
+    return [
+        r.slice_axis(reach, axis, length, int(start), int(start) + size)
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def _tile(eqn, operands):
+    reach, shape = operands.only(), list(operands.shapes[0])
+    for axis, count in enumerate(eqn.params["reps"]):
+        if count > 1:
+            tiles, shapes = [reach] * count, [tuple(shape)] * count
+            reach = r.concatenate(
+                tiles, axis, shapes, ignore_global=operands.ignore_global
+            )
+            shape[axis] *= count
+    return reach
 
 
 def _pad(eqn, operands):
@@ -180,7 +215,8 @@ def _cumulate(eqn, operands):
 
 
 def _sort(eqn, operands):
-    reach, axis = operands.union(operands.shapes[0]), eqn.params["dimension"]
+    reach = operands.union(operands.shapes[0])
+    axis = eqn.params["dimension" if "dimension" in eqn.params else "axis"]
     if reach.steps[axis] != 0:
         return r.everywhere(reach)
     return reach.but(
@@ -252,77 +288,64 @@ def _mix_channels(reach, axis, channels, features, groups):
 
 
 def _dot_general(eqn, operands):
-    contracting, batch = eqn.params["dimension_numbers"]
-    sides = []
-    for side in (0, 1):
-        if operands.reaches[side] is not None:
-            sides.append(_side(operands, side, contracting, batch, len(sides)))
-    if len(sides) == 1:
-        return sides[0]
-    # Positions that weigh each other: attention.
-    shape = eqn.outvars[0].aval.shape
-    product = r.union(sides, shape, ignore_global=operands.ignore_global)
-    summed = [
-        reach.steps[axis]
+    contracting, _ = eqn.params["dimension_numbers"]
+    seen = [
+        _side(eqn, operands, side)
+        for side in (0, 1)
+        if operands.reaches[side] is not None
+    ]
+    if len(seen) == 1:
+        return seen[0]
+    product = r.union(
+        seen, eqn.outvars[0].aval.shape, ignore_global=operands.ignore_global
+    )
+    over_positions = any(
+        reach.steps[axis] != 0
         for reach, axes in zip(operands.reaches, contracting, strict=True)
         for axis in axes
-    ]
-    return r.everywhere(product) if any(s != 0 for s in summed) else product
-
-
-def _side(operands, side, contracting, batch, _):
-    """What a product sees of one of its two sides, in the product's axes."""
-    reach, shape, other = (
-        operands.reaches[side],
-        operands.shapes[side],
-        operands.shapes[1 - side],
     )
+    # Positions that weigh each other, as in attention, do so on an image of any size.
+    return r.everywhere(product) if over_positions else product
+
+
+def _side(eqn, operands, side):
+    """What a product sees of one of its two operands."""
+    contracting, batch = eqn.params["dimension_numbers"]
+    reach, shape = operands.reaches[side], operands.shapes[side]
     summed, shared = contracting[side], batch[side]
-    others = [
-        axis
-        for axis in range(len(other))
-        if axis not in contracting[1 - side] and axis not in batch[1 - side]
-    ]
-    own = [a for a in range(len(shape)) if a not in summed and a not in shared]
+    own = [a for a in range(len(shape)) if a not in (*summed, *shared)]
+    others = len(operands.shapes[1 - side]) - len(summed) - len(shared)
+    start = len(shared) + (others if side == 1 else 0)
+    place = {axis: i for i, axis in enumerate(shared)}
+    place |= {axis: start + i for i, axis in enumerate(own)}
+
     matrix = operands.known[1 - side]
-    ones = (len(summed), len(others), len(shared)) == (1, 1, 0) and len(other) == 2
-    if matrix is not None and ones and reach.steps[summed[0]]:
-        return _resize(reach, shape, summed[0], own, matrix(), others[0], side)
-    low_axes = [*shared, *own]
-    left = r.contract(reach, summed) if summed else reach
-    # Axes are now in their old order; put them into the product's.
-    kept = [a for a in range(len(shape)) if a not in summed]
-    left = r.transpose(left, [kept.index(a) for a in low_axes])
-    lengths = [shape[a] for a in low_axes]
-    start = len(shared)
-    if side == 0:
-        dimensions = list(range(len(low_axes)))
-    else:
-        dimensions = [
-            *range(start),
-            *range(start + len(others), start + len(others) + len(own)),
-        ]
-    new = [1] * (len(low_axes) + len(others))
-    for axis, n in zip(dimensions, lengths, strict=True):
-        new[axis] = n
-    return r.broadcast(left, lengths, dimensions, new)
+    is_plain = len(summed) == others == 1 and not shared
+    if matrix is not None and is_plain and reach.steps[summed[0]]:
+        weights = np.moveaxis(np.asarray(matrix()), contracting[1 - side][0], 1)
+        reach = _resize(reach, summed[0], weights != 0)
+        place[summed[0]] = len(own) if side == 0 else 0
+    elif summed:
+        reach = r.contract(reach, summed)
+
+    kept = sorted(place)
+    ordered = sorted(kept, key=place.__getitem__)
+    reach = r.transpose(reach, [kept.index(axis) for axis in ordered])
+    new_shape = eqn.outvars[0].aval.shape
+    places = sorted(place.values())
+    return r.broadcast(reach, [new_shape[i] for i in places], places, new_shape)
 
 
-def _resize(reach, shape, axis, own, matrix, free, side):
-    """A product with a matrix whose zeros are known: what is not zero is seen."""
-    weights = np.asarray(matrix) != 0
-    weights = weights if free == 0 else weights.T
-    length = shape[axis]
-    low = np.moveaxis(np.asarray(reach.low), axis, 0)
-    high = np.moveaxis(np.asarray(reach.high), axis, 0)
-    wide = weights.reshape(*weights.shape, *[1] * (low.ndim - 1))
-    low = np.where(wide, low[None], math.inf).min(1)
-    high = np.where(wide, high[None], -math.inf).max(1)
-    step = reach.steps[axis] * length / len(weights)
-    steps = (None, *(s for i, s in enumerate(reach.steps) if i != axis))
-    resized = r.settle(reach.but(low, high, steps=steps), 0, step)
-    order = [1 + i for i in range(len(own))]
-    return r.transpose(resized, [*order, 0] if side == 0 else [0, *order])
+def _resize(reach, axis, seen):
+    """A product along an axis with a known matrix, of which `seen` is not zero."""
+    low = np.moveaxis(reach.low, axis, 0)
+    high = np.moveaxis(reach.high, axis, 0)
+    seen = seen.reshape(*seen.shape, *[1] * (low.ndim - 1))
+    low = np.where(seen, low, math.inf).min(1)
+    high = np.where(seen, high, -math.inf).max(1)
+    step = reach.steps[axis] * seen.shape[1] / seen.shape[0]
+    resized = reach.but(np.moveaxis(low, 0, axis), np.moveaxis(high, 0, axis))
+    return r.settle(resized, axis, step)
 
 
 def _gather(eqn, operands):
@@ -334,31 +357,28 @@ def _gather(eqn, operands):
     for pixels in (reach.low, reach.high):
         # Images are below 2 ** 24 px wide: float32 holds them.
         full = jnp.asarray(np.broadcast_to(pixels, shape), jnp.float32)
-        params = eqn.params
-        pair.append(np.asarray(eqn.primitive.bind(full, indices, **params), float))
+        gathered = eqn.primitive.bind(full, indices, **eqn.params)
+        pair.append(np.asarray(gathered, float))
     return _regular(reach, shape, *pair)
 
 
 def _regular(reach, shape, low, high):
-    """Gathered pixels, with axes of length 1 where nothing changes and their steps."""
+    """Gathered pixels, with axes of length 1 where nothing changes, and their steps."""
     steps: list[Fraction | None] = []
     for axis in range(low.ndim):
-        first = [np.take(pixels, [0], axis) for pixels in (low, high)]
-        if np.array_equal(np.broadcast_to(first[0], low.shape), low) and np.array_equal(
-            np.broadcast_to(first[1], high.shape), high
-        ):
-            low, high = first
+        low_end, high_end = np.take(low, [0], axis), np.take(high, [0], axis)
+        if np.all(low == low_end) and np.all(high == high_end):
+            low, high = low_end, high_end
             steps.append(Fraction(0))
         else:
             steps.append(None)
     gathered = reach.but(low, high, steps=tuple(steps))
     walking = [axis for axis, step in enumerate(reach.steps) if step]
-    uneven = [axis for axis, step in enumerate(steps) if step is None]
-    if len(walking) == len(uneven) == 1:
-        (axis,), (new,) = walking, uneven
-        step = reach.steps[axis] * shape[axis] / low.shape[new]
-        return r.settle(gathered, new, step)
-    return gathered
+    changing = [axis for axis, step in enumerate(steps) if step is None]
+    if len(walking) != 1 or len(changing) != 1:
+        return gathered
+    step = reach.steps[walking[0]] * shape[walking[0]] / low.shape[changing[0]]
+    return r.settle(gathered, changing[0], step)
 
 
 def deform_conv(eqn: Any, operands: Operands) -> Reach:
@@ -366,8 +386,10 @@ def deform_conv(eqn: Any, operands: Operands) -> Reach:
 
     It is that of the plain convolution, and a mark that the data choose.
     """
-    numbers = re.findall(r"(\d+)x(\d+)", eqn.params["name"])
-    stride, padding, dilation = (tuple(map(int, pair)) for pair in numbers)
+    name = DEFORM_CONV.fullmatch(eqn.params["name"])
+    assert name is not None
+    numbers = [int(number) for number in name.groups()]
+    stride, padding, dilation = numbers[:2], numbers[2:4], numbers[4:]
     image, *others = operands.reaches
     shape, _, kernel, *_ = operands.shapes
     seen = []
@@ -396,12 +418,13 @@ def _whole_channels(reach):
 
 
 _ELEMENTWISE = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
-    convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2
-    expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max min
-    mul name ne neg nextafter not or population_count pow real reduce_precision rem
-    round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin
-    sinh sqrt square stop_gradient sub tan tanh xor
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj
+    convert_element_type copy copy_p cos cosh device_put digamma div eq erf erf_inv
+    erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p
+    logistic lt max min mul name ne neg nextafter not or population_count pow real
+    reduce_precision rem round rsqrt select_n sharding_constraint shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor
 """
 _REDUCTIONS = """
     argmax argmin reduce reduce_and reduce_max reduce_min reduce_or reduce_prod
@@ -427,5 +450,10 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "sort": _sort,
     "squeeze": _squeeze,
+    "split": _split,
+    "stack": _stack,
+    "tile": _tile,
+    "top_k": _sort,
     "transpose": _transpose,
+    "unstack": _unstack,
 }

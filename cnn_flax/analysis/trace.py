@@ -9,7 +9,7 @@ from jax.extend import core
 
 from cnn_flax.analysis import reach as r
 from cnn_flax.analysis.reach import NoRuleError, Reach
-from cnn_flax.analysis.rules import DEFORM_CONV, RULES, Operands, deform_conv, split
+from cnn_flax.analysis.rules import DEFORM_CONV, RULES, Operands, deform_conv
 
 __all__ = ["Independent", "Seen", "Unknown", "Value", "follow", "image"]
 
@@ -83,17 +83,19 @@ def _run(jaxpr, arguments, ignore_global) -> list[Value]:
         return values[variable]
 
     for eqn in jaxpr.eqns:
-        results = _apply(eqn, [read(v) for v in eqn.invars], ignore_global)
+        operands = [read(v) for v in eqn.invars]
+        if all(isinstance(operand, Independent) for operand in operands):
+            results = _evaluate(jaxpr, eqn, operands)
+        else:
+            results = _apply(eqn, operands, ignore_global)
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
 def _apply(eqn, operands: list[Value], ignore_global) -> Sequence[Value]:
     name = eqn.primitive.name
-    if all(isinstance(value, Independent) for value in operands):
-        return _evaluate(eqn, operands)
     try:
-        if name == "jit" and eqn.params["name"].startswith(DEFORM_CONV):
+        if name == "jit" and DEFORM_CONV.fullmatch(eqn.params["name"]):
             return _by_rule(eqn, operands, ignore_global, deform_conv)
         inner = _inner_program(eqn)
         if inner is not None:
@@ -106,8 +108,6 @@ def _apply(eqn, operands: list[Value], ignore_global) -> Sequence[Value]:
             return _scan(eqn, operands, ignore_global)
         if name == "optimization_barrier":
             return operands
-        if name == "split":
-            return _by_rule(eqn, operands, ignore_global, split)
         if name in RULES:
             return _by_rule(eqn, operands, ignore_global, RULES[name])
         raise NoRuleError("which is not known")
@@ -130,24 +130,27 @@ def _by_rule(eqn, operands, ignore_global, rule):
             ignore_global,
         )
         results = rule(eqn, given)
-        pair.append(results if isinstance(results, list) else [results])
-    vertical, horizontal = pair
-    if len(vertical) < len(eqn.outvars):
-        vertical, horizontal = (p * len(eqn.outvars) for p in pair)
-    return [Seen(reaches) for reaches in zip(vertical, horizontal, strict=True)]
+        is_list = isinstance(results, list)
+        pair.append(results if is_list else [results] * len(eqn.outvars))
+    return [Seen(reaches) for reaches in zip(*pair, strict=True)]
 
 
-def _evaluate(eqn, operands) -> list[Value]:
+def _evaluate(jaxpr, eqn, operands) -> list[Value]:
     """Results that do not depend on the image, computed when they are asked for."""
     if any(operand.value is None for operand in operands):
         return [Independent()] * len(eqn.outvars)
 
     @cache
     def results():
-        functions, params = eqn.primitive.get_bind_params(eqn.params)
-        values = [operand.value() for operand in operands]
-        bound = eqn.primitive.bind(*functions, *values, **params)
-        return bound if eqn.primitive.multiple_results else [bound]
+        given = {
+            variable: operand.value()
+            for variable, operand in zip(eqn.invars, operands, strict=True)
+            if not isinstance(variable, core.Literal)
+        }
+        alone = jaxpr.replace(
+            constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn]
+        )
+        return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
 
     def result(i):
         return results()[i]
@@ -155,12 +158,11 @@ def _evaluate(eqn, operands) -> list[Value]:
     return [Independent(partial(result, i)) for i in range(len(eqn.outvars))]
 
 
-# Calls of inner functions, and the parameter that holds these.
+# Calls of inner functions, and the parameter that holds these. `jax.checkpoint` is
+# "remat2" or "checkpoint" by JAX's version.
 _CALLS = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
     "custom_jvp_call": "call_jaxpr",

@@ -1,0 +1,240 @@
+"""The arrays inside a model, by name, and what each of them sees."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from flax.core import DenyList
+from jax.extend import core
+
+from cnn_flax.analysis.trace import Independent, Seen, Unknown, Value, follow, image
+from cnn_flax.registry import nearest
+
+__all__ = [
+    "Array",
+    "Model",
+    "ReceptiveFieldError",
+    "checked_position",
+    "find_array",
+    "named_arrays",
+    "position_axes",
+    "trace_arrays",
+]
+
+Model = nn.Module | Callable[..., Any]
+
+
+class ReceptiveFieldError(ValueError):
+    """What an array sees cannot be told; the message says why."""
+
+
+class Array(NamedTuple):
+    """An array of the program: what it sees, the line that makes it, its shape."""
+
+    value: Value
+    line: int
+    shape: tuple[int, ...]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it walks over both axes of the image, or may do so."""
+        if isinstance(self.value, Seen):
+            return all(reach.walks for reach in self.value.reaches)
+        return isinstance(self.value, Unknown) and len(self.shape) > 2
+
+
+def named_arrays(
+    model: Model, options: dict[str, Any]
+) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
+    """A function of variables and images that gives a model's arrays by name.
+
+    Of a module these are what it sows and what the modules inside return, "output"
+    being its own result; of a function what it returns.
+
+    Args:
+      model: a module, or a function of images.
+      options: further arguments of its call.
+
+    Raises:
+      TypeError: if `model` is neither.
+    """
+    if isinstance(model, nn.Module):
+        return partial(_intermediates, model, options)
+    if not callable(model):
+        raise TypeError(
+            f"model is a flax.linen.Module or a function of images, got {model!r}; "
+            "create_model builds one from its name."
+        )
+    return partial(_results, model, options)
+
+
+def trace_arrays(
+    model: Model,
+    image_size: int | Sequence[int],
+    *,
+    ignore_global: bool,
+    channels: int,
+    options: dict[str, Any],
+) -> dict[str, Array]:
+    """What the arrays of a model see, by name, in the order in which they are made.
+
+    Arguments are those of `receptive_field`.
+
+    Raises:
+      TypeError: if `model` is none.
+      ValueError: if `image_size` is none.
+    """
+    arrays = named_arrays(model, options)
+    height, width = _checked_size(image_size)
+    images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
+    if isinstance(model, nn.Module):
+        key = jax.random.key(0)
+        init = partial(model.init, {"params": key, "dropout": key}, **options)
+        variables = jax.eval_shape(init, images)
+    else:
+        variables = {}
+    program, shapes = jax.make_jaxpr(arrays, return_shape=True)(variables, images)
+    arguments = [
+        *[Independent()] * len(jax.tree.leaves(variables)),
+        image(images.shape),
+    ]
+    values = follow(program, arguments, ignore_global=ignore_global)
+    lines = {
+        variable: i
+        for i, eqn in enumerate(program.jaxpr.eqns)
+        for variable in eqn.outvars
+    }
+    traced = [
+        (name, Array(value, _line(variable, lines), variable.aval.shape))
+        for name, value, variable in zip(
+            sorted(shapes), values, program.jaxpr.outvars, strict=True
+        )
+    ]
+    return dict(sorted(traced, key=lambda pair: pair[1].line))
+
+
+def find_array(arrays: dict[str, Array], at: str | None) -> tuple[str, Seen]:
+    """The array of that name, or the last map, and its name.
+
+    Raises:
+      ReceptiveFieldError: if there is none, or what it sees is not known.
+    """
+    at = _last_map(arrays) if at is None else at
+    if at not in arrays:
+        raise ReceptiveFieldError(
+            f"There is no {at!r} in the model. {nearest(at, arrays)} "
+            f"It has: {_some(arrays)}."
+        )
+    value = arrays[at].value
+    if isinstance(value, Unknown):
+        raise ReceptiveFieldError(
+            f"What {at!r} sees cannot be told: before it stands the operation "
+            f"{value.operation}."
+        )
+    if isinstance(value, Independent):
+        raise ReceptiveFieldError(f"{at!r} does not depend on the image.")
+    return at, value
+
+
+def position_axes(name: str, seen: Seen) -> tuple[int, int]:
+    """The axes of an array that walk over the image's height and width.
+
+    Raises:
+      ReceptiveFieldError: if the array is no map.
+    """
+    vertical, horizontal = (
+        [axis for axis, step in enumerate(reach.steps) if step]
+        for reach in seen.reaches
+    )
+    if len(vertical) != 1 or len(horizontal) != 1 or vertical == horizontal:
+        raise ReceptiveFieldError(f"{name!r} is no map: it has no height and width.")
+    return vertical[0], horizontal[0]
+
+
+def checked_position(
+    position: Sequence[int] | None, size: Sequence[int]
+) -> tuple[int, int]:
+    """A (vertical, horizontal) position in a map of that size; None: the middle.
+
+    Raises:
+      ValueError: if it is not in the map.
+    """
+    height, width = size
+    row, column = (height // 2, width // 2) if position is None else position
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(
+            f"position is (vertical, horizontal) in a map of {height} x {width}, "
+            f"got {(row, column)}."
+        )
+    return row, column
+
+
+def _line(variable, lines):
+    return -1 if isinstance(variable, core.Literal) else lines.get(variable, -1)
+
+
+def _checked_size(image_size) -> tuple[int, int]:
+    is_pair = isinstance(image_size, Sequence)
+    size = tuple(image_size) if is_pair else (image_size, image_size)
+    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        raise ValueError(
+            f"image_size is one number of pixels or (height, width), got {image_size}."
+        )
+    height, width = size
+    return height, width
+
+
+def _intermediates(model, options, variables, images) -> dict[str, jax.Array]:
+    """All that a module sows, and what the modules inside return, by name."""
+    _, state = model.apply(
+        variables,
+        images,
+        mutable=DenyList("params"),
+        capture_intermediates=True,
+        rngs={"dropout": jax.random.key(0)},
+        **options,
+    )
+    named = {}
+    for path, calls in traverse_util.flatten_dict(state["intermediates"]).items():
+        name = "/".join(part for part in path if part != "__call__") or "output"
+        calls = calls[0] if isinstance(calls, tuple) and len(calls) == 1 else calls
+        named |= _leaves(name, calls)
+    return named
+
+
+def _results(function, options, variables, images) -> dict[str, jax.Array]:
+    """What a function returns, by name."""
+    del variables
+    results = function(images, **options)
+    if not isinstance(results, dict):
+        return _leaves("output", results)
+    return {k: v for key in results for k, v in _leaves(key, results[key]).items()}
+
+
+def _leaves(name, tree) -> dict[str, jax.Array]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    paths = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
+    return {
+        f"{name}/{path}" if path else name: leaf
+        for path, (_, leaf) in zip(paths, leaves, strict=True)
+    }
+
+
+def _last_map(arrays) -> str:
+    maps = [name for name, array in arrays.items() if array.is_map]
+    if not maps:
+        raise ReceptiveFieldError(f"No array is a map. There are: {_some(arrays)}.")
+    last = max(arrays[name].line for name in maps)
+    # Of several names for one array, "stage4" tells more than "stage4_block3/bn".
+    names = [name for name in maps if arrays[name].line == last]
+    return min(names, key=lambda name: (name.count("/"), len(name)))
+
+
+def _some(arrays) -> str:
+    """The names that are nearest to the top."""
+    top = [name for name in arrays if "/" not in name]
+    return ", ".join(top if top else arrays)

@@ -1,0 +1,198 @@
+"""Where the taps of deformable convolutions land in the image.
+
+Dai, Qi, Xiong, Li, Zhang, Hu and Wei 2017, "Deformable convolutional networks",
+https://arxiv.org/abs/1703.06211, figure 6: three levels of 3x3 taps make 9^3 = 729
+points of the image that a position looks at.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from cnn_flax.analysis.arrays import (
+    Model,
+    ReceptiveFieldError,
+    checked_position,
+    find_array,
+    position_axes,
+    trace_arrays,
+)
+from cnn_flax.analysis.receptive_field import ReceptiveField, field_of
+from cnn_flax.layers.deform_conv import DeformConv
+
+__all__ = ["deformable_sampling_points"]
+
+
+class _Layer(NamedTuple):
+    """A deformable convolution in one pass.
+
+    Attributes:
+      name: of its output in the model.
+      kernel_size: (vertical, horizontal), and the next three likewise.
+      stride: step between positions.
+      padding: zeros on each side.
+      dilation: step between taps.
+      offsets: `[H', W', groups, taps, 2]` in positions of its input.
+    """
+
+    name: str
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    offsets: np.ndarray
+
+    def taps(self, position: Sequence[int]) -> np.ndarray:
+        """`[groups * taps, 2]`: where a position reads its input."""
+        kernel = np.indices(self.kernel_size).reshape(2, -1).T
+        start = np.multiply(position, self.stride) - self.padding
+        offsets = self.offsets[position[0], position[1]]
+        return (start + kernel * self.dilation + offsets).reshape(-1, 2)
+
+    def pixels(self, points: np.ndarray, field: ReceptiveField) -> np.ndarray:
+        """Middles of what points of the layer's input see, given its output's field.
+
+        An undeformed position lies in the middle of its taps.
+        """
+        step = np.divide(field.stride, self.stride)
+        taps = (np.array(self.kernel_size) - 1) * self.dilation / 2 - self.padding
+        return _middle(field) + (points - taps) * step
+
+    def positions(self, pixels: np.ndarray, field: ReceptiveField) -> np.ndarray:
+        """Positions of the layer's output that see those pixels in their middle."""
+        last = np.array(self.offsets.shape[:2]) - 1
+        points = (pixels - _middle(field)) / field.stride
+        return np.rint(points).astype(int).clip(0, last)
+
+
+def _middle(field) -> np.ndarray:
+    """The pixel in the middle of what position 0 sees."""
+    return (np.array(field.size) - 1) / 2 - field.padding
+
+
+def deformable_sampling_points(
+    model: Model,
+    variables: Any,
+    image: jax.Array,
+    at: str | None = None,
+    *,
+    position: Sequence[int] | None = None,
+    levels: int = 1,
+    **options: Any,
+) -> np.ndarray:
+    """Points of the image that a position looks at through deformable convolutions.
+
+    Each tap of the last layer lands somewhere on the layer's input, which is told as a
+    pixel: the middle of what is seen there. From the position nearest to that pixel the
+    taps of the layer before go on, and so forth. Kernels between the layers count by
+    their middle alone.
+
+    Args:
+      model: a module with `DeformConv` layers, such as "resnet50_dcn".
+      variables: of the model.
+      image: float `[H, W, C]`, as the model takes it.
+      at: name of a map, as for `receptive_field`; None: the last one.
+      position: (vertical, horizontal) in the map; None: the middle.
+      levels: number of deformable layers: the last ones up to the map.
+      **options: further arguments of the model's call.
+
+    Returns:
+      `[points, 2]`: (vertical, horizontal) pixels, some of them outside the image; with
+      3x3 kernels and one offset group `9 ** levels` of them.
+
+    Raises:
+      TypeError: if `model` is no module.
+      ReceptiveFieldError: if there is no such map, or not as many layers before it.
+      ValueError: if `image`, `position` or `levels` are out of their ranges.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a flax.linen.Module, got {model!r}.")
+    if np.ndim(image) != 3:
+        raise ValueError(f"image is [H, W, C], got shape {np.shape(image)}.")
+    if levels < 1:
+        raise ValueError(f"levels must be 1 or more, got {levels}.")
+    arrays = trace_arrays(
+        model,
+        image.shape[:2],
+        ignore_global=True,
+        channels=image.shape[2],
+        options=options,
+    )
+    name, seen = find_array(arrays, at)
+    axes, shape = position_axes(name, seen), arrays[name].shape
+    start = checked_position(position, [shape[axis] for axis in axes])
+    field = field_of(name, seen)
+    pixels = _middle(field) + np.multiply([start], field.stride)
+    before = list(arrays)[: list(arrays).index(name) + 1]
+    layers = _layers(model, variables, image, options)
+    layers = [layer for layer in layers if layer.name in before]
+    if levels > len(layers):
+        raise ReceptiveFieldError(
+            f"There are {len(layers)} deformable convolutions up to {name!r}, fewer "
+            f"than levels={levels}."
+        )
+    for layer in layers[: -levels - 1 : -1]:
+        field = field_of(*find_array(arrays, layer.name))
+        positions = layer.positions(pixels, field)
+        points = np.concatenate([layer.taps(p) for p in positions])
+        pixels = layer.pixels(points, field)
+    return pixels
+
+
+def _layers(model, variables, image, options) -> list[_Layer]:
+    """The deformable layers of a model, in the order of the pass."""
+    geometries, branches = {}, {}
+
+    def keep_geometry(call, args, kwargs, context):
+        if isinstance(context.module, DeformConv) and context.method_name == "__call__":
+            geometries["/".join(context.module.path)] = context.module
+        return call(*args, **kwargs)
+
+    @jax.jit
+    def run(variables, images):
+        with nn.intercept_methods(keep_geometry):
+            _, state = model.apply(
+                variables,
+                images,
+                mutable=["intermediates"],
+                capture_intermediates=_is_branch,
+                **options,
+            )
+        return state
+
+    state = run(variables, image[None])
+    for path in geometries:
+        node = state["intermediates"]
+        for part in [*path.split("/"), "offset"]:
+            node = node[part]
+        (branches[path],) = node["__call__"]
+    return [
+        _layer(path, module, np.asarray(branches[path][0], float))
+        for path, module in geometries.items()
+    ]
+
+
+def _is_branch(module, method):
+    """Whether a call is that of a deformable convolution's branch for offsets."""
+    return method == "__call__" and module.name == "offset"
+
+
+def _layer(path, module, branch) -> _Layer:
+    taps = module.kernel_size[0] * module.kernel_size[1]
+    groups = module.offset_groups
+    offsets = branch[..., : 2 * groups * taps]
+    return _Layer(
+        path,
+        module.kernel_size,
+        _pair(module.strides),
+        _pair(module.padding),
+        _pair(module.kernel_dilation),
+        offsets.reshape(*offsets.shape[:2], groups, taps, 2),
+    )
+
+
+def _pair(value) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

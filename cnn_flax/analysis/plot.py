@@ -1,0 +1,217 @@
+"""Receptive fields drawn over a photograph."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from cnn_flax.analysis.arrays import Model
+from cnn_flax.analysis.deformable import deformable_sampling_points
+from cnn_flax.analysis.effective import (
+    EffectiveReceptiveField,
+    effective_receptive_field,
+)
+from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_field
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_receptive_field"]
+
+_INK, _FIELD, _EFFECTIVE, _POINTS = "#1f2937", "#1d4ed8", "#ffd166", "#dc2626"
+# Of the image's side: how far a field outside of it is drawn.
+_MARGIN = 0.6
+
+
+def plot_receptive_field(
+    model: Model,
+    variables: Any,
+    images: jax.Array,
+    at: str | None = None,
+    *,
+    photograph: np.ndarray | None = None,
+    position: Sequence[int] | None = None,
+    deformable: int = 0,
+    **options: Any,
+) -> "Figure":
+    """Draws what a position sees, and what of it matters, over a photograph.
+
+    A frame is the receptive field, without gates from global poolings; the glow is the
+    effective field, brighter where a pixel has a larger gradient, and the ellipse two
+    standard deviations of it; the points are where deformable convolutions look.
+
+    Args:
+      model: as for `receptive_field`.
+      variables: of the model.
+      images: float `[N, H, W, C]`, as the model takes them. The effective field is that
+        of all, the points are those of the first.
+      at: name of the map, as for `receptive_field`; None: the last one.
+      photograph: `[H, W, 3]` in [0, 1], what is drawn below; None: the first image,
+        stretched to [0, 1].
+      position: (vertical, horizontal) in the map; None: the middle.
+      deformable: levels of deformable convolutions whose sampling points are drawn: 1
+        to 3 are what can be looked at; 0: none.
+      **options: further arguments of the model's call.
+
+    Returns:
+      The figure; `figure.savefig(path)` writes it.
+
+    Raises:
+      ImportError: without matplotlib.
+      ReceptiveFieldError: as `receptive_field` and `deformable_sampling_points`.
+      ValueError: as these, or if the photograph is not of the images' size.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "plot_receptive_field needs matplotlib: pip install 'cnn-flax[plots]'."
+        ) from error
+    if np.ndim(images) != 4:
+        raise ValueError(f"images are [N, H, W, C], got shape {np.shape(images)}.")
+    height, width, channels = images.shape[1:]
+    photograph = _stretched(images[0]) if photograph is None else photograph
+    if np.shape(photograph)[:2] != (height, width):
+        raise ValueError(
+            f"photograph must be of the images' {height} x {width} pixels, got shape "
+            f"{np.shape(photograph)}."
+        )
+    effective = effective_receptive_field(
+        model, variables, images, at, position=position, **options
+    )
+    fields = [
+        receptive_field(
+            model,
+            (height, width),
+            effective.name,
+            ignore_global=ignore_global,
+            channels=channels,
+            **options,
+        )
+        for ignore_global in (False, True)
+    ]
+
+    figure = Figure(figsize=(6, 6.4), dpi=150, layout="constrained")
+    ax = figure.add_subplot()
+    ax.imshow(photograph, cmap="gray", vmin=0, vmax=1)
+    _draw_effective(ax, effective)
+    _draw_field(ax, fields[1], effective.position)
+    if deformable:
+        points = deformable_sampling_points(
+            model,
+            variables,
+            images[0],
+            effective.name,
+            position=effective.position,
+            levels=deformable,
+            **options,
+        )
+        _draw_points(ax, points, deformable)
+    _finish(ax, fields, effective, (height, width))
+    return figure
+
+
+def _stretched(image) -> np.ndarray:
+    """Three channels, or one, from 0 to 1."""
+    image = np.asarray(image, float)
+    image = image if image.shape[-1] == 3 else image.mean(-1)
+    return (image - image.min()) / max(np.ptp(image), 1e-12)
+
+
+def _draw_effective(ax: "Axes", effective: EffectiveReceptiveField) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Ellipse
+
+    # The photograph is dimmed where nothing matters. Weights fall off like a normal
+    # distribution: their square root shows the rim too.
+    glow = np.sqrt(effective.weights / effective.weights.max())
+    shade = LinearSegmentedColormap.from_list("shade", [(0, 0, 0, 0.55), (0, 0, 0, 0)])
+    ax.imshow(np.minimum(2 * glow, 1), cmap=shade, vmin=0, vmax=1)
+    warm = LinearSegmentedColormap.from_list(
+        "warm", [(1, 0.82, 0.4, 0), (1, 0.55, 0.1, 0.85)]
+    )
+    ax.imshow(glow, cmap=warm, vmin=0, vmax=1)
+    row, column = effective.centre
+    height, width = (4 * deviation for deviation in effective.deviation)
+    ax.add_patch(
+        Ellipse(
+            (column, row),
+            width,
+            height,
+            fill=False,
+            edgecolor=_EFFECTIVE,
+            linewidth=2,
+            label=f"effective, two deviations: {height:.0f} x {width:.0f} px",
+            zorder=3,
+        )
+    )
+
+
+def _draw_field(ax: "Axes", field: ReceptiveField, position: tuple[int, int]) -> None:
+    from matplotlib.patches import Rectangle
+
+    if math.inf in field.size:
+        return
+    top, left = (
+        p * stride - padding - 0.5
+        for p, stride, padding in zip(
+            position, field.stride, field.padding, strict=True
+        )
+    )
+    height, width = field.size
+    undeformed = ", undeformed" if field.data_dependent else ""
+    ax.add_patch(
+        Rectangle(
+            (left, top),
+            width,
+            height,
+            fill=False,
+            edgecolor=_FIELD,
+            linewidth=2.5,
+            label=f"receptive field{undeformed}: {height:g} x {width:g} px",
+            zorder=3,
+        )
+    )
+
+
+def _draw_points(ax: "Axes", points: np.ndarray, levels: int) -> None:
+    layers = f"{levels} deformable layer{'s' if levels > 1 else ''}"
+    ax.scatter(
+        points[:, 1],
+        points[:, 0],
+        s=26 if len(points) < 100 else 7,
+        color=_POINTS,
+        edgecolors="white",
+        linewidths=0.4,
+        label=f"{len(points)} taps of {layers}",
+        zorder=4,
+    )
+
+
+def _finish(ax: "Axes", fields, effective, size) -> None:
+    everywhere, local = fields
+    for limit, axis in ((ax.set_ylim, 0), (ax.set_xlim, 1)):
+        start = effective.position[axis] * local.stride[axis] - local.padding[axis]
+        margin = _MARGIN * size[axis]
+        low = max(min(start, 0), -margin) - 4
+        high = min(max(start + local.size[axis], size[axis]), size[axis] + margin) + 4
+        limit((high, low) if axis == 0 else (low, high))
+    ax.set_facecolor("#f3f4f6")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    title = f"What a position of {effective.name} sees"
+    if math.inf in everywhere.size:
+        title += "\n(and, by global pooling, the whole image)"
+    ax.set_title(title, color=_INK, fontsize=12)
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        frameon=False,
+        labelcolor=_INK,
+        fontsize=9,
+    )
