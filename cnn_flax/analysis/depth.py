@@ -14,6 +14,7 @@ from cnn_flax.analysis.program import (
     label_of,
     labelled,
 )
+from cnn_flax.analysis.rules import DEFORM_CONV
 from cnn_flax.layers import SqueezeExcite
 
 __all__ = ["depth"]
@@ -70,7 +71,7 @@ def _through(equation: core.JaxprEqn, inputs: list[int]) -> list[int]:
     own = 1 if of_equation(equation) else 0
     if label_of(equation):  # Squeeze and excitation.
         own = 0
-    elif str(equation.params.get("name")).startswith("deform_conv2d"):
+    elif DEFORM_CONV.match(str(equation.params.get("name"))):
         # Its inputs are image, offsets and weights.
         deepest, own = inputs[0], 1
     else:
