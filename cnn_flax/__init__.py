@@ -3,9 +3,12 @@
 from cnn_flax import analysis, augment, layers, losses, models, weights
 from cnn_flax.analysis import (
     effective_receptive_field,
+    feature_info,
+    features,
     plot_receptive_field,
     receptive_field,
     single_layer_receptive_field,
+    summary,
 )
 from cnn_flax.registry import create_model, list_models, model_info
 from cnn_flax.weights import load_pretrained, preprocess
@@ -17,6 +20,8 @@ __all__ = [
     "augment",
     "create_model",
     "effective_receptive_field",
+    "feature_info",
+    "features",
     "layers",
     "list_models",
     "load_pretrained",
@@ -27,5 +32,6 @@ __all__ = [
     "preprocess",
     "receptive_field",
     "single_layer_receptive_field",
+    "summary",
     "weights",
 ]

@@ -1,6 +1,7 @@
-"""`cnn-flax`: lists models, tells of them, converts weights and classifies images."""
+"""`cnn-flax`: models and what is in them, weights converted, images classified."""
 
 import argparse
+import math
 import pathlib
 import re
 import sys
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cnn_flax
+from cnn_flax.analysis import ReceptiveField
 from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -108,6 +110,15 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     command = add(_info, "info", "Tells what is known of a model and its weights")
     command.add_argument("model")
 
+    command = add(_summary, "summary", "Shows a model's blocks and what they cost")
+    command.add_argument("model")
+    command.add_argument(
+        "--image-size",
+        metavar="PX",
+        help="of the image, such as 224 or 192x256 (height x width); by default what "
+        "the model is trained at",
+    )
+
     command = add(_convert, "convert", "Converts weights, from torch's names and back")
     command.add_argument(
         "source",
@@ -182,6 +193,7 @@ def _info(options: argparse.Namespace) -> None:
     facts.add_row("file", f"cnn_flax/models/{info.family}.py")
     facts.add_row("paper", info.paper)
     facts.add_row("parameters", f"{info.parameters:,}")
+    facts.add_row("depth", f"{info.depth} weighted layers")
     facts.add_row("image size", f"{info.image_size} px")
     _print(facts)
     if not info.weights:
@@ -210,6 +222,51 @@ def _normalization(entry: PublishedWeights) -> str:
         return "ImageNet's"
     # Every other in use is the same in all channels.
     return f"{entry.mean[0]:.3f}, {entry.std[0]:.3f}"
+
+
+def _summary(options: argparse.Namespace) -> None:
+    size = [str(model_info(options.model).image_size)]
+    if options.image_size is not None:
+        size = options.image_size.lower().split("x")
+    if len(size) > 2 or not all(n.isdecimal() and int(n) > 0 for n in size):
+        raise UserError(
+            "--image-size is a positive number of pixels, or two with an x between "
+            f"them, such as 192x256; got {options.image_size!r}."
+        )
+    height, width = int(size[0]), int(size[-1])
+    model = cnn_flax.create_model(options.model)
+    try:
+        summary = cnn_flax.summary(model, (height, width), ignore_global=True)
+    except ValueError as error:  # An image that is too small for the model.
+        raise UserError(str(error)) from error
+    table = Table("block", "output")
+    for column in ("parameters", "multiply-adds", "receptive field"):
+        table.add_column(column, justify="right")
+    for block in summary.blocks:
+        shape = block.output_shape
+        table.add_row(
+            block.name,
+            "training only" if shape is None else " x ".join(map(str, shape)),
+            f"{block.parameters:,}",
+            f"{block.multiply_adds:,}",
+            _field(block.receptive_field),
+        )
+    table.add_section()
+    table.add_row("total", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}")
+    _print(table)
+    _print(
+        f"One image of {height} x {width} px in evaluation; multiply-adds of "
+        "convolutions and matrix products. Receptive fields are in pixels, and without "
+        "squeeze and excitation, which sees the whole image."
+    )
+
+
+def _field(field: ReceptiveField | None) -> str:
+    if field is None:
+        return ""
+    sizes = ["infinite" if n == math.inf else f"{n:g}" for n in field.size]
+    size = " x ".join(dict.fromkeys(sizes))
+    return f"deformable, {size}" if field.data_dependent else size
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -56,6 +56,14 @@ class ModelInfo:
         params = jax.eval_shape(init, images)["params"]
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
+    @cached_property
+    def depth(self) -> int:
+        """Weighted layers as the papers count them: `cnn_flax.analysis.depth`."""
+        # The analysis needs the layers, and the layers this module.
+        from cnn_flax.analysis import depth
+
+        return depth(create_model(self.name), self.image_size)
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean a channel that images in [0, 1] are normalised with: ImageNet's."""

@@ -78,6 +78,7 @@ def test_list_takes_a_pattern(capsys):
 def test_info_tells_of_a_model_and_its_weights(capsys):
     out = run(capsys, "info", "resnet50")
     assert "25,557,032" in out
+    assert "50 weighted layers" in out
     assert "https://arxiv.org/abs/1512.03385" in out
     table = rows(out)
     assert len(table) == len(cnn_flax.model_info("resnet50").weights)
@@ -85,6 +86,34 @@ def test_info_tells_of_a_model_and_its_weights(capsys):
     assert table[0] == [*first, ""]
     assert "0.498, 0.502" in run(capsys, "info", NAME)
     assert "No weights are published" in run(capsys, "info", "lab_resnet34")
+
+
+# summary.
+
+
+def test_summary_shows_blocks_and_totals(capsys):
+    table = rows(run(capsys, "summary", "resnet18"))
+    assert table[0] == ["conv1", "112 x 112 x 64", "9,536", "118,013,952", "7"]
+    assert table[-2][-1] == "infinite"
+    assert table[-1] == ["total", "", "11,689,512", "1,814,073,344", ""]
+    assert "training only" in run(capsys, "summary", "googlenet")
+
+
+def test_summary_says_what_a_deformed_field_is(capsys):
+    table = rows(run(capsys, "summary", "resnet18_dcn", "--image-size", "64"))
+    assert table[2][-1] == "43"
+    assert table[3][-1] == "deformable, 67"
+
+
+def test_summary_takes_the_size_of_the_image(capsys):
+    for word, shape in (("64", "32 x 32 x 64"), ("64x96", "32 x 48 x 64")):
+        out = run(capsys, "summary", "resnet18", "--image-size", word)
+        assert rows(out)[0][1] == shape
+    for word in ("0", "64x", "6.4", "1x2x3"):
+        message = refused(capsys, "summary", "resnet18", "--image-size", word)
+        assert f"such as 192x256; got '{word}'" in message
+    message = refused(capsys, "summary", "alexnet", "--image-size", "32")
+    assert "63 x 63 px at least" in message
 
 
 # predict.

@@ -1,17 +1,20 @@
-"""Looking into a model: what its maps see."""
+"""Looking into a model: what it costs, what its maps are and see."""
 
 from cnn_flax.analysis.arrays import ReceptiveFieldError
 from cnn_flax.analysis.deformable import deformable_sampling_points
+from cnn_flax.analysis.depth import depth
 from cnn_flax.analysis.effective import (
     EffectiveReceptiveField,
     effective_receptive_field,
 )
+from cnn_flax.analysis.features import FeatureInfo, feature_info, features
 from cnn_flax.analysis.plot import plot_receptive_field
 from cnn_flax.analysis.receptive_field import (
     ReceptiveField,
     receptive_field,
     receptive_fields,
 )
+from cnn_flax.analysis.summary import BlockSummary, Summary, summary
 from cnn_flax.analysis.textbook import (
     single_layer_receptive_field,
     stack_parameters,
@@ -19,15 +22,22 @@ from cnn_flax.analysis.textbook import (
 )
 
 __all__ = [
+    "BlockSummary",
     "EffectiveReceptiveField",
+    "FeatureInfo",
     "ReceptiveField",
     "ReceptiveFieldError",
+    "Summary",
     "deformable_sampling_points",
+    "depth",
     "effective_receptive_field",
+    "feature_info",
+    "features",
     "plot_receptive_field",
     "receptive_field",
     "receptive_fields",
     "single_layer_receptive_field",
     "stack_parameters",
     "stack_receptive_field",
+    "summary",
 ]

@@ -1,0 +1,132 @@
+"""What leaves a model on its way: maps of its stages, by name."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import traverse_util
+
+from cnn_flax.analysis.program import abstract_images, abstract_variables
+from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
+from cnn_flax.registry import nearest
+
+__all__ = ["FeatureInfo", "feature_info", "features"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureInfo:
+    """What a model's feature is.
+
+    Attributes:
+      name: the name that `features` takes.
+      channels: number of its channels.
+      stride: (vertical, horizontal) pixels of the image from one position to the next;
+        None for a vector, which has no positions.
+      receptive_field: which pixels a position sees; None where that cannot be told.
+    """
+
+    name: str
+    channels: int
+    stride: tuple[float, float] | None
+    receptive_field: ReceptiveField | None
+
+
+def feature_info(
+    model: nn.Module,
+    image_size: int | Sequence[int] = 224,
+    *,
+    channels: int = 3,
+    ignore_global: bool = False,
+    **arguments: Any,
+) -> tuple[FeatureInfo, ...]:
+    """The features that leave a model, in the order in which they do.
+
+    These are what it sows into "intermediates". In our models: `stem`, the stages by
+    their papers' count, `pre_logits`.
+
+    Args:
+      model: any module that takes images `[N, H, W, C]`; nothing is computed.
+      image_size: of the image, in pixels: one number or (height, width). Fields depend
+        on it where the padding is "SAME".
+      channels: of the image.
+      ignore_global: whether the fields leave out gates from global poolings, as
+        `receptive_field` does.
+      **arguments: what the model is called with besides, such as `train=False`.
+
+    Raises:
+      ValueError: if a size is not a positive number.
+    """
+    images = abstract_images(image_size, channels)
+    variables = abstract_variables(model, images, **arguments)
+    order: list[str] = []
+
+    def forward(variables, images):
+        sown = _sown(model, variables, images, arguments)
+        order.extend(sown)
+        return sown
+
+    shapes = jax.eval_shape(forward, variables, images)
+    fields = receptive_fields(
+        model,
+        images.shape[1:3],
+        channels=channels,
+        ignore_global=ignore_global,
+        **arguments,
+    )
+    found = []
+    for name in order:
+        field = fields.get(name)
+        is_map = len(shapes[name].shape) == 4
+        stride = field.stride if field and is_map else None
+        found.append(FeatureInfo(name, shapes[name].shape[-1], stride, field))
+    return tuple(found)
+
+
+def features(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    names: Sequence[str],
+    **arguments: Any,
+) -> dict[str, jax.Array]:
+    """Some of a model's features, in evaluation.
+
+        maps = cnn_flax.features(model, variables, images, ["stage2", "stage4"])
+
+    Under `jax.jit` nothing is computed that comes after the last of them.
+
+    Args:
+      model: any module that sows its features into "intermediates", as ours do.
+      variables: of the model.
+      images: float `[N, H, W, C]`.
+      names: which features; `feature_info` lists them.
+      **arguments: what the model is called with besides, such as `train=False`.
+
+    Returns:
+      For each name its array, `[N, H', W', C']` or `[N, C']`.
+
+    Raises:
+      ValueError: if there is no such feature; names the nearest ones.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"names is a list of names, such as [{names!r}].")
+    sown = _sown(model, variables, images, arguments)
+    for name in names:
+        if name not in sown:
+            raise ValueError(
+                f"The model has no feature {name!r}. {nearest(name, sown)} "
+                f"It has: {', '.join(sown) or 'none'}."
+            )
+    return {name: sown[name] for name in names}
+
+
+def _sown(model, variables, images, arguments) -> dict[str, jax.Array]:
+    """By name, in the order of the program; the last where a name comes twice."""
+    _, state = model.apply(variables, images, mutable=["intermediates"], **arguments)
+    flat: Any = traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
+    last = {k: v[-1] if isinstance(v, tuple) else v for k, v in flat.items()}
+    # A number of the whole batch, such as a loss, is no feature.
+    return {k: v for k, v in last.items() if jnp.ndim(v) > 1}

@@ -1,0 +1,154 @@
+"""What a model is made of, block by block: shapes, parameters, cost, fields."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from cnn_flax.analysis.multiply_adds import multiply_adds
+from cnn_flax.analysis.program import abstract_images, abstract_variables, labelled
+from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
+
+__all__ = ["BlockSummary", "Summary", "summary"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSummary:
+    """One block of a model.
+
+    Attributes:
+      name: the block's own name; that of the model's class for what the model does
+        itself, outside of its blocks.
+      output_shape: `(H, W, C)` or `(features,)`, without N; None where evaluation does
+        not call the block, or it gives several arrays.
+      parameters: number of trainable scalars.
+      multiply_adds: of one image.
+      receptive_field: of the output; None where there is no single output, or what it
+        sees cannot be told.
+    """
+
+    name: str
+    output_shape: tuple[int, ...] | None
+    parameters: int
+    multiply_adds: int
+    receptive_field: ReceptiveField | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A model's blocks, in the order in which it calls them.
+
+    Attributes:
+      image_size: (height, width) of the image, in pixels.
+      blocks: the modules that the model calls, and at the end what it does itself.
+    """
+
+    image_size: tuple[int, int]
+    blocks: tuple[BlockSummary, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable scalars."""
+        return sum(block.parameters for block in self.blocks)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one image."""
+        return sum(block.multiply_adds for block in self.blocks)
+
+
+def summary(
+    model: nn.Module,
+    image_size: int | Sequence[int] = 224,
+    *,
+    channels: int = 3,
+    ignore_global: bool = False,
+    **arguments: Any,
+) -> Summary:
+    """Shapes, parameters, multiply-adds and receptive fields of a model's blocks.
+
+    Multiply-adds are those of convolutions and matrix products, for one image, with
+    the taps that fall into the padding. They are counted in the traced program, so that
+    any Flax module will do. A choice by platform counts as its default: a faster way
+    to compute something on one platform changes nothing.
+
+    Args:
+      model: any module that takes images `[N, H, W, C]`; nothing is computed.
+      image_size: of the image, in pixels: one number or (height, width).
+      channels: of the image.
+      ignore_global: whether the fields leave out gates from global poolings, as
+        `receptive_field` does.
+      **arguments: what the model is called with besides, such as `train=False` where it
+        must be said.
+
+    Raises:
+      ValueError: if a size is not a positive number.
+      NotImplementedError: if it cannot be told how often a product runs, as inside of
+        `jax.lax.while_loop`; names the operation.
+    """
+    images = abstract_images(image_size, channels)
+    # A dictionary keeps the order.
+    names: dict[str | None, None] = {}
+    with labelled(partial(_note_name, names)):
+        variables = abstract_variables(model, images, **arguments)
+    params = variables.get("params", {})
+
+    shapes: dict[str | None, tuple[int, ...] | None] = {}
+
+    def forward(variables, images):
+        return model.apply(variables, images, **arguments)
+
+    with labelled(_block), nn.intercept_methods(partial(_note_shape, shapes)):
+        program = jax.make_jaxpr(forward)(variables, images)
+    itself = type(model).__name__
+    costs = multiply_adds(program.jaxpr, itself)
+    size = images.shape[1:3]
+    fields = receptive_fields(
+        model, size, channels=channels, ignore_global=ignore_global, **arguments
+    )
+
+    blocks = [
+        BlockSummary(
+            name,
+            shapes.get(name),
+            _size(params.get(name, {})),
+            costs[name],
+            fields.get(name),
+        )
+        for name in names
+        if name is not None
+    ]
+    own = _size({k: v for k, v in params.items() if k not in names})
+    if own or costs[itself]:
+        blocks.append(
+            BlockSummary(itself, shapes[None], own, costs[itself], fields.get("output"))
+        )
+    return Summary(size, tuple(blocks))
+
+
+def _block(module: nn.Module) -> str | None:
+    """The block of the model that a module is, or is in; None: it is the model."""
+    return module.path[0] if module.path else None
+
+
+def _note_name(names, module):
+    # Dropout does nothing in evaluation.
+    if not isinstance(module, nn.Dropout):
+        names.setdefault(_block(module))
+
+
+def _note_shape(shapes, method, args, kwargs, context):
+    # The last call to end is the block's own, not that of a method that it uses.
+    output = method(*args, **kwargs)
+    if len(context.module.path) <= 1:
+        arrays = [x for x in jax.tree.leaves(output) if isinstance(x, jax.Array)]
+        shape = arrays[0].shape[1:] if len(arrays) == 1 else None
+        shapes[_block(context.module)] = shape
+    return output
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,1 @@
+"""`docs/architectures.md`: what the papers' nets cost, and their ideas in numbers."""
