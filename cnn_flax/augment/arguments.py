@@ -109,7 +109,7 @@ def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
       ValueError: if they are not two whole numbers above 0.
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(
         isinstance(side, int | np.integer) and side > 0 for side in sides
     ):

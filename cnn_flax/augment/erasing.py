@@ -58,7 +58,7 @@ def _erase(images, window, value):
 
 
 def _values(value, images):
-    if jnp.ndim(value) >= 3:
+    if not isinstance(value, tuple) and jnp.ndim(value) >= 3:
         return jnp.asarray(value).reshape(images.shape)
     n, *_, channels = images.shape
     values = value if isinstance(value, tuple) else (value,)

@@ -13,8 +13,8 @@ __all__ = [
     "coins",
     "draw_numbers",
     "draw_per_image",
+    "image_keys",
     "keys_per_image",
-    "number_of",
     "symmetric",
 ]
 
@@ -41,9 +41,15 @@ def keys_per_image(key: jax.Array, images: jax.Array | int) -> jax.Array:
     return key
 
 
-def number_of(images: jax.Array) -> int:
-    """N of `[N, H, W, C]`; 1 of `[H, W, C]`."""
-    return len(images) if images.ndim == 4 else 1
+def image_keys(key: jax.Array, images: jax.Array) -> tuple[jax.Array, int]:
+    """The keys of images `[N, H, W, C]` or `[H, W, C]`, and how many there are.
+
+    One image takes one key as its own, so that `jax.vmap` over keys and images is the
+    operation on the batch of them.
+    """
+    if images.ndim == 3:
+        return keys_per_image(key[None] if key.ndim == 0 else key, 1), 1
+    return keys_per_image(key, images), len(images)
 
 
 def draw_per_image(draw: Callable[[jax.Array], Draw], key: jax.Array, n: int) -> Draw:

@@ -26,7 +26,7 @@ from cnn_flax.augment.random import (
     coins,
     draw_numbers,
     draw_per_image,
-    number_of,
+    image_keys,
     symmetric,
 )
 
@@ -80,7 +80,7 @@ def random_brightness(
     Raises:
       ValueError: if `brightness` is no range, or `p` is outside [0, 1].
     """
-    draw = draw_brightness(key, number_of(images), brightness, p)
+    draw = draw_brightness(*image_keys(key, images), brightness, p)
     return colour.adjust_brightness(images, **draw)
 
 
@@ -108,7 +108,9 @@ def random_grayscale(key: jax.Array, images: jax.Array, p: float = 0.1) -> jax.A
     Raises:
       ValueError: if `p` is outside [0, 1].
     """
-    return colour.adjust_saturation(images, **draw_grayscale(key, number_of(images), p))
+    return colour.adjust_saturation(
+        images, **draw_grayscale(*image_keys(key, images), p)
+    )
 
 
 def draw_jitter(
@@ -255,5 +257,7 @@ def color_jitter(
     Raises:
       ValueError: if a range is not one, or `p` is outside [0, 1].
     """
-    draw = draw_jitter(key, number_of(images), brightness, contrast, saturation, hue, p)
+    draw = draw_jitter(
+        *image_keys(key, images), brightness, contrast, saturation, hue, p
+    )
     return jitter(images, **draw)

@@ -12,7 +12,7 @@ from cnn_flax.augment.random import (
     check_probability,
     coins,
     draw_per_image,
-    number_of,
+    image_keys,
 )
 
 __all__ = ["cutout", "draw_cutout", "draw_erasing", "random_erasing"]
@@ -105,7 +105,7 @@ def random_erasing(
     Raises:
       ValueError: if a range is not one, or `p` is outside [0, 1].
     """
-    draw = draw_erasing(key, number_of(images), images.shape[-3:], scale, ratio, p)
+    draw = draw_erasing(*image_keys(key, images), images.shape[-3:], scale, ratio, p)
     return erase(images, **draw, value=value)
 
 
@@ -160,5 +160,5 @@ def cutout(
     Raises:
       ValueError: if `size` is not above 0, or `p` is outside [0, 1].
     """
-    draw = draw_cutout(key, number_of(images), images.shape[-3:], size, p)
+    draw = draw_cutout(*image_keys(key, images), images.shape[-3:], size, p)
     return erase(images, **draw, value=value)

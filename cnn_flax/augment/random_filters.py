@@ -11,7 +11,7 @@ from cnn_flax.augment.random import (
     coins,
     draw_numbers,
     draw_per_image,
-    number_of,
+    image_keys,
 )
 
 __all__ = [
@@ -67,7 +67,7 @@ def random_gaussian_blur(
     Raises:
       ValueError: if `sigma` is no range, or `p` is outside [0, 1].
     """
-    draw = draw_gaussian_blur(key, number_of(images), sigma, p)
+    draw = draw_gaussian_blur(*image_keys(key, images), sigma, p)
     return filters.gaussian_blur(images, kernel_size, **draw)
 
 
@@ -119,7 +119,7 @@ def gaussian_noise(
     Raises:
       ValueError: if `sigma` is below 0 or no range, or `p` is outside [0, 1].
     """
-    draw = draw_gaussian_noise(key, number_of(images), images.shape[-3:], sigma, p)
+    draw = draw_gaussian_noise(*image_keys(key, images), images.shape[-3:], sigma, p)
     return add_noise(images, **draw)
 
 

@@ -19,7 +19,7 @@ from cnn_flax.augment.random import (
     coins,
     draw_numbers,
     draw_per_image,
-    number_of,
+    image_keys,
     symmetric,
 )
 
@@ -66,7 +66,7 @@ def random_horizontal_flip(
     Raises:
       ValueError: if `p` is outside [0, 1].
     """
-    draw = draw_flip(key, number_of(images), p)
+    draw = draw_flip(*image_keys(key, images), p)
     return geometry.horizontal_flip(images, **draw)
 
 
@@ -77,7 +77,7 @@ def random_vertical_flip(
 
     Arguments as of `random_horizontal_flip`.
     """
-    draw = draw_flip(key, number_of(images), p)
+    draw = draw_flip(*image_keys(key, images), p)
     return geometry.vertical_flip(images, **draw)
 
 
@@ -133,7 +133,7 @@ def random_crop(
     Raises:
       ValueError: if the window is larger than the padded image.
     """
-    draw = draw_crop(key, number_of(images), images.shape[-3:], size, padding)
+    draw = draw_crop(*image_keys(key, images), images.shape[-3:], size, padding)
     return geometry.crop_window(images, **draw, size=size)
 
 
@@ -232,7 +232,7 @@ def random_resized_crop(
     Raises:
       ValueError: if a range is not one.
     """
-    draw = draw_resized_crop(key, number_of(images), images.shape[-3:], scale, ratio)
+    draw = draw_resized_crop(*image_keys(key, images), images.shape[-3:], scale, ratio)
     return resample.resized_crop(
         images, **draw, size=size, interpolation=interpolation, antialias=antialias
     )
@@ -282,7 +282,7 @@ def random_rotation(
     Raises:
       ValueError: if `degrees` is no range, or `p` is outside [0, 1].
     """
-    draw = draw_rotation(key, number_of(images), degrees, p)
+    draw = draw_rotation(*image_keys(key, images), degrees, p)
     return geometry.rotate(images, **draw, interpolation=interpolation, fill=fill)
 
 
@@ -377,7 +377,7 @@ def random_affine(
       ValueError: if a range is not one.
     """
     draw = draw_affine(
-        *(key, number_of(images), images.shape[-3:]),
+        *(*image_keys(key, images), images.shape[-3:]),
         *(degrees, translate, scale, shear, p),
     )
     return geometry.affine(images, **draw, interpolation=interpolation, fill=fill)
@@ -437,7 +437,7 @@ def random_shear(
     Raises:
       ValueError: if a range is not one.
     """
-    draw = draw_shear(key, number_of(images), x, y, p)
+    draw = draw_shear(*image_keys(key, images), x, y, p)
     return geometry.affine(images, **draw, interpolation=interpolation, fill=fill)
 
 
@@ -508,6 +508,6 @@ def random_perspective(
       ValueError: if a number is outside its range.
     """
     draw = draw_perspective(
-        key, number_of(images), images.shape[-3:], distortion_scale, p
+        *image_keys(key, images), images.shape[-3:], distortion_scale, p
     )
     return geometry.perspective(images, **draw, interpolation=interpolation, fill=fill)

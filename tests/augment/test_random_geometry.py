@@ -13,13 +13,6 @@ def numbered(n, height=4, width=5):
     return jnp.arange(1.0, size + 1).reshape(n, height, width, 1) / size
 
 
-def test_horizontal_flip_mirrors_columns():
-    image = jnp.array([[[1.0], [2.0], [3.0]]])
-    np.testing.assert_array_equal(
-        augment.horizontal_flip(image), [[[3.0], [2.0], [1.0]]]
-    )
-
-
 def test_random_flip_flips_an_image_or_leaves_it():
     images = numbered(400)
     flipped = augment.random_horizontal_flip(jax.random.key(0), images, p=0.3)
@@ -86,30 +79,6 @@ def test_a_window_of_the_whole_image_leaves_it_as_it_is():
         jax.random.key(0), images, 6, scale=(1.0, 1.0), ratio=(1.0, 1.0)
     )
     np.testing.assert_array_equal(crops, images)
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        lambda key, x: augment.random_horizontal_flip(key, x),
-        lambda key, x: augment.random_crop(key, x, 4, padding=2),
-        lambda key, x: augment.random_resized_crop(key, x, 3),
-    ],
-)
-def test_an_images_draw_depends_on_its_key_alone(operation):
-    images = numbered(6, 4, 4)
-    keys = jax.random.split(jax.random.key(0), 6)
-    together = operation(keys, images)
-    for i in range(6):
-        alone = operation(keys[i : i + 1], images[i : i + 1])
-        np.testing.assert_array_equal(alone[0], together[i])
-    # A compiler may put a multiplication and an addition into one.
-    compiled = jax.jit(operation)(keys, images)
-    np.testing.assert_allclose(compiled, together, rtol=1e-6)
-    key = jax.random.key(3)
-    np.testing.assert_array_equal(
-        operation(key, images)[:2], operation(key, images[:2])
-    )
 
 
 def test_bad_arguments_are_refused():
