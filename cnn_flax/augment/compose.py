@@ -130,7 +130,8 @@ def _same(one, other):
 
 def _carry_out(run, keys, images):
     if len(run) == 1:
-        return run[0].function(images, **run[0].arguments(keys[0], images))
+        arguments = run[0].arguments(keys[0], images)
+        return run[0].function(images=images, **arguments)
     if run[0].function in MATRICES:
         return _move(run, keys, images)
     if run[0].function in COLOURS:
