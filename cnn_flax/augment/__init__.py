@@ -12,9 +12,13 @@ from cnn_flax.augment.geometry import (
     random_resized_crop,
     resized_crop,
 )
+from cnn_flax.augment.mixing import cutmix, cutmix_or_mixup, mixup
 
 __all__ = [
+    "cutmix",
+    "cutmix_or_mixup",
     "horizontal_flip",
+    "mixup",
     "normalize",
     "random_crop",
     "random_horizontal_flip",
