@@ -20,6 +20,7 @@ __all__ = [
     "Network",
     "MAY_CHANGE",
     "Optimization",
+    "Policy",
     "Selection",
     "config_from_json",
     "config_to_json",
@@ -30,6 +31,9 @@ __all__ = [
 # Fields in which a run may go on otherwise than it began; what may
 # change the numbers is said.
 MAY_CHANGE = ("devices", "max_bad_share", "parallel", "tensorboard", "threads")
+
+
+Policy = Literal["none", "rand_augment", "trivial_augment"]
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -156,21 +160,46 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Random changes to the training images, each image its own."""
+    """Random changes to the training images, each image its own, in this order."""
 
-    flip: float = 0.0
-    """Probability of mirroring left and right."""
     crop_padding: int = 0
     """Black pixels around the image before a window of image_size is cut out."""
     crop_scale: float = 0.0
     """Least share of the image in a window that is resized; 0 for no such windows."""
+    flip: float = 0.0
+    """Probability of mirroring left and right."""
+    vertical_flip: float = 0.0
+    """Probability of mirroring up and down."""
+    policy: Policy = "none"
+    """What draws operations for each image: RandAugment, TrivialAugment (wide), ..."""
+    operations: int = 2
+    """With the policies rand_augment and noisy_student: operations an image."""
+    magnitude: int = 9
+    """With the policies rand_augment and noisy_student: strength, 0 to 30."""
+    erase: float = 0.0
+    """Probability of a box of mean colour in the image."""
+    mixup: float = 0.0
+    """Blends pairs of images and labels, with weights of Beta(mixup, mixup); 0 for
+    none. With cutmix, one of the two for all of a batch."""
+    cutmix: float = 0.0
+    """Pastes boxes between pairs, their areas of Beta(cutmix, cutmix); 0 for none."""
 
     def __post_init__(self):
-        _check(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
         _check(self.crop_padding >= 0, "crop_padding", self.crop_padding, "at least 0")
-        _check(0 <= self.crop_scale <= 1, "crop_scale", self.crop_scale, "in [0, 1]")
+        for field in ("crop_scale", "flip", "vertical_flip", "erase"):
+            value = getattr(self, field)
+            _check(0 <= value <= 1, field, value, "in [0, 1]")
         if self.crop_padding and self.crop_scale:
             raise UserError("Give one of --crop-padding and --crop-scale.")
+        _check(self.operations > 0, "operations", self.operations, "at least 1")
+        _check(0 <= self.magnitude <= 30, "magnitude", self.magnitude, "in [0, 30]")
+        _check(self.mixup >= 0, "mixup", self.mixup, "at least 0")
+        _check(self.cutmix >= 0, "cutmix", self.cutmix, "at least 0")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 @dataclasses.dataclass(frozen=True)
