@@ -73,8 +73,10 @@ class Input:
     tfds:NAME[@DIR]."""
     image_size: int = 224
     """Height and width that the model sees, in pixels."""
+    train_size: int = 0
+    """The same in training; 0 for image_size."""
     load_size: int = 0
-    """Those of the training images that windows are cut from; 0 for image_size."""
+    """Those of the training images that windows are cut from; 0 for train_size."""
     batch_size: int = 64
     """Images a step, over all devices."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -92,11 +94,12 @@ class Input:
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
+        _check(self.train_size >= 0, "train_size", self.train_size, "at least 0")
         _check(
-            self.load_size == 0 or self.load_size >= self.image_size,
+            self.load_size == 0 or self.load_size >= self.trained_size,
             "load_size",
             self.load_size,
-            f"0 or at least the image size {self.image_size}",
+            f"0 or at least the image size {self.trained_size}",
         )
         _check(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
         _check(len(self.mean) in (1, 3), "mean", self.mean, "one or three numbers")
@@ -106,6 +109,11 @@ class Input:
         _check(0 < crop <= 1, "crop_pct", crop, "in (0, 1]")
         _check(0 <= bad <= 1, "max_bad_share", bad, "in [0, 1]")
         _check(self.threads >= 0, "threads", self.threads, "at least 0")
+
+    @property
+    def trained_size(self) -> int:
+        """Height and width that the model sees in training, in pixels."""
+        return self.train_size or self.image_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +171,12 @@ class Augment:
     """Random changes to the training images, each image its own, in this order."""
 
     crop_padding: int = 0
-    """Black pixels around the image before a window of image_size is cut out."""
+    """Black pixels around the image before a window of train_size is cut out."""
     crop_scale: float = 0.0
     """Least share of the image in a window that is resized; 0 for no such windows."""
+    crop_at_decode: bool = False
+    """Whether the windows of crop_scale are cut from whole photographs as they are
+    read, antialiased, and not on the device from images of load_size."""
     flip: float = 0.0
     """Probability of mirroring left and right."""
     vertical_flip: float = 0.0
@@ -191,6 +202,8 @@ class Augment:
             _check(0 <= value <= 1, field, value, "in [0, 1]")
         if self.crop_padding and self.crop_scale:
             raise UserError("Give one of --crop-padding and --crop-scale.")
+        if self.crop_at_decode and not self.crop_scale:
+            raise UserError("--crop-at-decode needs --crop-scale.")
         _check(self.operations > 0, "operations", self.operations, "at least 1")
         _check(0 <= self.magnitude <= 30, "magnitude", self.magnitude, "in [0, 30]")
         _check(self.mixup >= 0, "mixup", self.mixup, "at least 0")
@@ -293,6 +306,8 @@ class Config:
     """Write the metrics for TensorBoard too, into the run's folder tensorboard."""
 
     def __post_init__(self):
+        if self.augment.crop_at_decode and self.input.load_size:
+            raise UserError("Give one of --crop-at-decode and --load-size.")
         _check(self.epochs > 0, "epochs", self.epochs, "at least 1")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2 ** 32)")
         _check(self.log_every > 0, "log_every", self.log_every, "at least 1")

@@ -62,7 +62,7 @@ def train_inputs(
         key_crop, key_flip, key_vertical, key_policy, key_erase, key_mix = keys.T
         _, height, width, _ = images.shape
         window = (height, width) if size is None else (size, size)
-        if options.crop_scale:
+        if options.crop_scale and not options.crop_at_decode:
             scale = (options.crop_scale, 1.0)
             images = augment.random_resized_crop(key_crop, images, window, scale)
         elif options.crop_padding or window != (height, width):

@@ -92,9 +92,9 @@ class Program:
     @property
     def train_options(self) -> dict[str, Any]:
         """The same for training, where images may be larger, to be cut."""
-        options = self.batch_options
-        load_size = self.record["config"]["input"]["load_size"]
-        return {**options, "image_size": load_size or options["image_size"]}
+        options, fields = self.batch_options, self.record["config"]["input"]
+        size = fields["load_size"] or fields["train_size"] or options["image_size"]
+        return {**options, "image_size": size}
 
     @property
     def eval_split(self) -> str:
@@ -180,7 +180,7 @@ def build(
         model = over_axis(model, axis)
     prepare = train_inputs(
         config.augment,
-        size=size,
+        size=config.input.trained_size,
         mean=mean,
         std=std,
         num_classes=len(record["class_names"]),
