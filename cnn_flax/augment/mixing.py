@@ -6,15 +6,13 @@ batch stays what it was. A pair never spans two devices that share a batch evenl
 nothing is sent, and the pairs are the same on any number of them.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.augment.random import keys_per_image
+from cnn_flax.augment.erasing import erase
+from cnn_flax.augment.random import Draw, keys_per_image
 
 __all__ = [
-    "Boxes",
     "blend_pairs",
     "cutmix",
     "cutmix_or_mixup",
@@ -23,15 +21,6 @@ __all__ = [
     "mixup",
     "paste_pairs",
 ]
-
-
-class Boxes(NamedTuple):
-    """Rows `top` to `bottom` and columns `left` to `right`, the last excluded: int."""
-
-    top: jax.Array
-    left: jax.Array
-    bottom: jax.Array
-    right: jax.Array
 
 
 def mixup(
@@ -63,7 +52,7 @@ def mixup(
       ValueError: if N is odd, `alpha` is not above 0, or the labels do not fit.
     """
     labels = _soft(images, labels, num_classes)
-    return blend_pairs(images, labels, draw_mixup(_pair_keys(key, images), alpha))
+    return blend_pairs(images, labels, **draw_mixup(key, len(images), alpha))
 
 
 def cutmix(
@@ -93,9 +82,8 @@ def cutmix(
       ValueError: if N is odd, `alpha` is not above 0, or the labels do not fit.
     """
     labels = _soft(images, labels, num_classes)
-    _, height, width, _ = images.shape
-    boxes = draw_cutmix(_pair_keys(key, images), height, width, alpha)
-    return paste_pairs(images, labels, boxes)
+    draw = draw_cutmix(key, len(images), images.shape[1:], alpha)
+    return paste_pairs(images, labels, **draw)
 
 
 def cutmix_or_mixup(
@@ -135,61 +123,89 @@ def cutmix_or_mixup(
         )
     labels = _soft(images, labels, num_classes)
     key_choice, key_pairs = jax.random.split(key)
-    pairs = _pair_keys(key_pairs if keys is None else keys, images)
-    _, height, width, _ = images.shape
-    _check_alpha(cutmix_alpha)
-    _check_alpha(mixup_alpha)
-
-    def cut():
-        boxes = draw_cutmix(pairs, height, width, cutmix_alpha)
-        return paste_pairs(images, labels, boxes)
-
-    def mix():
-        return blend_pairs(images, labels, draw_mixup(pairs, mixup_alpha))
-
-    return jax.lax.cond(jax.random.bernoulli(key_choice), cut, mix)
+    keys = keys_per_image(key_pairs if keys is None else keys, images)
+    n, *shape = images.shape
+    # Both before either is chosen, so that bad arguments are refused.
+    box = draw_cutmix(keys, n, tuple(shape), cutmix_alpha)
+    blend = draw_mixup(keys, n, mixup_alpha)
+    return jax.lax.cond(
+        jax.random.bernoulli(key_choice),
+        lambda: paste_pairs(images, labels, **box),
+        lambda: blend_pairs(images, labels, **blend),
+    )
 
 
-def draw_mixup(keys: jax.Array, alpha: float) -> jax.Array:
-    """Weights from Beta(alpha, alpha), one a key: float `[M]` in [0, 1]."""
-    _check_alpha(alpha)
-    return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+def draw_mixup(key: jax.Array, n: int, alpha: float = 0.2) -> Draw:
+    """Weights of the pairs, from Beta(alpha, alpha): `weight`, float `[n / 2]`.
 
+    Args:
+      key: one key, or one an image `[n]`, of which a pair takes its first image's.
+      n: how many images, even.
+      alpha: see `mixup`.
 
-def draw_cutmix(keys: jax.Array, height: int, width: int, alpha: float) -> Boxes:
-    """Boxes of CutMix, one a key: int `[M]` each.
-
-    As torchvision: with `w` from Beta(alpha, alpha), the half sides are
-    `floor(sqrt(1 - w) * height / 2)` and that of `width`, the centre is anywhere in the
-    image, and what is outside the image is cut off.
+    Raises:
+      ValueError: if `n` is odd or `alpha` is not above 0.
     """
-    _check_alpha(alpha)
+    return jax.vmap(lambda key: {"weight": _beta(key, alpha)})(_pair_keys(key, n))
+
+
+def draw_cutmix(
+    key: jax.Array, n: int, shape: tuple[int, ...], alpha: float = 1.0
+) -> Draw:
+    """Boxes of the pairs: `top`, `left`, `height` and `width`, int32 `[n / 2]`.
+
+    As torchvision: with `w` from Beta(alpha, alpha), half the height is
+    `floor(sqrt(1 - w) * H / 2)`, the width likewise, the centre is any pixel, and what
+    is outside the image is cut off.
+
+    Args:
+      key: one key, or one an image `[n]`, of which a pair takes its first image's.
+      n: how many images, even.
+      shape: of an image, (H, W, C).
+      alpha: see `cutmix`.
+
+    Raises:
+      ValueError: if `n` is odd or `alpha` is not above 0.
+    """
 
     def draw(key):
         key_weight, key_row, key_column = jax.random.split(key, 3)
-        side = jnp.sqrt(1 - jax.random.beta(key_weight, alpha, alpha)) / 2
+        half = jnp.sqrt(1 - _beta(key_weight, alpha)) / 2
+        top, height = _span(key_row, half, shape[0])
+        left, width = _span(key_column, half, shape[1])
+        return {"top": top, "left": left, "height": height, "width": width}
 
-        def span(key, size):
-            half = jnp.floor(side * size).astype(jnp.int32)
-            centre = jax.random.randint(key, (), 0, size)
-            return jnp.maximum(centre - half, 0), jnp.minimum(centre + half, size)
+    return jax.vmap(draw)(_pair_keys(key, n))
 
-        top, bottom = span(key_row, height)
-        left, right = span(key_column, width)
-        return Boxes(top, left, bottom, right)
 
-    return jax.vmap(draw)(keys)
+def _span(key, half, size):
+    """Start and length of a part of `size` pixels: `half` of it about any pixel."""
+    half = jnp.floor(half * size).astype(jnp.int32)
+    centre = jax.random.randint(key, (), 0, size)
+    start = jnp.maximum(centre - half, 0)
+    return start, jnp.minimum(centre + half, size) - start
+
+
+def _beta(key, alpha):
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}.")
+    return jax.random.beta(key, alpha, alpha)
+
+
+def _pair_keys(key, n):
+    _check_even(n)
+    return keys_per_image(key, n)[::2]
 
 
 def blend_pairs(
-    images: jax.Array, labels: jax.Array, weights: jax.Array
+    images: jax.Array, labels: jax.Array, weight: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Each image and label becomes `w * its own + (1 - w) * its neighbour's`.
 
     Args:
       images: float `[N, H, W, C]`; N is even.
       labels: probabilities, float `[N, K]`.
-      weights: the pairs' `w`, float `[N / 2]` in [0, 1].
+      weight: the pairs' `w`, float `[N / 2]` in [0, 1].
 
     Returns:
       Images `[N, H, W, C]` and labels `[N, K]`.
@@ -197,20 +213,28 @@ def blend_pairs(
     Raises:
       ValueError: if N is odd.
     """
-    _check_even(images)
-    weights = jnp.repeat(weights, 2)
-    return _blend(images, weights), _blend(labels, weights)
+    _check_even(len(images))
+    weight = jnp.repeat(weight, 2)
+    return _blend(images, weight), _blend(labels, weight)
 
 
 def paste_pairs(
-    images: jax.Array, labels: jax.Array, boxes: Boxes
+    images: jax.Array,
+    labels: jax.Array,
+    top: jax.Array,
+    left: jax.Array,
+    height: jax.Array,
+    width: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Each image has its neighbour's pixels in the pair's box; labels weigh by area.
 
     Args:
       images: float `[N, H, W, C]`; N is even.
       labels: probabilities, float `[N, K]`.
-      boxes: the pairs', int `[N / 2]` each, within the image.
+      top: of the pairs' boxes, which lie within the image, int `[N / 2]`.
+      left: likewise.
+      height: likewise.
+      width: likewise.
 
     Returns:
       Images `[N, H, W, C]` and labels `[N, K]`.
@@ -218,16 +242,11 @@ def paste_pairs(
     Raises:
       ValueError: if N is odd.
     """
-    _check_even(images)
-    _, height, width, _ = images.shape
-    boxes = Boxes(*(jnp.repeat(side, 2)[:, None] for side in boxes))
-    rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
-    in_rows = (boxes.top <= rows) & (rows < boxes.bottom)
-    in_columns = (boxes.left <= columns) & (columns < boxes.right)
-    is_inside = in_rows[:, :, None] & in_columns[:, None, :]
-    images = jnp.where(is_inside[..., None], _neighbours(images), images)
-    area = (boxes.bottom - boxes.top) * (boxes.right - boxes.left)
-    return images, _blend(labels, 1 - area[:, 0] / (height * width))
+    _check_even(len(images))
+    top, left, height, width = (jnp.repeat(x, 2) for x in (top, left, height, width))
+    pasted = erase(images, top, left, height, width, value=_neighbours(images))
+    share = height * width / (images.shape[1] * images.shape[2])
+    return pasted, _blend(labels, 1 - share)
 
 
 def _neighbours(rows: jax.Array) -> jax.Array:
@@ -237,11 +256,6 @@ def _neighbours(rows: jax.Array) -> jax.Array:
 def _blend(rows: jax.Array, weights: jax.Array) -> jax.Array:
     weights = weights.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
     return weights * rows + (1 - weights) * _neighbours(rows)
-
-
-def _pair_keys(key: jax.Array, images: jax.Array) -> jax.Array:
-    _check_even(images)
-    return keys_per_image(key, images)[::2]
 
 
 def _soft(images: jax.Array, labels: jax.Array, num_classes: int | None) -> jax.Array:
@@ -264,14 +278,8 @@ def _soft(images: jax.Array, labels: jax.Array, num_classes: int | None) -> jax.
     return labels.astype(dtype)
 
 
-def _check_even(images: jax.Array) -> None:
-    if len(images) % 2:
+def _check_even(n: int) -> None:
+    if n % 2:
         raise ValueError(
-            f"Images are mixed in pairs of neighbours, got {len(images)}, an odd "
-            "number of them."
+            f"Images are mixed in pairs of neighbours, got {n}, an odd number of them."
         )
-
-
-def _check_alpha(alpha: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}.")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cnn_flax.augment import mixing
-from cnn_flax.augment.mixing import Boxes, cutmix, cutmix_or_mixup, mixup
+from cnn_flax.augment.mixing import cutmix, cutmix_or_mixup, mixup
 
 SHAPE = (6, 5, 7, 2)
 K = 4
@@ -40,8 +40,8 @@ def test_blending_by_hand():
 
 def test_pasting_by_hand():
     images = jnp.stack([jnp.zeros((3, 4, 1)), jnp.ones((3, 4, 1))])
-    boxes = Boxes(*(jnp.array([side]) for side in (1, 0, 3, 3)))
-    mixed, soft = mixing.paste_pairs(images, jnp.eye(2), boxes)
+    box = (jnp.array([side]) for side in (1, 0, 2, 3))
+    mixed, soft = mixing.paste_pairs(images, jnp.eye(2), *box)
     np.testing.assert_array_equal(
         mixed[0, ..., 0], [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
     )
@@ -74,7 +74,7 @@ def test_the_weight_of_a_label_is_the_share_of_its_pixels(seed):
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
 def test_weights_have_the_beta_distribution(alpha):
-    weights = mixing.draw_mixup(jax.random.split(jax.random.key(0), 4000), alpha)
+    weights = mixing.draw_mixup(jax.random.key(0), 8000, alpha)["weight"]
     beta = stats.beta(alpha, alpha).cdf
     # A small alpha puts much of them so near to 1 that float32 has not all values.
     low, high = beta([0.001, 0.999])
@@ -86,34 +86,30 @@ def test_weights_have_the_beta_distribution(alpha):
 
 
 def test_boxes_have_the_area_that_was_drawn_and_lie_anywhere():
-    height, width = 400, 300
-    keys = jax.random.split(jax.random.key(0), 4000)
-    top, left, bottom, right = mixing.draw_cutmix(keys, height, width, 1.0)
-    assert min(top.min(), left.min()) >= 0
-    assert bottom.max() <= height and right.max() <= width
-    whole = (top > 0) & (left > 0) & (bottom < height) & (right < width)
-    # The area of a box that is not cut off, and so lies around its centre.
-    rows, columns = (bottom - top)[whole], (right - left)[whole]
-    np.testing.assert_allclose(rows / height, columns / width, atol=1 / 100)
-    # Among boxes with centre in the middle twentieth, half sides under the distance to
-    # the border are drawn as they are: their share of the area is 1 - w, uniform.
-    centre_row, centre_column = (top + bottom) / 2 / height, (left + right) / 2 / width
-    middle = (abs(centre_row - 0.5) < 0.1) & (abs(centre_column - 0.5) < 0.1) & whole
-    side = (np.asarray(bottom - top) / height)[np.asarray(middle)]
-    small = side[side < 0.75] ** 2
-    assert len(small) > 30
-    assert stats.kstest(small, "uniform", (0, 0.75**2)).pvalue > 1e-3
+    n, height, width = 8000, 400, 300
+    draw = mixing.draw_cutmix(jax.random.key(0), n, (height, width, 3))
+    top, left = np.asarray(draw["top"]), np.asarray(draw["left"])
+    rows, columns = np.asarray(draw["height"]), np.asarray(draw["width"])
+    assert min(top.min(), left.min(), rows.min(), columns.min()) >= 0
+    assert (top + rows).max() <= height and (left + columns).max() <= width
+    whole = (top > 0) & (left > 0) & (top + rows < height) & (left + columns < width)
+    # Of the image's proportions, where the border cut nothing off.
+    np.testing.assert_allclose(rows[whole] / height, columns[whole] / width, atol=0.01)
+    # Boxes about the middle are whole up to a share of 9/16; the share is uniform.
+    middle = abs(top + rows / 2 - height / 2) < height / 10
+    middle &= abs(left + columns / 2 - width / 2) < width / 10
+    side = (rows / height)[middle & (rows < 0.75 * height)]
+    assert len(side) > 60
+    assert stats.kstest(side**2, "uniform", (0, 0.75**2)).pvalue > 1e-3
 
 
 def test_centres_of_boxes_are_anywhere_with_equal_probability():
-    # Boxes that come to nothing but their centre: no side is 2 px long.
-    keys = jax.random.split(jax.random.key(1), 4000)
-    top, left, *_ = mixing.draw_cutmix(keys, 8, 8, 1e6)  # w = 1/2: half sides 2.
-    # Clipped at the border, the first rows meet at 0.
-    counts = np.bincount(np.asarray(top), minlength=6)
-    assert stats.chisquare(counts, [1500, 500, 500, 500, 500, 500]).pvalue > 1e-3
-    counts = np.bincount(np.asarray(left), minlength=6)
-    assert stats.chisquare(counts, [1500, 500, 500, 500, 500, 500]).pvalue > 1e-3
+    # Half sides are 2 of 8 pixels: where the box is cut off, it begins at 0.
+    draw = mixing.draw_cutmix(jax.random.key(1), 8000, (8, 8, 3), alpha=1e6)
+    for start in (draw["top"], draw["left"]):
+        counts = np.bincount(np.asarray(start), minlength=6)
+        expected = [1500, 500, 500, 500, 500, 500]
+        assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
 def test_a_batch_is_mixed_in_one_of_two_ways_equally_often():

@@ -42,11 +42,10 @@ class Windows:
         """
         # Three words: those of the order of the images are two.
         rng = np.random.default_rng([self.seed, position, 0])
-        shares, logs, (down, across) = (
-            rng.uniform(*self.scale, _ATTEMPTS),
-            rng.uniform(*map(math.log, self.ratio), _ATTEMPTS),
-            rng.random(2),
-        )
+        low, high = map(math.log, self.ratio)
+        shares = rng.uniform(*self.scale, size=_ATTEMPTS)
+        logs = rng.uniform(low, high, _ATTEMPTS)
+        down, across = rng.random(2)
         for share, log in zip(shares, logs, strict=True):
             area, ratio = share * height * width, math.exp(log)
             h, w = math.sqrt(area / ratio), math.sqrt(area * ratio)

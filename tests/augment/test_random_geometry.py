@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +5,6 @@ import pytest
 from scipy import stats
 
 from cnn_flax import augment
-from cnn_flax.augment.geometry import _draw_box
 
 
 def numbered(n, height=4, width=5):
@@ -50,30 +47,11 @@ def test_padding_is_zeros_on_every_side():
     assert shown == {0.0, 1.0, 2.0, 4.0}
 
 
-def test_a_resized_crop_by_hand():
-    # Columns 1 to 2 of 0, 2, 4, 8 at four places: 1/4 beyond the edge, twice between.
-    image = jnp.array([0.0, 2.0, 4.0, 8.0]).reshape(1, 1, 4, 1)
-    box = jnp.array([[0, 1, 1, 2]])
-    crop = augment.resized_crop(image, box, (1, 4))
-    np.testing.assert_allclose(crop.ravel(), [2, 2.5, 3.5, 4])
-
-
-@pytest.mark.parametrize("size", [(5, 9), (4, 3), (13, 11)])
-def test_a_resized_crop_is_the_window_resized(size):
-    images = jax.random.uniform(jax.random.key(0), (4, 11, 13, 3))
-    boxes = [(0, 0, 11, 13), (2, 3, 7, 5), (10, 12, 1, 1), (1, 0, 9, 2)]
-    crops = augment.resized_crop(images, jnp.array(boxes), size)
-    for image, crop, (top, left, height, width) in zip(
-        images, crops, boxes, strict=True
-    ):
-        window = image[top : top + height, left : left + width]
-        expected = jax.image.resize(window, (*size, 3), "linear", antialias=False)
-        np.testing.assert_allclose(crop, expected, atol=1e-5)
-
-
 def boxes(height, width, *, scale, ratio, count=4000):
-    draw = partial(_draw_box, height=height, width=width, scale=scale, ratio=ratio)
-    return np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), count))).T
+    draw = augment.draw_resized_crop(
+        jax.random.key(0), count, (height, width, 3), scale, ratio
+    )
+    return np.stack([draw[side] for side in ("top", "left", "height", "width")])
 
 
 def test_windows_have_the_area_and_the_proportions_that_were_asked_for():
@@ -142,8 +120,6 @@ def test_bad_arguments_are_refused():
         augment.random_crop(key, images, size=8, padding=1)
     with pytest.raises(ValueError, match=r"keys of shape \(3,\) for 2 images"):
         augment.random_crop(jax.random.split(key, 3), images, size=2)
-    with pytest.raises(ValueError, match=r"boxes of shape \(3, 4\) for 2 images"):
-        augment.resized_crop(images, jnp.ones((3, 4), int), 2)
     for scale in ((0.0, 1.0), (0.5, 0.4), (0.5, 1.1)):
         with pytest.raises(ValueError, match=r"scale must be a range in \(0, 1\]"):
             augment.random_resized_crop(key, images, 2, scale=scale)
