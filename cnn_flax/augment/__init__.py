@@ -42,6 +42,22 @@ from cnn_flax.augment.geometry import (
     vertical_flip,
 )
 from cnn_flax.augment.levels import autocontrast, equalize, posterize
+from cnn_flax.augment.mixing import (
+    blend_pairs,
+    cutmix,
+    cutmix_or_mixup,
+    draw_cutmix,
+    draw_mixup,
+    mixup,
+    paste_pairs,
+)
+from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
+from cnn_flax.augment.rand_augment import (
+    draw_rand_augment,
+    draw_trivial_augment,
+    rand_augment,
+    trivial_augment,
+)
 from cnn_flax.augment.random_colour import (
     color_jitter,
     draw_brightness,
@@ -83,6 +99,7 @@ from cnn_flax.augment.random_geometry import (
 from cnn_flax.augment.resample import resize, resized_crop
 
 __all__ = [
+    "OPERATIONS",
     "add_noise",
     "adjust_brightness",
     "adjust_contrast",
@@ -91,15 +108,20 @@ __all__ = [
     "adjust_saturation",
     "adjust_sharpness",
     "affine",
+    "apply_operations",
     "autocontrast",
+    "blend_pairs",
     "center_crop",
     "color_jitter",
     "compose",
     "crop",
+    "cutmix",
+    "cutmix_or_mixup",
     "cutout",
     "draw_affine",
     "draw_brightness",
     "draw_crop",
+    "draw_cutmix",
     "draw_cutout",
     "draw_erasing",
     "draw_flip",
@@ -107,10 +129,13 @@ __all__ = [
     "draw_gaussian_noise",
     "draw_grayscale",
     "draw_jitter",
+    "draw_mixup",
     "draw_perspective",
+    "draw_rand_augment",
     "draw_resized_crop",
     "draw_rotation",
     "draw_shear",
+    "draw_trivial_augment",
     "equalize",
     "erase",
     "gaussian_blur",
@@ -118,9 +143,12 @@ __all__ = [
     "horizontal_flip",
     "invert",
     "jitter",
+    "mixup",
     "normalize",
+    "paste_pairs",
     "perspective",
     "posterize",
+    "rand_augment",
     "random_affine",
     "random_brightness",
     "random_crop",
@@ -142,5 +170,6 @@ __all__ = [
     "solarize",
     "translate_x",
     "translate_y",
+    "trivial_augment",
     "vertical_flip",
 ]
