@@ -20,6 +20,7 @@ __all__ = [
     "Network",
     "MAY_CHANGE",
     "Optimization",
+    "Policy",
     "Selection",
     "config_from_json",
     "config_to_json",
@@ -30,6 +31,18 @@ __all__ = [
 # Fields in which a run may go on otherwise than it began; what may
 # change the numbers is said.
 MAY_CHANGE = ("devices", "max_bad_share", "parallel", "tensorboard", "threads")
+
+
+Policy = Literal[
+    "none",
+    "rand_augment",
+    "trivial_augment",
+    "auto_augment_imagenet",
+    "auto_augment_cifar10",
+    "auto_augment_svhn",
+    "augmix",
+    "noisy_student",
+]
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -69,8 +82,10 @@ class Input:
     tfds:NAME[@DIR]."""
     image_size: int = 224
     """Height and width that the model sees, in pixels."""
+    train_size: int = 0
+    """The same in training; 0 for image_size."""
     load_size: int = 0
-    """Those of the training images that windows are cut from; 0 for image_size."""
+    """Those of the training images that windows are cut from; 0 for train_size."""
     batch_size: int = 64
     """Images a step, over all devices."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -88,11 +103,12 @@ class Input:
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
+        _check(self.train_size >= 0, "train_size", self.train_size, "at least 0")
         _check(
-            self.load_size == 0 or self.load_size >= self.image_size,
+            self.load_size == 0 or self.load_size >= self.trained_size,
             "load_size",
             self.load_size,
-            f"0 or at least the image size {self.image_size}",
+            f"0 or at least the image size {self.trained_size}",
         )
         _check(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
         _check(len(self.mean) in (1, 3), "mean", self.mean, "one or three numbers")
@@ -102,6 +118,11 @@ class Input:
         _check(0 < crop <= 1, "crop_pct", crop, "in (0, 1]")
         _check(0 <= bad <= 1, "max_bad_share", bad, "in [0, 1]")
         _check(self.threads >= 0, "threads", self.threads, "at least 0")
+
+    @property
+    def trained_size(self) -> int:
+        """Height and width that the model sees in training, in pixels."""
+        return self.train_size or self.image_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,21 +177,52 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Random changes to the training images, each image its own."""
+    """Random changes to the training images, each image its own, in this order."""
 
-    flip: float = 0.0
-    """Probability of mirroring left and right."""
     crop_padding: int = 0
-    """Black pixels around the image before a window of image_size is cut out."""
+    """Black pixels around the image before a window of train_size is cut out."""
     crop_scale: float = 0.0
     """Least share of the image in a window that is resized; 0 for no such windows."""
+    crop_at_decode: bool = False
+    """Whether the windows of crop_scale are cut from whole photographs as they are
+    read, antialiased, and not on the device from images of load_size."""
+    flip: float = 0.0
+    """Probability of mirroring left and right."""
+    vertical_flip: float = 0.0
+    """Probability of mirroring up and down."""
+    policy: Policy = "none"
+    """What draws operations for each image."""
+    operations: int = 2
+    """With the policies rand_augment and noisy_student: operations an image."""
+    magnitude: int = 9
+    """With the policies rand_augment and noisy_student: their strength. The Noisy
+    Student's paper has 27."""
+    erase: float = 0.0
+    """Probability of a box of mean colour in the image."""
+    mixup: float = 0.0
+    """Blends pairs of images and labels, with weights of Beta(mixup, mixup); 0 for
+    none. With cutmix, one of the two for all of a batch."""
+    cutmix: float = 0.0
+    """Pastes boxes between pairs, their areas of Beta(cutmix, cutmix); 0 for none."""
 
     def __post_init__(self):
-        _check(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
         _check(self.crop_padding >= 0, "crop_padding", self.crop_padding, "at least 0")
-        _check(0 <= self.crop_scale <= 1, "crop_scale", self.crop_scale, "in [0, 1]")
+        for field in ("crop_scale", "flip", "vertical_flip", "erase"):
+            value = getattr(self, field)
+            _check(0 <= value <= 1, field, value, "in [0, 1]")
         if self.crop_padding and self.crop_scale:
             raise UserError("Give one of --crop-padding and --crop-scale.")
+        if self.crop_at_decode and not self.crop_scale:
+            raise UserError("--crop-at-decode needs --crop-scale.")
+        _check(self.operations > 0, "operations", self.operations, "at least 1")
+        _check(0 <= self.magnitude <= 30, "magnitude", self.magnitude, "in [0, 30]")
+        _check(self.mixup >= 0, "mixup", self.mixup, "at least 0")
+        _check(self.cutmix >= 0, "cutmix", self.cutmix, "at least 0")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +316,8 @@ class Config:
     """Write the metrics for TensorBoard too, into the run's folder tensorboard."""
 
     def __post_init__(self):
+        if self.augment.crop_at_decode and self.input.load_size:
+            raise UserError("Give one of --crop-at-decode and --load-size.")
         _check(self.epochs > 0, "epochs", self.epochs, "at least 1")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2 ** 32)")
         _check(self.log_every > 0, "log_every", self.log_every, "at least 1")

@@ -13,6 +13,7 @@ from rich.table import Table
 import cnn_flax
 from train.config import Config
 from train.data import ImageError, Source, SourceError
+from train.data.decode import Least
 from train.images import evaluation_images, training_images
 from train.program import Program, build, compile_steps
 from train.report import say
@@ -56,7 +57,7 @@ def _stand_in(config: Config) -> Source:
     model = cnn_flax.create_model(network.model, **network.model_fields)
     classes = tuple(str(k) for k in range(getattr(model, "num_classes", 1000)))
 
-    def example(index: int, least: int):
+    def example(index: int, least: Least):
         raise ImageError(f"image {index}", "it is a stand-in")
 
     return Source(

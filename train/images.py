@@ -56,11 +56,15 @@ def reading(config: Config, *, training: bool = False) -> dict[str, Any]:
     Args:
       config: of the run.
       training: whether the images are to be trained on; with `load_size` they are
-        loaded whole then, for windows to be cut from.
+        loaded whole then, for windows to be cut from, and with `crop_at_decode` windows
+        are what is loaded.
     """
     is_whole = training and config.input.load_size
-    return {
+    options = {
         "crop_pct": 1.0 if is_whole else config.input.crop_pct,
         "interpolation": config.input.interpolation,
         "threads": config.input.threads or None,
     }
+    if training and config.augment.crop_at_decode:
+        options["window_scale"] = (config.augment.crop_scale, 1.0)
+    return options

@@ -34,8 +34,13 @@ def train_inputs(
     mean: Sequence[float],
     std: Sequence[float],
     size: int | None = None,
-) -> Callable[[jax.Array, Batch], Batch]:
-    """Augments, then normalises, as in training.
+    num_classes: int | None = None,
+) -> Callable[[jax.Array, Batch, jax.Array], Batch]:
+    """Augments and normalises, as in training.
+
+    What is drawn for an image follows from its key, for a pair from its first image's;
+    the batch's key decides only between Mixup and CutMix. So the rows of a batch may
+    lie on any devices.
 
     Args:
       options: the random changes.
@@ -43,28 +48,76 @@ def train_inputs(
       std: one number a channel, likewise.
       size: height and width of the result, where the images are larger by what is cut
         off; None keeps their size.
+      num_classes: K, where images are mixed.
 
     Returns:
-      A function of keys, one an image, and a batch of `image` `uint8 [N, H, W, C]` and
-      `label` `int32 [N]`; it returns the batch with `image` as floats.
+      A function of keys, one an image, of a batch of `image` `uint8 [N, H, W, C]` and
+      `label` `int32 [N]`, and of the batch's key. It returns the batch with `image` as
+      floats, and with `label` as probabilities `[N, K]` where images are mixed.
     """
 
-    def prepare(keys, batch):
-        images = _scale(batch["image"])
-        keys = jax.vmap(partial(jax.random.split, num=2))(keys)
+    def prepare(keys, batch, key):
+        images, labels = _scale(batch["image"]), batch["label"]
+        keys = jax.vmap(partial(jax.random.split, num=6))(keys)
+        key_crop, key_flip, key_vertical, key_policy, key_erase, key_mix = keys.T
         _, height, width, _ = images.shape
         window = (height, width) if size is None else (size, size)
-        if options.crop_scale:
+        if options.crop_scale and not options.crop_at_decode:
             scale = (options.crop_scale, 1.0)
-            images = augment.random_resized_crop(keys[:, 0], images, window, scale)
+            images = augment.random_resized_crop(key_crop, images, window, scale)
         elif options.crop_padding or window != (height, width):
             padding = options.crop_padding
-            images = augment.random_crop(keys[:, 0], images, window, padding)
+            images = augment.random_crop(key_crop, images, window, padding)
         if options.flip:
-            images = augment.random_horizontal_flip(keys[:, 1], images, options.flip)
-        return {**batch, "image": augment.normalize(images, mean, std)}
+            images = augment.random_horizontal_flip(key_flip, images, options.flip)
+        if options.vertical_flip:
+            images = augment.random_vertical_flip(
+                key_vertical, images, options.vertical_flip
+            )
+        images = _policy(options, key_policy, images)
+        images = augment.normalize(images, mean, std)
+        if options.erase:  # With 0, which is the mean now.
+            images = augment.random_erasing(key_erase, images, p=options.erase)
+        if options.pairs:
+            images, labels = _mix(options, key, key_mix, images, labels, num_classes)
+        return {**batch, "image": images, "label": labels}
 
     return prepare
+
+
+def _policy(options: Augment, keys: jax.Array, images: jax.Array) -> jax.Array:
+    count, magnitude = options.operations, options.magnitude
+    match options.policy:
+        case "none":
+            return images
+        case "rand_augment":
+            return augment.rand_augment(keys, images, count, magnitude)
+        case "trivial_augment":
+            return augment.trivial_augment(keys, images)
+        case "augmix":
+            return augment.augmix(keys, images)
+        case "noisy_student":
+            return augment.noisy_student_augment(keys, images, count, magnitude)
+        case name:
+            policy = name.removeprefix("auto_augment_")
+            return augment.auto_augment(keys, images, policy)
+
+
+def _mix(
+    options: Augment,
+    key: jax.Array,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    num_classes: int | None,
+) -> tuple[jax.Array, jax.Array]:
+    if not options.cutmix:
+        return augment.mixup(keys, images, labels, options.mixup, num_classes)
+    if not options.mixup:
+        return augment.cutmix(keys, images, labels, options.cutmix, num_classes)
+    return augment.cutmix_or_mixup(
+        key, images, labels, options.cutmix, options.mixup, num_classes, keys=keys
+    )
 
 
 def _scale(images: jax.Array) -> jax.Array:

@@ -13,7 +13,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from train.errors import UserError
 
-__all__ = ["AXIS", "Placement", "choose_devices", "compile_step", "mapped"]
+__all__ = [
+    "AXIS",
+    "Placement",
+    "by_device",
+    "choose_devices",
+    "compile_step",
+    "mapped",
+]
 
 AXIS = "data"
 
@@ -53,14 +60,25 @@ class Placement:
         """The next batch size that the devices can share evenly."""
         return -(-batch_size // len(self.devices)) * len(self.devices)
 
-    def check(self, batch_size: int, parts: int = 1) -> None:
-        """Raises `UserError` where the devices cannot share a batch's parts evenly."""
+    def check(self, batch_size: int, parts: int = 1, pairs: bool = False) -> None:
+        """Raises `UserError` where the devices cannot share a batch's parts evenly.
+
+        Args:
+          batch_size: images a step, over all devices.
+          parts: that the batch is worked off in.
+          pairs: whether images are mixed in pairs, each on one device.
+        """
         devices = len(self.devices)
         if batch_size % (devices * parts):
             times = f" times --gradient-accumulation {parts}" if parts > 1 else ""
             raise UserError(
                 f"--batch-size must be a multiple of the {devices} devices{times}, got "
                 f"{batch_size}."
+            )
+        if pairs and batch_size % (2 * devices):
+            raise UserError(
+                "--mixup and --cutmix mix pairs of images: --batch-size must be a "
+                f"multiple of 2 for each of the {devices} devices, got {batch_size}."
             )
 
     def shapes(self, tree: Any, sharding: NamedSharding) -> Any:
@@ -91,6 +109,28 @@ def compile_step(
     """
     jitted = jax.jit(step, out_shardings=out, donate_argnums=donate)
     return jitted.lower(*arguments).compile()
+
+
+def by_device(
+    prepare: Callable[[Any, Any, Any], Any], placement: Placement
+) -> Callable[[Any, Any, Any], Any]:
+    """Lets each device prepare its rows of the batch, under `jit`, by itself.
+
+    What is done an image or a pair at a time needs no other device. Said so, the
+    compiler need not find it out, nor gather a batch that is worked off in a loop.
+
+    Args:
+      prepare: a function of rows, rows and what is the same for all; it returns rows.
+      placement: of the batch.
+    """
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
+    return jax.shard_map(
+        prepare,
+        mesh=placement.split.mesh,
+        in_specs=(split, split, whole),
+        out_specs=split,
+        check_vma=False,  # It knows nothing of loops that only some devices run.
+    )
 
 
 def mapped(

@@ -16,7 +16,14 @@ from train.initial import initial_variables
 from train.inputs import Batch, train_inputs
 from train.objectives import supervised
 from train.optimizer import make_optimizer, make_schedule
-from train.parallel import AXIS, Placement, choose_devices, compile_step, mapped
+from train.parallel import (
+    AXIS,
+    Placement,
+    by_device,
+    choose_devices,
+    compile_step,
+    mapped,
+)
 from train.record import build_model, describe, over_axis, pixel_inputs
 from train.step import (
     Metrics,
@@ -85,9 +92,9 @@ class Program:
     @property
     def train_options(self) -> dict[str, Any]:
         """The same for training, where images may be larger, to be cut."""
-        options = self.batch_options
-        load_size = self.record["config"]["input"]["load_size"]
-        return {**options, "image_size": load_size or options["image_size"]}
+        options, fields = self.batch_options, self.record["config"]["input"]
+        size = fields["load_size"] or fields["train_size"] or options["image_size"]
+        return {**options, "image_size": size}
 
     @property
     def eval_split(self) -> str:
@@ -141,7 +148,9 @@ def build(
     """
     options = config.optimization
     placement = Placement(choose_devices(config.spread.devices))
-    placement.check(config.input.batch_size, options.gradient_accumulation)
+    placement.check(
+        config.input.batch_size, options.gradient_accumulation, config.augment.pairs
+    )
     train, test = images or (training_images(config), evaluation_images(config))
     record = describe(config, recipe, train)
     model = build_model(record)
@@ -169,6 +178,15 @@ def build(
     axis = AXIS if config.spread.parallel == "pmap" else None
     if config.spread.bn == "global":
         model = over_axis(model, axis)
+    prepare = train_inputs(
+        config.augment,
+        size=config.input.trained_size,
+        mean=mean,
+        std=std,
+        num_classes=len(record["class_names"]),
+    )
+    if axis is None:
+        prepare = by_device(prepare, placement)
     train_step = make_train_step(
         supervised(
             model,
@@ -177,7 +195,7 @@ def build(
             freeze_bn=options.freeze_bn,
         ),
         tx,
-        train_inputs(config.augment, size=size, mean=mean, std=std),
+        prepare,
         axis=axis,
         accumulation=options.gradient_accumulation,
         ema_decay=options.ema_decay,

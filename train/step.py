@@ -97,7 +97,7 @@ def create_state(
 def make_train_step(
     objective: Objective,
     tx: optax.GradientTransformation,
-    prepare: Callable[[jax.Array, Batch], Batch],
+    prepare: Callable[[jax.Array, Batch, jax.Array], Batch],
     *,
     axis: str | None = None,
     accumulation: int = 1,
@@ -108,7 +108,8 @@ def make_train_step(
     Args:
       objective: one of `train.objectives`.
       tx: the optimizer.
-      prepare: augments and normalises: a function of keys, one an image, and a batch.
+      prepare: augments and normalises: a function of keys, one an image, of a batch,
+        and of a key for what is drawn once a batch.
       axis: the mapped axis that the batch is split over under `jax.pmap`; None under
         `jax.jit`, where the batch is whole whatever devices it lies on.
       accumulation: parts that the batch is worked off in, one after the other; each has
@@ -129,10 +130,10 @@ def make_train_step(
 
     def step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
-        key_prepare, key_objective = jax.random.split(key)
-        keys = jax.vmap(partial(jax.random.fold_in, key_prepare))(batch["index"])
+        key_images, key_objective, key_batch = jax.random.split(key, 3)
+        keys = jax.vmap(partial(jax.random.fold_in, key_images))(batch["index"])
         grads, (batch_stats, metrics) = gradient(
-            state.params, state, prepare(keys, batch), key_objective
+            state.params, state, prepare(keys, batch, key_batch), key_objective
         )
         # The statistics differ only where BatchNorm is local; a checkpoint has one.
         grads, batch_stats, metrics = reduce((grads, batch_stats, metrics))

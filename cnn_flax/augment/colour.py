@@ -1,11 +1,242 @@
-"""Operations on the values of pixels."""
+"""Operations on the values of pixels, each pixel for itself."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-__all__ = ["normalize"]
+from cnn_flax.augment.arguments import image_operation, per_image, per_pixel
+from cnn_flax.augment.colour_matrix import check_colours, grey_of, mean_colour
+
+__all__ = [
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_gamma",
+    "adjust_hue",
+    "adjust_saturation",
+    "invert",
+    "normalize",
+    "rgb_to_grayscale",
+    "solarize",
+]
+
+
+def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Multiplies, then clips to [0, 1], as torchvision's `adjust_brightness`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      factor: a number, or one an image `[N]`, not below 0; 0 is black, 1 changes
+        nothing.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if a factor is below 0.
+    """
+    return _adjust_brightness(images, factor)
+
+
+@image_operation
+def _adjust_brightness(images, factor):
+    return _blend(images, 0.0, _factor(factor, images))
+
+
+def adjust_contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Blends with the mean grey of each image, as torchvision's `adjust_contrast`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
+      factor: a number, or one an image `[N]`, not below 0; 0 is grey, 1 changes
+        nothing.
+
+    Returns:
+      The shape of `images`, clipped to [0, 1].
+
+    Raises:
+      ValueError: if a factor is below 0, or there are other channels.
+    """
+    return _adjust_contrast(images, factor)
+
+
+@image_operation
+def _adjust_contrast(images, factor):
+    check_colours(images.shape[-1])
+    mean = grey_of(mean_colour(images))[:, None, None, :]
+    return _blend(images, mean, _factor(factor, images))
+
+
+def adjust_saturation(images: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Blends with each pixel's grey, as torchvision's `adjust_saturation`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; with 1 channel they stay.
+      factor: a number, or one an image `[N]`, not below 0; 0 is grey, 1 changes
+        nothing.
+
+    Returns:
+      The shape of `images`, clipped to [0, 1].
+
+    Raises:
+      ValueError: if a factor is below 0, or there are neither 1 nor 3 channels.
+    """
+    return _adjust_saturation(images, factor)
+
+
+@image_operation
+def _adjust_saturation(images, factor):
+    check_colours(images.shape[-1])
+    factor = _factor(factor, images)
+    return images if images.shape[-1] == 1 else _blend(images, grey_of(images), factor)
+
+
+def _factor(factor, images):
+    return per_pixel(per_image("factor", factor, len(images), low=0))
+
+
+def _blend(images, others, factor):
+    return jnp.clip(images * factor + others * (1 - factor), 0, 1)
+
+
+def rgb_to_grayscale(images: jax.Array, num_output_channels: int = 1) -> jax.Array:
+    """Grey: 0.2989 red + 0.587 green + 0.114 blue, as torchvision's.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
+      num_output_channels: 1, or 3 that are equal.
+
+    Returns:
+      `[N, H, W, num_output_channels]`.
+
+    Raises:
+      ValueError: if either number of channels is neither 1 nor 3.
+    """
+    if num_output_channels not in (1, 3):
+        raise ValueError(
+            f"num_output_channels must be 1 or 3, got {num_output_channels}."
+        )
+    return _rgb_to_grayscale(images, num_output_channels)
+
+
+@image_operation
+def _rgb_to_grayscale(images, channels):
+    check_colours(images.shape[-1])
+    return jnp.repeat(grey_of(images), channels, -1)
+
+
+def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
+    """`1 - images`, as torchvision's `invert`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      where: which images, `[N]`, or whether.
+
+    Returns:
+      The shape of `images`.
+    """
+    return _invert(images, where)
+
+
+@image_operation
+def _invert(images, where):
+    if isinstance(where, bool):
+        return 1 - images if where else images
+    where = per_pixel(per_image("where", where, len(images)) > 0)
+    return jnp.where(where, 1 - images, images)
+
+
+def solarize(images: jax.Array, threshold: ArrayLike) -> jax.Array:
+    """Inverts the values from `threshold` on, as torchvision's `solarize`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      threshold: a number, or one an image `[N]`; above 1 changes nothing.
+
+    Returns:
+      The shape of `images`.
+    """
+    return _solarize(images, threshold)
+
+
+@image_operation
+def _solarize(images, threshold):
+    threshold = per_pixel(per_image("threshold", threshold, len(images)))
+    return jnp.where(images >= threshold, 1 - images, images)
+
+
+def adjust_gamma(
+    images: jax.Array, gamma: ArrayLike, gain: ArrayLike = 1.0
+) -> jax.Array:
+    """`gain * images ** gamma`, clipped to [0, 1], as torchvision's `adjust_gamma`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      gamma: a number, or one an image `[N]`, not below 0; above 1 darkens.
+      gain: a number, or one an image `[N]`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if a gamma is below 0.
+    """
+    return _adjust_gamma(images, gamma, gain)
+
+
+@image_operation
+def _adjust_gamma(images, gamma, gain):
+    n = len(images)
+    gamma = per_pixel(per_image("gamma", gamma, n, low=0))
+    return jnp.clip(per_pixel(per_image("gain", gain, n)) * images**gamma, 0, 1)
+
+
+def adjust_hue(images: jax.Array, hue: ArrayLike) -> jax.Array:
+    """Turns the circle of colours, as torchvision's `adjust_hue`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; with 1 channel they stay.
+      hue: the share of a turn, in [-0.5, 0.5]: a number, or one an image `[N]`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if `hue` is outside its range, or there are neither 1 nor 3 channels.
+    """
+    return _adjust_hue(images, hue)
+
+
+@image_operation
+def _adjust_hue(images, hue):
+    check_colours(images.shape[-1])
+    hue = per_image("hue", hue, len(images), low=-0.5, high=0.5)[:, None, None]
+    if images.shape[-1] == 1:
+        return images
+    red, green, blue = (images[..., channel] for channel in range(3))
+    high = jnp.maximum(jnp.maximum(red, green), blue)
+    low = jnp.minimum(jnp.minimum(red, green), blue)
+    spread = high - low
+    divisor = jnp.where(spread == 0, 1, spread)
+    # Sixths of a turn from red; the first of the highest channels counts.
+    place = jnp.where(
+        high == red,
+        (green - blue) / divisor,
+        jnp.where(
+            high == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor
+        ),
+    )
+    place = place + 6 * hue
+
+    def channel(offset):
+        # The channel falls from `high` to `low` between one and two sixths away from
+        # its own third of the circle.
+        away = (place + offset) % 6
+        return high - spread * jnp.clip(jnp.minimum(away, 4 - away), 0, 1)
+
+    turned = jnp.stack([channel(5), channel(3), channel(1)], -1)
+    return jnp.where(hue[..., None] == 0, images, turned)
 
 
 def normalize(

@@ -1,202 +1,348 @@
 """Operations that move pixels."""
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
-from cnn_flax.augment.random import keys_per_image
+from cnn_flax.augment import homography
+from cnn_flax.augment.arguments import (
+    Pair,
+    image_operation,
+    image_size,
+    per_image,
+    per_pixel,
+)
+from cnn_flax.augment.homography import Fill, warp
 
 __all__ = [
+    "affine",
+    "center_crop",
+    "crop",
+    "crop_window",
     "horizontal_flip",
-    "random_crop",
-    "random_horizontal_flip",
-    "random_resized_crop",
-    "resized_crop",
+    "perspective",
+    "rotate",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "vertical_flip",
 ]
 
-_ATTEMPTS = 10  # To draw a window that fits, as torchvision has it.
 
-
-def horizontal_flip(images: jax.Array) -> jax.Array:
-    """Mirrors left and right: `[..., H, W, C]`, as torchvision's `hflip`."""
-    return jnp.flip(images, axis=-2)
-
-
-def random_horizontal_flip(
-    key: jax.Array, images: jax.Array, p: float = 0.5
-) -> jax.Array:
-    """Mirrors each image with probability `p`.
+def horizontal_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
+    """Mirrors left and right, as torchvision's `horizontal_flip`.
 
     Args:
-      key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
-      p: probability, in [0, 1].
+      images: float `[N, H, W, C]` or `[H, W, C]`.
+      where: which images, `[N]`, or whether.
 
     Returns:
-      `[N, H, W, C]`.
-
-    Raises:
-      ValueError: if `p` is outside [0, 1].
+      The shape of `images`.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be in [0, 1], got {p}.")
-    keys = keys_per_image(key, images)
-    flip = jax.vmap(lambda k: jax.random.bernoulli(k, p))(keys)
-    return jnp.where(flip[:, None, None, None], horizontal_flip(images), images)
+    return _flip(images, where, -2)
 
 
-def random_crop(
-    key: jax.Array, images: jax.Array, size: int | tuple[int, int], padding: int = 0
+def vertical_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
+    """Mirrors up and down, as torchvision's `vertical_flip`. See `horizontal_flip`."""
+    return _flip(images, where, -3)
+
+
+@image_operation
+def _flip(images, where, axis):
+    flipped = jnp.flip(images, axis)
+    if isinstance(where, bool):
+        return flipped if where else images
+    return jnp.where(
+        per_pixel(per_image("where", where, len(images)) > 0), flipped, images
+    )
+
+
+def crop(
+    images: jax.Array, top: ArrayLike, left: ArrayLike, height: int, width: int
 ) -> jax.Array:
-    """Cuts a window out of each image, anywhere with equal probability.
+    """Cuts a window out of each image; what lies outside is 0, as torchvision's `crop`.
 
     Args:
-      key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
-      size: height and width of the window, in pixels.
-      padding: zeros around each image before the cut, in pixels.
+      images: float `[N, H, W, C]` or `[H, W, C]`.
+      top: pixels above the window: a whole number, or one an image `[N]`.
+      left: pixels left of it, likewise.
+      height: of the window, in pixels.
+      width: of the window, in pixels.
+
+    Returns:
+      `[N, height, width, C]`.
+
+    Raises:
+      ValueError: if the window has no pixel.
+    """
+    return _crop(images, top, left, *image_size((height, width)))
+
+
+def crop_window(
+    images: jax.Array, top: ArrayLike, left: ArrayLike, size: int | tuple[int, int]
+) -> jax.Array:
+    """`crop` with height and width in one, `size`."""
+    return _crop(images, top, left, *image_size(size))
+
+
+@image_operation
+def _crop(images, top, left, height, width):
+    if isinstance(top, int) and isinstance(left, int):
+        return _cut(_cut(images, 1, top, height), 2, left, width)
+    n = len(images)
+    starts = [
+        per_image(name, start, n).astype(jnp.int32)
+        for name, start in (("top", top), ("left", left))
+    ]
+
+    def cut(image, top, left):
+        # Rows, then columns; under vmap both gathers keep N as a batch dimension.
+        return _take(_take(image, 0, top, height), 1, left, width)
+
+    return jax.vmap(cut)(images, *starts)
+
+
+def _cut(images, axis, start, size):
+    """A window on one axis that is the same in all images."""
+    length = images.shape[axis]
+    low, high = max(start, 0), min(start + size, length)
+    if low >= high:
+        low, high = 0, 0
+    kept = jax.lax.slice_in_dim(images, low, high, axis=axis)
+    before = min(max(-start, 0), size)
+    padding = [(0, 0)] * images.ndim
+    padding[axis] = (before, size - before - (high - low))
+    return jnp.pad(kept, padding)
+
+
+def _take(image, axis, start, size):
+    """A window on one axis that begins at a traced place."""
+    index = start + jnp.arange(size)
+    inside = (index >= 0) & (index < image.shape[axis])
+    shape = [1] * image.ndim
+    shape[axis] = size
+    return jnp.where(
+        inside.reshape(shape), jnp.take(image, index, axis, mode="clip"), 0
+    )
+
+
+def center_crop(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    """Cuts the middle out of each image, as torchvision's `center_crop`.
+
+    Args:
+      images: float `[N, H, W, C]` or `[H, W, C]`.
+      size: height and width of the window, in pixels. An image that is smaller gets
+        zeros around.
 
     Returns:
       `[N, *size, C]`.
-
-    Raises:
-      ValueError: if the window is larger than the padded image.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    pad = (padding, padding)
-    images = jnp.pad(images, ((0, 0), pad, pad, (0, 0)))
-    room = jnp.array([images.shape[1] - height, images.shape[2] - width])
-    if images.shape[1] < height or images.shape[2] < width:
-        raise ValueError(
-            f"A window of {height} x {width} does not fit into images of "
-            f"{images.shape[1]} x {images.shape[2]} with their padding."
-        )
-
-    def cut(key, image):
-        top, left = jax.random.randint(key, (2,), 0, room + 1)
-        return jax.lax.dynamic_slice(
-            image, (top, left, 0), (height, width, image.shape[2])
-        )
-
-    return jax.vmap(cut)(keys_per_image(key, images), images)
+    sides = image_size(size)
+    lengths = images.shape[-3:-1]
+    # torchvision rounds the half pixel of a cut to even, and puts that of a border
+    # behind.
+    top, left = (
+        round((length - side) / 2) if length >= side else -((side - length) // 2)
+        for length, side in zip(lengths, sides, strict=True)
+    )
+    return crop(images, top, left, *sides)
 
 
-def resized_crop(
-    images: jax.Array, boxes: jax.Array, size: int | tuple[int, int]
-) -> jax.Array:
-    """Cuts a window out of each image and resizes it, bilinearly.
-
-    torchvision's `resized_crop` with `antialias=False`: nothing outside the window is
-    looked at.
-
-    Args:
-      images: float `[N, H, W, C]` in [0, 1].
-      boxes: int `[N, 4]`: top, left, height and width of each window, which lies in
-        the image.
-      size: height and width of the result, in pixels.
-
-    Returns:
-      `[N, *size, C]`.
-
-    Raises:
-      ValueError: if there is not a box an image.
-    """
-    height, width = (size, size) if isinstance(size, int) else size
-    if boxes.shape != (len(images), 4):
-        raise ValueError(
-            f"There are boxes of shape {boxes.shape} for {len(images)} images."
-        )
-
-    def cut(image, box):
-        # A gather of rows, then one of columns; under vmap both keep N as a batch
-        # dimension, so that a mesh does not gather the batch.
-        image = _sample(image, box[0], box[2], height)
-        return _sample(image.swapaxes(0, 1), box[1], box[3], width).swapaxes(0, 1)
-
-    return jax.vmap(cut)(images, boxes)
-
-
-def _sample(
-    image: jax.Array, start: jax.Array, length: jax.Array, size: int
-) -> jax.Array:
-    """`size` rows, evenly spread over those from `start` on: `[H, ...] -> [size, ...]`.
-
-    A row lies at its middle; between two rows they are mixed.
-    """
-    at = (jnp.arange(size) + 0.5) * (length / size) - 0.5
-    at = jnp.clip(at, 0, length - 1)
-    low = jnp.floor(at).astype(jnp.int32)
-    high = jnp.minimum(low + 1, length - 1)
-    share = (at - low).astype(image.dtype).reshape(-1, *[1] * (image.ndim - 1))
-    take = partial(jnp.take, image, axis=0, mode="clip")
-    return take(start + low) * (1 - share) + take(start + high) * share
-
-
-def random_resized_crop(
-    key: jax.Array,
+def rotate(
     images: jax.Array,
-    size: int | tuple[int, int],
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    degrees: ArrayLike,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
 ) -> jax.Array:
-    """Cuts a window of random area and proportions out of each image and resizes it.
-
-    Szegedy et al. 2014, "Going deeper with convolutions",
-    https://arxiv.org/abs/1409.4842, section 6; drawn as torchvision's
-    `RandomResizedCrop`: ten attempts at a window that fits, then the largest in the
-    centre whose proportions are in `ratio`.
+    """Turns counter-clockwise about the centre, as torchvision's `rotate`.
 
     Args:
-      key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
-      size: height and width of the result, in pixels.
-      scale: range of the window's share of the image's area, in (0, 1].
-      ratio: range of its width over its height, drawn evenly in the logarithm.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      degrees: a number, or one an image `[N]`. Quarter turns of a square are exact.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, corner by corner, as in `homography.warp`.
 
     Returns:
-      `[N, *size, C]`.
-
-    Raises:
-      ValueError: if a range is not one.
+      The shape of `images`.
     """
-    if not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale must be a range in (0, 1], got {scale}.")
-    if not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"ratio must be a range above 0, got {ratio}.")
-    _, height, width, _ = images.shape
-    draw = partial(_draw_box, height=height, width=width, scale=scale, ratio=ratio)
-    boxes = jax.vmap(draw)(keys_per_image(key, images))
-    return resized_crop(images, boxes, size)
+    return _moved(
+        images,
+        lambda size, n: homography.rotation_matrix(
+            size, per_image("degrees", degrees, n)
+        ),
+        interpolation,
+        fill,
+    )
 
 
-def _draw_box(
-    key: jax.Array,
-    *,
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
+def affine(
+    images: jax.Array,
+    angle: ArrayLike = 0.0,
+    translate: Pair = (0.0, 0.0),
+    scale: ArrayLike = 1.0,
+    shear: Pair = (0.0, 0.0),
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
 ) -> jax.Array:
-    """Top, left, height and width of a window: int32 `[4]`."""
-    key_area, key_ratio, key_top, key_left = jax.random.split(key, 4)
-    low, high = scale
-    area = jax.random.uniform(key_area, (_ATTEMPTS,), minval=low, maxval=high)
-    area = area * (height * width)
-    low, high = jnp.log(jnp.array(ratio))
-    log_ratio = jax.random.uniform(key_ratio, (_ATTEMPTS,), minval=low, maxval=high)
-    sides = jnp.stack([area / jnp.exp(log_ratio), area * jnp.exp(log_ratio)])
-    heights, widths = jnp.round(jnp.sqrt(sides)).astype(jnp.int32)
-    fits = (0 < heights) & (heights <= height) & (0 < widths) & (widths <= width)
-    first, found = jnp.argmax(fits), fits.any()
+    """Shears, scales, turns and moves, as torchvision's `affine`.
 
-    # The largest in the centre.
-    all_height = min(height, max(round(width / ratio[0]), 1))
-    all_width = min(width, max(round(height * ratio[1]), 1))
-    h = jnp.where(found, heights[first], all_height)
-    w = jnp.where(found, widths[first], all_width)
-    top = jax.random.randint(key_top, (), 0, height - h + 1)
-    left = jax.random.randint(key_left, (), 0, width - w + 1)
-    top = jnp.where(found, top, (height - h) // 2)
-    left = jnp.where(found, left, (width - w) // 2)
-    return jnp.stack([top, left, h, w]).astype(jnp.int32)
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      angle: degrees, clockwise (as torchvision's, the other way round than `rotate`).
+      translate: pixels right and down.
+      scale: above 0; 2 shows things twice as large.
+      shear: degrees along x and along y.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, corner by corner, as in `homography.warp`.
+
+    Every number may be one an image, `[N]`; all but `translate` work about the centre.
+
+    Returns:
+      The shape of `images`.
+    """
+
+    def matrix(size, n):
+        return homography.affine_matrix(
+            size,
+            per_image("angle", angle, n),
+            _pair("translate", translate, n),
+            per_image("scale", scale, n, low=float(np.finfo(np.float32).tiny)),
+            _pair("shear", shear, n),
+        )
+
+    return _moved(images, matrix, interpolation, fill)
+
+
+def shear_x(
+    images: jax.Array,
+    degrees: ArrayLike,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Shears along x about the upper left corner, as the policies do.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      degrees: a number, or one an image `[N]`, in (-90, 90); torchvision's `affine`
+        with `shear=(degrees, 0)` and `center=(0, 0)`.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, corner by corner, as in `homography.warp`.
+
+    Returns:
+      The shape of `images`.
+    """
+    return _moved(
+        images,
+        lambda size, n: homography.shear_matrix(
+            size, x=per_image("degrees", degrees, n)
+        ),
+        interpolation,
+        fill,
+    )
+
+
+def shear_y(
+    images: jax.Array,
+    degrees: ArrayLike,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Shears along y about the upper left corner. See `shear_x`."""
+    return _moved(
+        images,
+        lambda size, n: homography.shear_matrix(
+            size, y=per_image("degrees", degrees, n)
+        ),
+        interpolation,
+        fill,
+    )
+
+
+def translate_x(
+    images: jax.Array,
+    pixels: ArrayLike,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Moves right.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      pixels: a number, or one an image `[N]`.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, corner by corner, as in `homography.warp`.
+
+    Returns:
+      The shape of `images`.
+    """
+    return _moved(
+        images,
+        lambda _, n: homography.translation_matrix(x=per_image("pixels", pixels, n)),
+        interpolation,
+        fill,
+    )
+
+
+def translate_y(
+    images: jax.Array,
+    pixels: ArrayLike,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Moves down. See `translate_x`."""
+    return _moved(
+        images,
+        lambda _, n: homography.translation_matrix(y=per_image("pixels", pixels, n)),
+        interpolation,
+        fill,
+    )
+
+
+def perspective(
+    images: jax.Array,
+    startpoints: ArrayLike,
+    endpoints: ArrayLike,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Brings four points of the image to four others, as torchvision's `perspective`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      startpoints: `[4, 2]` or `[N, 4, 2]`, (x, y) in pixels, in order around the
+        quadrilateral, no three of them in a line.
+      endpoints: where they come to, likewise.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, corner by corner, as in `homography.warp`.
+
+    Returns:
+      The shape of `images`.
+    """
+    return _moved(
+        images,
+        lambda *_: homography.perspective_matrix(startpoints, endpoints),
+        interpolation,
+        fill,
+    )
+
+
+def _moved(
+    images: jax.Array,
+    matrix: Callable[[tuple[int, int], int], jax.Array],
+    interpolation: str,
+    fill: Fill,
+) -> jax.Array:
+    """Warps by what `matrix` makes of the images' size and number."""
+    images = jnp.asarray(images)
+    n = len(images) if images.ndim == 4 else 1
+    size = images.shape[-3], images.shape[-2]
+    return warp(images, matrix(size, n), None, interpolation, fill)
+
+
+def _pair(name, values, n):
+    first, second = values
+    return per_image(name, first, n), per_image(name, second, n)

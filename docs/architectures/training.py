@@ -67,7 +67,7 @@ class Trainer:
         step = make_train_step(
             supervised(self.model),
             tx,
-            lambda keys, batch: {**batch, "image": self._scale(batch["image"])},
+            lambda keys, batch, key: {**batch, "image": self._scale(batch["image"])},
         )
         return tx, jax.jit(step, donate_argnums=0)
 

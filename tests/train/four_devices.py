@@ -30,7 +30,14 @@ CONFIG = Config(
         },
         dtype="float64",
     ),
-    augment=Augment(flip=0.5, crop_padding=2),
+    augment=Augment(
+        crop_padding=2,
+        flip=0.5,
+        policy="rand_augment",
+        erase=0.5,
+        mixup=0.2,
+        cutmix=1.0,
+    ),
     optimization=Optimization(warmup_epochs=0.1),
 )
 

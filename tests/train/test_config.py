@@ -67,6 +67,13 @@ def test_every_field_is_one_flag():
         (Selection, "labels_per_class", -1, "at least 0"),
         (Augment, "flip", 1.5, "in [0, 1]"),
         (Augment, "crop_padding", -1, "at least 0"),
+        (Augment, "vertical_flip", -0.5, "in [0, 1]"),
+        (Augment, "erase", 2.0, "in [0, 1]"),
+        (Augment, "operations", 0, "at least 1"),
+        (Augment, "magnitude", 31, "in [0, 30]"),
+        (Augment, "mixup", -0.2, "at least 0"),
+        (Augment, "cutmix", -1.0, "at least 0"),
+        (Input, "train_size", -1, "at least 0"),
         (Optimization, "label_smoothing", -0.1, "in [0, 1]"),
         (Optimization, "learning_rate", 0.0, "above 0"),
         (Optimization, "warmup_epochs", -1.0, "at least 0"),
@@ -99,6 +106,11 @@ def test_a_subset_is_chosen_in_one_way():
 def test_windows_are_cut_in_one_way():
     with pytest.raises(UserError, match="one of --crop-padding and --crop-scale"):
         Augment(crop_padding=1, crop_scale=0.5)
+    with pytest.raises(UserError, match="--crop-at-decode needs --crop-scale"):
+        Augment(crop_at_decode=True)
+    windows = Augment(crop_scale=0.5, crop_at_decode=True)
+    with pytest.raises(UserError, match="one of --crop-at-decode and --load-size"):
+        Config(input=Input(load_size=256), augment=windows)
 
 
 def test_local_statistics_need_pmap():

@@ -58,6 +58,7 @@ def test_the_flag_writes_nothing(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_imagenet_is_built_whole(capsys):
-    assert main(["imagenet_resnet50", "--dry-run"]) == 0
+@pytest.mark.parametrize("recipe", ["imagenet_resnet50", "imagenet_resnet50_modern"])
+def test_imagenet_is_built_whole(capsys, recipe):
+    assert main([recipe, "--dry-run"]) == 0
     assert "25,557,032" in capsys.readouterr().out

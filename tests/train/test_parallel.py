@@ -39,6 +39,9 @@ def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_or_rounded_up()
     message = "4 devices times --gradient-accumulation 3, got 16"
     with pytest.raises(UserError, match=message):
         placement.check(16, parts=3)
+    placement.check(8, pairs=True)
+    with pytest.raises(UserError, match="2 for each of the 4 devices, got 12"):
+        placement.check(12, pairs=True)
 
 
 def test_more_devices_than_there_are_is_an_error_that_names_them():
@@ -71,7 +74,8 @@ def four_devices():
 
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_ten_steps_are_those_of_one_device(four_devices, way):
-    # Flips, crops and drop path drawn by each image's place; BatchNorm over the batch.
+    # All augmentation and drop path drawn by each image's place; BatchNorm over the
+    # batch.
     assert four_devices[way]["devices"] == 4
     assert four_devices[way]["difference"] < 1e-9
 

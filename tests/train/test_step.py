@@ -71,7 +71,7 @@ def test_ten_steps_match_the_reference_in_float64(float64):
         "label": jnp.asarray(expected["labels"]),
         "index": jnp.arange(8),
     }
-    one = jax.jit(make_train_step(supervised(net), tx, lambda keys, batch: batch))
+    one = jax.jit(make_train_step(supervised(net), tx, lambda keys, batch, key: batch))
     losses = []
     for _ in range(10):
         now, metrics = one(now, images, jax.random.key(0))

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from train.data.decode import Least
 from train.errors import UserError
 
 __all__ = [
@@ -46,8 +47,8 @@ class Source:
       size: number of images.
       example: `(index, least)` -> image and label: `uint8 [h, w, C]`, each in its own
         size, and an int in `[0, K)`. `least` is the short side that the image is going
-        to be scaled to, or 0: see `decode.decode`. Raises `ImageError` where the image
-        cannot be read.
+        to be scaled to, or 0, or what gives it: see `decode.decode`. Raises
+        `ImageError` where the image cannot be read.
       name: the image's name at an index, for reports: a file, or like `digits/17`.
       find_labels: all labels, `int32 [size]`; may have to read the whole set.
       channels: number of channels that most images have.
@@ -58,7 +59,7 @@ class Source:
     spec: str
     class_names: tuple[str, ...]
     size: int
-    example: Callable[[int, int], tuple[np.ndarray, int]]
+    example: Callable[[int, Least], tuple[np.ndarray, int]]
     name: Callable[[int], str]
     find_labels: Callable[[], np.ndarray]
     channels: int
@@ -166,7 +167,7 @@ def in_memory(source: Source) -> Source:
         return source
     kept: dict[int, tuple[np.ndarray, int]] = {}
 
-    def example(index: int, least: int) -> tuple[np.ndarray, int]:
+    def example(index: int, least: Least) -> tuple[np.ndarray, int]:
         found = kept.get(index) or source.example(index, least)
         if found[0].shape[:2] == size:
             kept[index] = found

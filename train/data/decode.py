@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +15,19 @@ from train.errors import UserError
 __all__ = [
     "ImageError",
     "Interpolation",
+    "Least",
     "decode",
     "fit",
     "header_shape",
     "read_image",
+    "resize",
     "to_channels",
 ]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+# The short side that an image is going to be scaled to, in pixels, or 0; or what gives
+# it for the image's height and width.
+Least = int | Callable[[int, int], int]
 
 # A JPEG is decoded so many times larger than needed: the resize that follows then hides
 # that it was not decoded at full size.
@@ -42,7 +48,7 @@ class ImageError(UserError):
         self.reason = reason
 
 
-def read_image(path: str | os.PathLike[str], least: int = 0) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], least: Least = 0) -> np.ndarray:
     """The pixels of an image file, `uint8 [h, w, 1 or 3]`; see `decode`.
 
     Raises:
@@ -55,7 +61,7 @@ def read_image(path: str | os.PathLike[str], least: int = 0) -> np.ndarray:
     return decode(data, str(path), least)
 
 
-def decode(data: bytes, name: str, least: int = 0) -> np.ndarray:
+def decode(data: bytes, name: str, least: Least = 0) -> np.ndarray:
     """The pixels of an encoded image (JPEG, PNG, WebP, ... what Pillow reads).
 
     The image is turned as its EXIF orientation says, and made grey or RGB as
@@ -64,7 +70,8 @@ def decode(data: bytes, name: str, least: int = 0) -> np.ndarray:
     Args:
       data: the file's bytes.
       name: what to call the image in an error.
-      least: short side, in pixels, that the image is going to be scaled to, or 0. A
+      least: short side, in pixels, that the image is going to be scaled to, or 0; or a
+        function that gives it for the height and width before the image is turned. A
         JPEG of six times that or more (a camera's) is decoded at a half, a quarter or
         an eighth of its size, not under three times `least`: several times faster.
 
@@ -77,6 +84,8 @@ def decode(data: bytes, name: str, least: int = 0) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if callable(least):
+                least = least(image.height, image.width)
             if least:
                 image.draft(None, _reduced(image.size, least))
             image.load()
@@ -147,15 +156,16 @@ def fit(
     height, width = image.shape[:2]
     if (shortest := min(height, width)) != short:
         height, width = height * short // shortest, width * short // shortest
-        image = _resize(image, height, width, method)
+        image = resize(image, height, width, method)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[top : top + size, left : left + size]
 
 
-def _resize(
+def resize(
     image: np.ndarray, height: int, width: int, method: Interpolation
 ) -> np.ndarray:
-    """Pillow's resize; it takes one, three or four channels, so others go singly."""
+    """Pillow's resize, antialiased: `uint8 [h, w, C] -> [height, width, C]`."""
+    # It takes one, three or four channels, so others go singly.
     if image.shape[-1] != 3:
         planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0))
         return np.stack(

@@ -14,14 +14,15 @@ import numpy as np
 
 from train.data.bad_images import BadImages
 from train.data.base import Source, SourceError
-from train.data.decode import ImageError, Interpolation, fit, to_channels
+from train.data.decode import ImageError, Interpolation, Least, fit, to_channels
 from train.data.prefetch import prefetch_to_device
+from train.data.window import Windows
 
 __all__ = ["eval_batches", "prefetch_to_device", "steps_per_epoch", "train_batches"]
 
 Batch = dict[str, np.ndarray]
-# Image and label at an index; None where the row is to stay empty.
-_Example = Callable[[int], tuple[np.ndarray, int] | None]
+# Image and label, at a size and an index; None where the row is to stay empty.
+_Example = Callable[[Least, int], tuple[np.ndarray, int] | None]
 
 # Enough for an epoch's end and the next one's start in a few streams at once.
 _EPOCHS_KEPT = 8
@@ -55,6 +56,7 @@ def train_batches(
     start_step: int = 0,
     crop_pct: float = 1.0,
     interpolation: Interpolation = "bilinear",
+    window_scale: tuple[float, float] | None = None,
     threads: int | None = None,
     bad_images: BadImages | None = None,
     process_index: int = 0,
@@ -77,6 +79,8 @@ def train_batches(
       start_step: number of the first batch: k gives what is left after k batches.
       crop_pct: see `decode.fit`.
       interpolation: see `decode.fit`.
+      window_scale: range of the area of the windows that are cut from the images at
+        random, see `window.Windows`; None takes the centre, see `decode.fit`.
       threads: number of threads that read images; None for one a core.
       bad_images: notes the images that cannot be read; None allows 1 % of the set.
       process_index: number of this process.
@@ -93,15 +97,16 @@ def train_batches(
     """
     epoch_size = steps_per_epoch(source, batch_size) * batch_size
     bad = BadImages(len(source)) if bad_images is None else bad_images
-    example = partial(_next_readable, source, bad, int(image_size / crop_pct))
-    look = _Look(image_size, channels, crop_pct, interpolation)
+    example = partial(_next_readable, source, bad)
+    windows = None if window_scale is None else Windows(seed, window_scale)
+    look = _Look(image_size, channels, crop_pct, interpolation, windows)
     look.check(source)
 
     def load(positions: np.ndarray) -> Batch:
         epoch = int(positions[0]) // epoch_size
         order = _permutation(len(source), seed, epoch)
         indices = order[positions % epoch_size]
-        images, labels, _ = _read(source, indices, example, look)
+        images, labels, _ = _read(source, indices, positions, example, look)
         index = (positions % 2**31).astype(np.int32)
         return {"image": images, "label": labels, "index": index}
 
@@ -153,12 +158,12 @@ def eval_batches(
     if batch_size < 1:
         raise SourceError(f"{source.spec}: batch size {batch_size} must be at least 1")
     bad = BadImages(len(source)) if bad_images is None else bad_images
-    example = partial(_if_readable, source, bad, int(image_size / crop_pct))
+    example = partial(_if_readable, source, bad)
     look = _Look(image_size, channels, crop_pct, interpolation)
     look.check(source)
 
     def load(positions: np.ndarray) -> Batch:
-        images, labels, filled = _read(source, positions, example, look)
+        images, labels, filled = _read(source, positions, positions, example, look)
         mask, index = filled.astype(np.float32), positions.astype(np.int32)
         return {"image": images, "label": labels, "index": index, "mask": mask}
 
@@ -191,6 +196,7 @@ class _Look:
     channels: int
     crop_pct: float
     interpolation: Interpolation
+    windows: Windows | None = None
 
     def check(self, source: Source) -> None:
         """Raises `UserError` if the set's images have no way to these channels."""
@@ -203,19 +209,36 @@ class _Look:
             source.images is not None
             and source.native_size == size
             and self.crop_pct == 1
+            and self.windows is None
         )
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        fitted = fit(
-            image, self.size, crop_pct=self.crop_pct, method=self.interpolation
-        )
+    def least(self, position: int) -> Least:
+        """See `decode.decode`."""
+        if self.windows is None:
+            return int(self.size / self.crop_pct)
+        return partial(self.windows.least, position, self.size)
+
+    def __call__(self, image: np.ndarray, position: int) -> np.ndarray:
+        if self.windows is not None:
+            method = self.interpolation
+            fitted = self.windows.cut(image, position, self.size, method)
+        else:
+            fitted = fit(
+                image, self.size, crop_pct=self.crop_pct, method=self.interpolation
+            )
         return to_channels(fitted, self.channels)
 
 
 def _read(
-    source: Source, indices: np.ndarray, example: _Example, look: _Look
+    source: Source,
+    indices: np.ndarray,
+    positions: np.ndarray,
+    example: _Example,
+    look: _Look,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images, labels and whether the row is filled, at k indices: `[k, ...]`.
+
+    `positions` are the rows' places in the stream.
 
     Rows whose index is not below n stay empty, and those where `example` gives None.
     """
@@ -227,15 +250,16 @@ def _read(
         labels[filled] = source.labels[indices[filled]]
         return images, labels, filled
     for row in np.flatnonzero(filled):
-        found = example(int(indices[row]))
+        position = int(positions[row])
+        found = example(look.least(position), int(indices[row]))
         filled[row] = found is not None
         if found is not None:
-            images[row], labels[row] = look(found[0]), found[1]
+            images[row], labels[row] = look(found[0], position), found[1]
     return images, labels, filled
 
 
 def _next_readable(
-    source: Source, bad: BadImages, least: int, index: int
+    source: Source, bad: BadImages, least: Least, index: int
 ) -> tuple[np.ndarray, int]:
     for i in range(index, index + len(source)):
         try:
@@ -246,7 +270,7 @@ def _next_readable(
 
 
 def _if_readable(
-    source: Source, bad: BadImages, least: int, index: int
+    source: Source, bad: BadImages, least: Least, index: int
 ) -> tuple[np.ndarray, int] | None:
     try:
         return source.example(index, least)

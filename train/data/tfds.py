@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.data.base import SPLIT_NAMES, Source, SourceError, Splits
-from train.data.decode import ImageError, decode
+from train.data.decode import ImageError, Least, decode
 from train.data.records import TFRecords
 
 __all__ = ["tfds"]
@@ -144,7 +144,7 @@ def _open(examples: _Examples, image: Any, label: Any) -> Source:
     classes = tuple(label.names)
     height, width, channels = image.shape
 
-    def example(index: int, least: int) -> tuple[np.ndarray, int]:
+    def example(index: int, least: Least) -> tuple[np.ndarray, int]:
         encoded, label = examples.example(index)
         if not 0 <= label < len(classes):
             raise SourceError(

@@ -165,6 +165,11 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     assert np.abs(difference).max() <= 2
     assert decode(data, "x", least=63).shape == (376, 526, 3)
     np.testing.assert_array_equal(decode(data, "x", least=251), whole)
+    # What is asked for may depend on the size.
+    asked = []
+    by_size = decode(data, "x", least=lambda *size: asked.append(size) or 60)
+    np.testing.assert_array_equal(by_size, small)
+    assert asked == [whole.shape[:2]]
 
 
 def test_a_jpeg_whose_proportions_would_change_is_decoded_whole():

@@ -16,6 +16,7 @@ from train.data import (
     train_batches,
 )
 from train.data.decode import fit
+from train.data.window import Windows
 from train.errors import UserError
 
 LOOK: dict[str, Any] = {"image_size": 8, "channels": 3}
@@ -274,3 +275,16 @@ def test_a_set_without_one_readable_image_stops(damaged, break_file):
     bad = BadImages(80, max_share=1, say=lambda message: None)
     with pytest.raises(SourceError, match="none of the 80 images can be read"):
         train(damaged, 1, bad_images=bad)
+
+
+def test_windows_are_a_function_of_the_place_in_the_stream():
+    digits = open_source("digits", count=20)
+    options = {"window_scale": (0.3, 1.0), "seed": 3, "channels": 1}
+    whole = train(digits, 5, **options)
+    assert_equal(train(digits, 3, start_step=2, threads=1, **options), whole[2:])
+    windows, order = Windows(3, (0.3, 1.0)), np.random.default_rng([3, 0])
+    for row, index in enumerate(order.permutation(20)[:10]):
+        expected = windows.cut(digits.read(index), row, 8, "bilinear")
+        np.testing.assert_array_equal(whole[0]["image"][row], expected)
+    # The next epoch has other windows of the same images.
+    assert len(np.unique(joined(whole[:4], "image"), axis=0)) > 30

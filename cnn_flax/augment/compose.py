@@ -1,0 +1,183 @@
+"""Several operations as one function, in as few passes over the pixels as can be.
+
+Neighbours in the list become one where both are of a kind:
+
+- what moves pixels (with the same `interpolation` and `fill`): one homography, one
+  gather. Pixels are weighed once, not at each step, so the result is sharper; and what
+  one step moves out of the image another may move back in. Flips, crops and quarter
+  turns are exact either way.
+- brightness, contrast, saturation, greyscale and inversion: one matrix of colours.
+  Values are clipped to [0, 1] once, at the end.
+- posterize, solarize, equalize and autocontrast: one table of the 256 levels.
+
+An operation without such a neighbour is carried out as it is. `resized_crop` reads as
+many pixels as the window asks for, and so is never part of a homography.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_flax.augment import colour_matrix, geometry, homography, levels
+from cnn_flax.augment.arguments import per_image
+from cnn_flax.augment.operations import (
+    COLOURS,
+    MATRICES,
+    TABLES,
+    Operation,
+    read_operation,
+)
+
+__all__ = ["Augmentation", "compose"]
+
+# key, images, labels -> images, labels.
+Augmentation = Callable[..., tuple[jax.Array, Any]]
+
+
+def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
+    """One pure function of a list of operations.
+
+    ```python
+    augmentation = compose([
+        partial(random_rotation, degrees=15),
+        random_horizontal_flip,
+        partial(color_jitter, brightness=0.4),
+    ])
+    images, labels = augmentation(key, images, labels)
+    ```
+
+    Args:
+      operations: in their order: deterministic or random ones of `cnn_flax.augment`,
+        mixing, policies, or functions of your own of `images`, of `key, images` or of
+        `key, images, labels`. Other arguments are bound by `functools.partial`.
+
+    Returns:
+      A function of `key` (one, or one an image `[N]`), `images` (float `[N, H, W, C]`)
+      and `labels` (None by default) that returns images and labels. Each operation has
+      a key of its own, that of the batch folded with its place in the list.
+
+    Raises:
+      TypeError: if one is not such a function.
+    """
+    read = [read_operation(operation) for operation in operations]
+    runs = _runs(read)
+
+    def augmentation(
+        key: jax.Array, images: jax.Array, labels: Any = None
+    ) -> tuple[jax.Array, Any]:
+        place = 0
+        for run in runs:
+            keys = [_fold(key, place + i) for i in range(len(run))]
+            place += len(run)
+            if run[0].mixes:
+                images, labels = run[0].function(
+                    images=images, labels=labels, key=keys[0], **run[0].options
+                )
+            else:
+                images = _carry_out(run, keys, images)
+        return images, labels
+
+    return augmentation
+
+
+def _fold(key, place):
+    fold = functools.partial(jax.random.fold_in, data=place)
+    return fold(key) if key.ndim == 0 else jax.vmap(fold)(key)
+
+
+def _runs(operations: Sequence[Operation]) -> list[list[Operation]]:
+    """Neighbours that become one."""
+    runs = []
+    for operation in operations:
+        if runs and _kind(operation) and all(_fit(operation, o) for o in runs[-1]):
+            runs[-1].append(operation)
+        else:
+            runs.append([operation])
+    return runs
+
+
+def _kind(operation):
+    kinds = (MATRICES, COLOURS, TABLES)
+    return next((kind for kind in kinds if operation.function in kind), None)
+
+
+def _fit(one, other):
+    if _kind(one) is not _kind(other):
+        return False
+    looks = _look(one), _look(other)
+    common = looks[0].keys() & looks[1].keys()
+    return all(_same(looks[0][name], looks[1][name]) for name in common)
+
+
+def _look(operation):
+    """How it reads between and outside the pixels, where it does."""
+    if operation.function in (geometry.horizontal_flip, geometry.vertical_flip):
+        return {}
+    if operation.function in (geometry.crop, geometry.crop_window):
+        return {"fill": 0}
+    look = {"interpolation": "bilinear", "fill": 0}
+    return {name: operation.options.get(name, look[name]) for name in look}
+
+
+def _same(one, other):
+    if isinstance(one, jax.Array) or isinstance(other, jax.Array):
+        return one is other
+    return one == other
+
+
+def _carry_out(run, keys, images):
+    if len(run) == 1:
+        arguments = run[0].arguments(keys[0], images)
+        return run[0].function(images=images, **arguments)
+    if run[0].function in MATRICES:
+        return _move(run, keys, images)
+    if run[0].function in COLOURS:
+        return _colour(run, keys, images)
+    return _look_up(run, keys, images)
+
+
+def _move(run, keys, images):
+    look, matrices, seen = {}, [], images
+    for operation, key in zip(run, keys, strict=True):
+        arguments = operation.arguments(key, seen)
+        look |= _look(operation)
+        moves = {k: v for k, v in arguments.items() if k not in _look(operation)}
+        matrices.append(MATRICES[operation.function](seen.shape[1:3], **moves))
+        seen = jax.eval_shape(functools.partial(operation.function, **arguments), seen)
+    # Whole pixels are read as they are.
+    look.setdefault("interpolation", "nearest")
+    return homography.warp(images, homography.chain(*matrices), seen.shape[1:3], **look)
+
+
+def _colour(run, keys, images):
+    mean = colour_matrix.mean_colour(images.astype(float))
+    whole = colour_matrix.identity_colours(*mean.shape)
+    for operation, key in zip(run, keys, strict=True):
+        arguments = _arguments(operation, key, images)
+        here = colour_matrix.shift_colour(whole, mean)
+        matrix = COLOURS[operation.function](here, **arguments)
+        whole = colour_matrix.chain_colours(whole, matrix)
+    return jnp.clip(colour_matrix.change_colours(images, whole), 0, 1)
+
+
+def _look_up(run, keys, images):
+    before = levels.to_levels(images)
+    counts = levels.level_counts(before)
+    whole = jnp.broadcast_to(jnp.arange(counts.shape[-1])[None, None], counts.shape)
+    for operation, key in zip(run, keys, strict=True):
+        arguments = _arguments(operation, key, images)
+        table = TABLES[operation.function](counts, **arguments)
+        whole = jnp.take_along_axis(table, whole, -1)
+        counts = levels.move_counts(counts, table)
+    return levels.from_levels(levels.look_up(before, whole), images.dtype)
+
+
+def _arguments(operation, key, images):
+    """As `Operation.arguments`, one number an image each."""
+    arguments = operation.arguments(key, images)
+    return {
+        name: per_image(name, value, len(images)) for name, value in arguments.items()
+    }

@@ -1,0 +1,105 @@
+"""Operations that mix a pixel with its neighbours."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from cnn_flax.augment.arguments import Pair, image_operation, per_image, per_pixel
+
+__all__ = ["adjust_sharpness", "gaussian_blur"]
+
+
+def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Blends with the image smoothed, as torchvision's `adjust_sharpness`.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`. Its border, and what is
+        not larger than 2 pixels, stay.
+      factor: a number, or one an image `[N]`, not below 0; 0 is smooth, 1 changes
+        nothing.
+
+    Returns:
+      The shape of `images`, clipped to [0, 1].
+
+    Raises:
+      ValueError: if a factor is below 0.
+    """
+    return _adjust_sharpness(images, factor)
+
+
+@image_operation
+def _adjust_sharpness(images, factor):
+    factor = per_pixel(per_image("factor", factor, len(images), low=0))
+    _, height, width, _ = images.shape
+    if height <= 2 or width <= 2:
+        return images
+    middle = images[:, 1:-1, 1:-1]
+    rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    # A 3 x 3 kernel of ones with 5 in the middle, divided by its sum.
+    smooth = (around + 4 * middle) / 13
+    blended = jnp.clip(middle + (1 - factor) * (smooth - middle), 0, 1)
+    return images.at[:, 1:-1, 1:-1].set(blended)
+
+
+def gaussian_blur(
+    images: jax.Array,
+    kernel_size: int | tuple[int, int],
+    sigma: ArrayLike | Pair | None = None,
+) -> jax.Array:
+    """Averages with a Gaussian's weights, as torchvision's `gaussian_blur`.
+
+    Beyond its border the image is mirrored, without the border pixel twice.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      kernel_size: pixels that the weights cover, odd: one number, or (along x, along
+        y).
+      sigma: standard deviation in pixels, not below 0 (which changes nothing): a
+        number, one an image `[N]`, or a pair of such, (along x, along y); by default
+        `0.15 * kernel_size + 0.35`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if `kernel_size` is not odd, or a sigma is below 0.
+    """
+    sizes = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    if len(sizes) != 2 or not all(k > 0 and k % 2 == 1 for k in sizes):
+        raise ValueError(
+            f"kernel_size is an odd number of pixels or two, got {kernel_size}."
+        )
+    if sigma is None:
+        sigma = (0.15 * sizes[0] + 0.35, 0.15 * sizes[1] + 0.35)
+    sigmas = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    return _gaussian_blur(images, sizes, sigmas)
+
+
+@image_operation
+def _gaussian_blur(images, sizes, sigmas):
+    for axis, size, sigma in zip((2, 1), sizes, sigmas, strict=True):
+        weights = _gaussian(size, per_image("sigma", sigma, len(images), low=0))
+        images = _average(images, axis, weights)
+    return images
+
+
+def _gaussian(size, sigma):
+    """Weights that sum to 1: `[N, size]`."""
+    away = (jnp.arange(size) - size // 2)[None]
+    # At 0 all is in the middle: it divides by a number that is only very small.
+    scale = jnp.maximum(sigma, 1e-6)[:, None]
+    return jax.nn.softmax(-0.5 * (away / scale) ** 2, axis=1)
+
+
+def _average(images, axis, weights):
+    length = images.shape[axis]
+    size = weights.shape[1]
+    padding = [(0, 0)] * 4
+    padding[axis] = (size // 2, size // 2)
+    padded = jnp.pad(images, padding, mode="reflect")
+    total = 0
+    for tap in range(size):
+        pixels = jax.lax.slice_in_dim(padded, tap, tap + length, axis=axis)
+        total += per_pixel(weights[:, tap]) * pixels
+    return jnp.asarray(total)

@@ -1,0 +1,281 @@
+"""Moves of the plane as 3 x 3 matrices, and the one gather that carries them out.
+
+A matrix leads from the place of an output pixel to the place in the input that it
+shows: `(x', y', 1) ~ matrix @ (x, y, 1)`, in pixels from the upper left corner of the
+image, so that the first pixel has its centre at (0.5, 0.5). Builders take one number or
+one an image `[N]` and return `[3, 3]` or `[N, 3, 3]`. Several moves are one: `chain`.
+"""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from cnn_flax.augment.arguments import Pair, image_operation, image_size, per_image
+from cnn_flax.layers.sampling import read_bilinear, read_nearest
+
+__all__ = [
+    "Fill",
+    "affine_matrix",
+    "chain",
+    "crop_matrix",
+    "flip_matrix",
+    "identity_matrix",
+    "perspective_matrix",
+    "resized_crop_matrix",
+    "rotation_matrix",
+    "shear_matrix",
+    "translation_matrix",
+    "warp",
+]
+
+Fill = ArrayLike | tuple[ArrayLike, ...]
+
+_READS = {"bilinear": read_bilinear, "nearest": read_nearest}
+
+
+def warp(
+    images: jax.Array,
+    matrices: jax.Array,
+    size: int | tuple[int, int] | None = None,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Shows each image through its matrix.
+
+    Between pixels the four around are weighed, corner by corner: one outside the image
+    counts as `fill`. With 0 this is what torchvision does with tensors; given a `fill`,
+    its functions weigh what is inside by its share once more, ours do not.
+
+    Args:
+      images: float `[N, H, W, C]` or `[H, W, C]`.
+      matrices: `[N, 3, 3]` or `[3, 3]`, from places in the output to places in the
+        input.
+      size: height and width of the result, in pixels; None keeps the images'.
+      interpolation: "bilinear", or "nearest", which rounds halves to even.
+      fill: what lies outside: a number, one an image `[N]`, or a tuple of such, one a
+        channel.
+
+    Returns:
+      `[N, *size, C]`, in the images' dtype.
+
+    Raises:
+      ValueError: if there is no such interpolation, or a shape does not fit.
+    """
+    if interpolation not in _READS:
+        raise ValueError(
+            f"interpolation is one of {', '.join(_READS)}; got {interpolation!r}."
+        )
+    return _warp(images, matrices, size, interpolation, fill)
+
+
+@image_operation
+def _warp(images, matrices, size, interpolation, fill):
+    n, height, width, channels = images.shape
+    if matrices.shape not in ((3, 3), (n, 3, 3)):
+        raise ValueError(
+            f"There are matrices of shape {matrices.shape} for {n} images; it must be "
+            f"(3, 3) or ({n}, 3, 3)."
+        )
+    matrices = jnp.broadcast_to(matrices, (n, 3, 3))
+    out_height, out_width = image_size((height, width) if size is None else size)
+
+    def read(pixels, matrix):
+        y, x = _places(matrix, out_height, out_width)
+        shown = _READS[interpolation](pixels, (height, width), y, x)
+        nearest = interpolation == "nearest"
+        return shown, _inside(y, height, nearest) * _inside(x, width, nearest)
+
+    # Rows of one image under vmap: N stays a batch dimension of the gather.
+    rows = images.reshape(n, height * width, channels)
+    shown, share = jax.vmap(read)(rows, matrices)
+    if not (isinstance(fill, int | float) and fill == 0):
+        shown = shown + (1 - share)[..., None] * _fills(fill, n, channels)
+    return shown.reshape(n, out_height, out_width, channels)
+
+
+def _places(matrix, height, width):
+    """What the pixels of the output show, 0 being the centre of the first input one."""
+    y = (jnp.arange(height, dtype=matrix.dtype) + 0.5)[:, None]
+    x = (jnp.arange(width, dtype=matrix.dtype) + 0.5)[None, :]
+    # Written out: a matrix product may be of low precision on an accelerator.
+    x_, y_, scale = (row[0] * x + row[1] * y + row[2] for row in matrix)
+    return (y_ / scale - 0.5).ravel(), (x_ / scale - 0.5).ravel()
+
+
+def _inside(place, size, nearest):
+    """The share of what is read at a place that lies in the image, on one axis."""
+    if nearest:
+        place = jnp.round(place)
+    low = jnp.floor(place)
+    part = place - low
+    return jnp.where((low >= 0) & (low < size), 1 - part, 0) + jnp.where(
+        (low >= -1) & (low < size - 1), part, 0
+    )
+
+
+def _fills(fill, n, channels):
+    """`[N, 1, 1]` or `[N, 1, C]`."""
+    values = fill if isinstance(fill, tuple) else (fill,)
+    if len(values) not in (1, channels):
+        raise ValueError(
+            f"fill has {len(values)} values for images of {channels} channels."
+        )
+    return jnp.stack([per_image("fill", value, n) for value in values], -1)[:, None]
+
+
+def chain(*matrices: jax.Array) -> jax.Array:
+    """The one move that several make, the first first: `[3, 3]` or `[N, 3, 3]`."""
+    # From the last output back to the first input.
+    return functools.reduce(partial(jnp.matmul, precision="highest"), matrices)
+
+
+def identity_matrix() -> jax.Array:
+    """No move."""
+    return jnp.eye(3)
+
+
+def translation_matrix(x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
+    """Moves the image right by `x` and down by `y` pixels."""
+    return _matrix(1.0, 0.0, -jnp.asarray(x), 0.0, 1.0, -jnp.asarray(y))
+
+
+def crop_matrix(top: ArrayLike, left: ArrayLike) -> jax.Array:
+    """Begins `top` pixels below and `left` pixels right of the image's corner."""
+    return _matrix(1.0, 0.0, left, 0.0, 1.0, top)
+
+
+def resized_crop_matrix(
+    top: ArrayLike,
+    left: ArrayLike,
+    height: ArrayLike,
+    width: ArrayLike,
+    size: tuple[int, int],
+) -> jax.Array:
+    """Spreads a window over `size`, (height, width), in pixels."""
+    down, across = jnp.asarray(height) / size[0], jnp.asarray(width) / size[1]
+    return _matrix(across, 0.0, left, 0.0, down, top)
+
+
+def flip_matrix(
+    size: tuple[int, int], horizontal: ArrayLike = False, vertical: ArrayLike = False
+) -> jax.Array:
+    """Mirrors left and right, up and down, where true. `size`: (height, width)."""
+    across, down = (jnp.asarray(w).astype(float) for w in (horizontal, vertical))
+    return _matrix(
+        *(1 - 2 * across, 0.0, across * size[1]),
+        *(0.0, 1 - 2 * down, down * size[0]),
+    )
+
+
+def rotation_matrix(size: tuple[int, int], degrees: ArrayLike) -> jax.Array:
+    """Turns counter-clockwise about the centre of `size`, (height, width)."""
+    return affine_matrix(size, -jnp.asarray(degrees))
+
+
+def shear_matrix(
+    size: tuple[int, int], x: ArrayLike = 0.0, y: ArrayLike = 0.0
+) -> jax.Array:
+    """Shears by `x` and `y` degrees about the upper left corner, as the policies do."""
+    return affine_matrix(size, shear=(x, y), center=(0.0, 0.0))
+
+
+def affine_matrix(
+    size: tuple[int, int],
+    angle: ArrayLike = 0.0,
+    translate: Pair = (0.0, 0.0),
+    scale: ArrayLike = 1.0,
+    shear: Pair = (0.0, 0.0),
+    center: Pair | None = None,
+) -> jax.Array:
+    """Shears along x, along y, scales, turns clockwise, moves: as torchvision's.
+
+    Args:
+      size: height and width of the image, in pixels.
+      angle: degrees, clockwise.
+      translate: pixels right and down.
+      scale: above 0.
+      shear: degrees along x and along y.
+      center: the point (x, y) that turning and shearing leave where it is, in pixels
+        from the upper left corner; by default the centre of `size`.
+    """
+    center_x, center_y = (size[1] / 2, size[0] / 2) if center is None else center
+    shear_x, shear_y = (jnp.asarray(s, float) for s in shear)
+    angle = jnp.asarray(angle, float)
+    sin, cos = _sin_cos(angle)
+    tan_x = jnp.divide(*_sin_cos(shear_x))
+    sin_y, cos_y = _sin_cos(shear_y)
+    sin_rest, cos_rest = _sin_cos(angle - shear_y)
+    # The forward matrix, of determinant scale ** 2; its inverse leads to the input.
+    a, c = cos_rest / cos_y, sin_rest / cos_y
+    b, d = -a * tan_x - sin, -c * tan_x + cos
+    a, b, c, d = d / scale, -b / scale, -c / scale, a / scale
+    x, y = center_x + jnp.asarray(translate[0]), center_y + jnp.asarray(translate[1])
+    return _matrix(a, b, center_x - a * x - b * y, c, d, center_y - c * x - d * y)
+
+
+def perspective_matrix(startpoints: ArrayLike, endpoints: ArrayLike) -> jax.Array:
+    """Brings four points of the image to four others.
+
+    Args:
+      startpoints: `[4, 2]` or `[N, 4, 2]`, (x, y), in order around the quadrilateral,
+        no three of them in a line.
+      endpoints: where they come to, likewise.
+
+    Raises:
+      ValueError: if a shape is another.
+    """
+    start, end = (jnp.asarray(p, float) for p in (startpoints, endpoints))
+    for points in (start, end):
+        if points.ndim not in (2, 3) or points.shape[-2:] != (4, 2):
+            raise ValueError(
+                f"Points are [4, 2] or [N, 4, 2], got the shape {points.shape}."
+            )
+    matrix = chain(_from_square(start), _adjugate(_from_square(end)))
+    return matrix / matrix[..., 2:, 2:]
+
+
+def _from_square(points):
+    """The matrix that brings the corners of the unit square to four points.
+
+    Heckbert 1989, "Fundamentals of texture mapping and image warping", section 2.2.3.
+    """
+    (x0, x1, x2, x3), (y0, y1, y2, y3) = jnp.moveaxis(points, (-1, -2), (0, 1))
+    sum_x, sum_y = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
+    x12, x32, y12, y32 = x1 - x2, x3 - x2, y1 - y2, y3 - y2
+    below = x12 * y32 - x32 * y12
+    g = (sum_x * y32 - x32 * sum_y) / below
+    h = (x12 * sum_y - sum_x * y12) / below
+    return _matrix(
+        *(x1 - x0 + g * x1, x3 - x0 + h * x3, x0),
+        *(y1 - y0 + g * y1, y3 - y0 + h * y3, y0),
+        *(g, h, 1.0),
+    )
+
+
+def _adjugate(matrix):
+    """The inverse times the determinant, which a homography does not feel."""
+    rows = [matrix[..., i, :] for i in range(3)]
+    columns = [jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)]
+    return jnp.stack(columns, -1)
+
+
+def _sin_cos(degrees):
+    """Exact at quarter turns, where float32's sine of pi is not 0."""
+    quarters = jnp.round(degrees / 90)
+    rest = jnp.deg2rad(degrees - 90 * quarters)
+    sin, cos = jnp.sin(rest), jnp.cos(rest)
+    place = quarters.astype(jnp.int32) % 4
+    return (
+        jnp.select([place == 0, place == 1, place == 2], [sin, cos, -sin], -cos),
+        jnp.select([place == 0, place == 1, place == 2], [cos, -sin, -cos], sin),
+    )
+
+
+def _matrix(a, b, c, d, e, f, g=0.0, h=0.0, i=1.0):
+    entries = [jnp.asarray(entry, float) for entry in (a, b, c, d, e, f, g, h, i)]
+    shape = jnp.broadcast_shapes(*(entry.shape for entry in entries))
+    flat = jnp.stack([jnp.broadcast_to(entry, shape) for entry in entries], -1)
+    return flat.reshape(*shape, 3, 3)

@@ -1,0 +1,198 @@
+"""RandAugment and TrivialAugment: operations drawn evenly, with no search before."""
+
+import jax
+import numpy as np
+
+from cnn_flax.augment.policy_operations import (
+    Space,
+    apply_operations,
+    draw_operations,
+)
+from cnn_flax.augment.random import Draw
+
+__all__ = [
+    "draw_rand_augment",
+    "draw_trivial_augment",
+    "rand_augment",
+    "ramp",
+    "trivial_augment",
+]
+
+
+def rand_augment(
+    key: jax.Array,
+    images: jax.Array,
+    num_ops: int = 2,
+    magnitude: int = 9,
+    num_magnitude_bins: int = 31,
+    interpolation: str = "bilinear",
+    fill: float | tuple[float, ...] = 0,
+) -> jax.Array:
+    """Draws a few of 14 operations for each image, all of one magnitude.
+
+    Cubuk et al. 2019, "RandAugment: Practical automated data augmentation with a
+    reduced search space", https://arxiv.org/abs/1909.13719. Operations and magnitudes
+    are those of torchvision's `RandAugment`, whose interpolation is "nearest" by
+    default. Between the operations nothing is rounded to 256 levels.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1].
+      num_ops: operations an image; one may come twice.
+      magnitude: which of the magnitudes, from 0, the weakest.
+      num_magnitude_bins: how many there are.
+      interpolation: "bilinear" or "nearest".
+      fill: what lies outside the image: a number, or one a channel.
+
+    Returns:
+      `[N, H, W, C]`.
+
+    Raises:
+      ValueError: if `num_ops` is not above 0, or there is no such magnitude.
+    """
+    draw = draw_rand_augment(
+        key, len(images), images.shape[1:], num_ops, magnitude, num_magnitude_bins
+    )
+    return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
+
+
+def trivial_augment(
+    key: jax.Array,
+    images: jax.Array,
+    num_magnitude_bins: int = 31,
+    interpolation: str = "bilinear",
+    fill: float | tuple[float, ...] = 0,
+) -> jax.Array:
+    """Draws one of 14 operations for each image, and its magnitude, from a wide range.
+
+    Müller and Hutter 2021, "TrivialAugment: Tuning-free yet state-of-the-art data
+    augmentation", https://arxiv.org/abs/2103.10158, the wide space. Operations and
+    magnitudes are those of torchvision's `TrivialAugmentWide`, whose interpolation is
+    "nearest" by default.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1].
+      num_magnitude_bins: how many magnitudes there are.
+      interpolation: "bilinear" or "nearest".
+      fill: what lies outside the image: a number, or one a channel.
+
+    Returns:
+      `[N, H, W, C]`.
+
+    Raises:
+      ValueError: if `num_magnitude_bins` is under 2.
+    """
+    draw = draw_trivial_augment(key, len(images), num_magnitude_bins)
+    return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
+
+
+def draw_rand_augment(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    num_ops: int = 2,
+    magnitude: int = 9,
+    num_magnitude_bins: int = 31,
+) -> Draw:
+    """Arguments of `apply_operations`: `operation` and `strength`, `[n, num_ops]`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      num_ops: see `rand_augment`.
+      magnitude: see `rand_augment`.
+      num_magnitude_bins: see `rand_augment`.
+
+    Raises:
+      ValueError: as `rand_augment`.
+    """
+    if num_ops < 1:
+        raise ValueError(f"num_ops must be at least 1, got {num_ops}.")
+    if not 0 <= magnitude < num_magnitude_bins:
+        raise ValueError(
+            f"magnitude must be in [0, {num_magnitude_bins}), the num_magnitude_bins; "
+            f"got {magnitude}."
+        )
+    space = _rand_augment_space(num_magnitude_bins, shape)
+    return draw_operations(key, n, space, num_ops, magnitude)
+
+
+def draw_trivial_augment(key: jax.Array, n: int, num_magnitude_bins: int = 31) -> Draw:
+    """Arguments of `apply_operations`: `operation` and `strength`, `[n, 1]`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      num_magnitude_bins: see `trivial_augment`.
+
+    Raises:
+      ValueError: as `trivial_augment`.
+    """
+    return draw_operations(key, n, _trivial_augment_space(num_magnitude_bins), 1)
+
+
+def _rand_augment_space(bins: int, shape: tuple[int, ...]) -> Space:
+    """As torchvision's `RandAugment._augmentation_space`."""
+    height, width = shape[:2]
+    factor = (ramp(0.9, bins), True)
+    shear = (ramp(0.3, bins), True)
+    return {
+        "identity": (np.zeros(bins), False),
+        "shear_x": shear,
+        "shear_y": shear,
+        "translate_x": (np.trunc(ramp(150 / 331 * width, bins)), True),
+        "translate_y": (np.trunc(ramp(150 / 331 * height, bins)), True),
+        "rotate": (ramp(30.0, bins), True),
+        "brightness": factor,
+        "color": factor,
+        "contrast": factor,
+        "sharpness": factor,
+        "posterize": (bits(8, 4, bins), False),
+        "solarize": (ramp(255.0, bins)[::-1] / 255, False),
+        "autocontrast": (np.zeros(bins), False),
+        "equalize": (np.zeros(bins), False),
+    }
+
+
+def _trivial_augment_space(bins: int) -> Space:
+    """As torchvision's `TrivialAugmentWide._augmentation_space`."""
+    wide = (ramp(0.99, bins), True)
+    move = (np.trunc(ramp(32.0, bins)), True)
+    return {
+        "identity": (np.zeros(bins), False),
+        "shear_x": wide,
+        "shear_y": wide,
+        "translate_x": move,
+        "translate_y": move,
+        "rotate": (ramp(135.0, bins), True),
+        "brightness": wide,
+        "color": wide,
+        "contrast": wide,
+        "sharpness": wide,
+        "posterize": (bits(8, 6, bins), False),
+        "solarize": (ramp(255.0, bins)[::-1] / 255, False),
+        "autocontrast": (np.zeros(bins), False),
+        "equalize": (np.zeros(bins), False),
+    }
+
+
+def ramp(end: float, bins: int) -> np.ndarray:
+    """`bins` numbers from 0 to `end`, to the last bit of float32 torch's `linspace`.
+
+    Pixels are cut to whole ones: of 31 from 0 to 32, number 15 is just below 16 there.
+    """
+    if bins < 2:
+        raise ValueError(f"num_magnitude_bins must be at least 2, got {bins}.")
+    last = np.float32(end)
+    step = np.float64(last / np.float32(bins - 1))
+    places = np.arange(bins)
+    # Up to the middle from the start, then from the end.
+    numbers = np.where(places < bins // 2, step * places, last - step * places[::-1])
+    return numbers.astype(np.float32)
+
+
+def bits(most: int, fewer: int, bins: int) -> np.ndarray:
+    """Bits for `posterize`: from `most` down to `fewer` less."""
+    return most - np.round(np.arange(bins) / ((bins - 1) / fewer))

@@ -1,0 +1,128 @@
+"""Random blur and noise; see `random_geometry` for the two functions of each."""
+
+import jax
+import jax.numpy as jnp
+
+from cnn_flax.augment import filters
+from cnn_flax.augment.erasing import add_noise
+from cnn_flax.augment.random import (
+    Draw,
+    check_probability,
+    coins,
+    draw_numbers,
+    draw_per_image,
+    image_keys,
+)
+
+__all__ = [
+    "draw_gaussian_blur",
+    "draw_gaussian_noise",
+    "gaussian_noise",
+    "random_gaussian_blur",
+]
+
+
+def draw_gaussian_blur(
+    key: jax.Array, n: int, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5
+) -> Draw:
+    """Standard deviations: `sigma` `[n]`, 0 where the coin of probability `p` falls so.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      sigma: range, in pixels, not below 0.
+      p: probability of any change at all.
+    """
+    check_probability(p)
+    _check_sigma(sigma)
+
+    def draw(key):
+        key_coin, key_sigma = jax.random.split(key)
+        return {
+            "sigma": jnp.where(coins(key_coin, p), draw_numbers(key_sigma, sigma), 0)
+        }
+
+    return draw_per_image(draw, key, n)
+
+
+def random_gaussian_blur(
+    key: jax.Array,
+    images: jax.Array,
+    kernel_size: int | tuple[int, int],
+    sigma: tuple[float, float] = (0.1, 2.0),
+    p: float = 0.5,
+) -> jax.Array:
+    """Blurs each image by a standard deviation of its own.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      kernel_size: pixels that the weights cover, odd, as of `gaussian_blur`.
+      sigma: range of the standard deviation, in pixels, drawn evenly.
+      p: probability of any change at all.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if `sigma` is no range, or `p` is outside [0, 1].
+    """
+    draw = draw_gaussian_blur(*image_keys(key, images), sigma, p)
+    return filters.gaussian_blur(images, kernel_size, **draw)
+
+
+def draw_gaussian_noise(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    sigma: float | tuple[float, float] = 0.1,
+    p: float = 1.0,
+) -> Draw:
+    """Noise: `noise` `[n, *shape]`, 0 where the coin of probability `p` falls so.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      sigma: standard deviation of a pixel, or the range of an image's, drawn evenly.
+      p: probability of any change at all.
+    """
+    check_probability(p)
+    bounds = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    _check_sigma(bounds)
+
+    def draw(key):
+        key_coin, key_sigma, key_noise = jax.random.split(key, 3)
+        strength = jnp.where(coins(key_coin, p), draw_numbers(key_sigma, bounds), 0)
+        return {"noise": strength * jax.random.normal(key_noise, shape)}
+
+    return draw_per_image(draw, key, n)
+
+
+def gaussian_noise(
+    key: jax.Array,
+    images: jax.Array,
+    sigma: float | tuple[float, float] = 0.1,
+    p: float = 1.0,
+) -> jax.Array:
+    """Adds to each pixel and channel a normal number of its own, then clips.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      sigma: standard deviation, or the range of an image's, drawn evenly.
+      p: probability of any change at all.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if `sigma` is below 0 or no range, or `p` is outside [0, 1].
+    """
+    draw = draw_gaussian_noise(*image_keys(key, images), images.shape[-3:], sigma, p)
+    return add_noise(images, **draw)
+
+
+def _check_sigma(sigma):
+    if not (len(sigma) == 2 and 0 <= sigma[0] <= sigma[1]):
+        raise ValueError(f"sigma must be a range not below 0, got {sigma}.")

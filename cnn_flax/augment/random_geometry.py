@@ -1,0 +1,513 @@
+"""Random operations that move pixels: what is drawn, and the operation of that draw.
+
+`draw_NAME(key, n, ...)` returns the arguments of a deterministic operation, one an
+image; `random_NAME(key, images, ...)` draws and applies.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from cnn_flax.augment import geometry, resample
+from cnn_flax.augment.arguments import image_size
+from cnn_flax.augment.homography import Fill
+from cnn_flax.augment.random import (
+    Draw,
+    Range,
+    check_probability,
+    coins,
+    draw_numbers,
+    draw_per_image,
+    image_keys,
+    symmetric,
+)
+
+__all__ = [
+    "draw_affine",
+    "draw_crop",
+    "draw_flip",
+    "draw_perspective",
+    "draw_resized_crop",
+    "draw_rotation",
+    "draw_shear",
+    "random_affine",
+    "random_crop",
+    "random_horizontal_flip",
+    "random_perspective",
+    "random_resized_crop",
+    "random_rotation",
+    "random_shear",
+    "random_vertical_flip",
+]
+
+_ATTEMPTS = 10  # To draw a window that fits, as torchvision has it.
+
+
+def draw_flip(key: jax.Array, n: int, p: float = 0.5) -> Draw:
+    """Which of `n` images to mirror: `where`, bool `[n]`."""
+    check_probability(p)
+    return draw_per_image(lambda k: {"where": coins(k, p)}, key, n)
+
+
+def random_horizontal_flip(
+    key: jax.Array, images: jax.Array, p: float = 0.5
+) -> jax.Array:
+    """Mirrors each image left and right with probability `p`.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` or `[H, W, C]`.
+      p: probability, in [0, 1].
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if `p` is outside [0, 1].
+    """
+    draw = draw_flip(*image_keys(key, images), p)
+    return geometry.horizontal_flip(images, **draw)
+
+
+def random_vertical_flip(
+    key: jax.Array, images: jax.Array, p: float = 0.5
+) -> jax.Array:
+    """Mirrors each image up and down with probability `p`.
+
+    Arguments as of `random_horizontal_flip`.
+    """
+    draw = draw_flip(*image_keys(key, images), p)
+    return geometry.vertical_flip(images, **draw)
+
+
+def draw_crop(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    size: int | tuple[int, int],
+    padding: int = 0,
+) -> Draw:
+    """Corners of windows: `top` and `left`, int32 `[n]`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      size: height and width of the window, in pixels.
+      padding: how far beyond the image a window may reach, in pixels.
+
+    Raises:
+      ValueError: if the window is larger than the padded image.
+    """
+    sides = image_size(size)
+    height, width = (length + 2 * padding for length in shape[:2])
+    if height < sides[0] or width < sides[1]:
+        raise ValueError(
+            f"A window of {sides[0]} x {sides[1]} does not fit into images of "
+            f"{height} x {width} with their padding."
+        )
+    room = jnp.array([height - sides[0], width - sides[1]])
+
+    def draw(key):
+        top, left = jax.random.randint(key, (2,), 0, room + 1) - padding
+        return {"top": top, "left": left}
+
+    return draw_per_image(draw, key, n)
+
+
+def random_crop(
+    key: jax.Array, images: jax.Array, size: int | tuple[int, int], padding: int = 0
+) -> jax.Array:
+    """Cuts a window out of each image, anywhere with equal probability.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      size: height and width of the window, in pixels.
+      padding: zeros around each image before the cut, in pixels.
+
+    Returns:
+      `[N, *size, C]`.
+
+    Raises:
+      ValueError: if the window is larger than the padded image.
+    """
+    draw = draw_crop(*image_keys(key, images), images.shape[-3:], size, padding)
+    return geometry.crop_window(images, **draw, size=size)
+
+
+def draw_resized_crop(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Draw:
+    """Windows: `top`, `left`, `height` and `width`, int32 `[n]`.
+
+    As torchvision's `RandomResizedCrop`: ten attempts at a window that fits, then the
+    largest in the centre whose proportions are in `ratio`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      scale: range of the window's share of the image's area, in (0, 1].
+      ratio: range of its width over its height, drawn evenly in the logarithm.
+
+    Raises:
+      ValueError: if a range is not one.
+    """
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale must be a range in (0, 1], got {scale}.")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"ratio must be a range above 0, got {ratio}.")
+    height, width = shape[:2]
+    draw = partial(_draw_box, height=height, width=width, scale=scale, ratio=ratio)
+    return draw_per_image(draw, key, n)
+
+
+def _draw_box(
+    key: jax.Array,
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Draw:
+    key_area, key_ratio, key_top, key_left = jax.random.split(key, 4)
+    low, high = scale
+    area = jax.random.uniform(key_area, (_ATTEMPTS,), minval=low, maxval=high)
+    area = area * (height * width)
+    low, high = jnp.log(jnp.array(ratio))
+    log_ratio = jax.random.uniform(key_ratio, (_ATTEMPTS,), minval=low, maxval=high)
+    sides = jnp.stack([area / jnp.exp(log_ratio), area * jnp.exp(log_ratio)])
+    heights, widths = jnp.round(jnp.sqrt(sides)).astype(jnp.int32)
+    fits = (0 < heights) & (heights <= height) & (0 < widths) & (widths <= width)
+    first, found = jnp.argmax(fits), fits.any()
+
+    # The largest in the centre.
+    all_height = min(height, max(round(width / ratio[0]), 1))
+    all_width = min(width, max(round(height * ratio[1]), 1))
+    h = jnp.where(found, heights[first], all_height)
+    w = jnp.where(found, widths[first], all_width)
+    top = jax.random.randint(key_top, (), 0, height - h + 1)
+    left = jax.random.randint(key_left, (), 0, width - w + 1)
+    return {
+        "top": jnp.where(found, top, (height - h) // 2),
+        "left": jnp.where(found, left, (width - w) // 2),
+        "height": h,
+        "width": w,
+    }
+
+
+def random_resized_crop(
+    key: jax.Array,
+    images: jax.Array,
+    size: int | tuple[int, int],
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "bilinear",
+    antialias: bool = True,
+) -> jax.Array:
+    """Cuts a window of random area and proportions out of each image and resizes it.
+
+    Szegedy et al. 2014, "Going deeper with convolutions",
+    https://arxiv.org/abs/1409.4842, section 6; drawn as torchvision's
+    `RandomResizedCrop`: see `draw_resized_crop`.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      size: height and width of the result, in pixels.
+      scale: range of the window's share of the image's area, in (0, 1].
+      ratio: range of its width over its height, drawn evenly in the logarithm.
+      interpolation: "bilinear", or "nearest".
+      antialias: whether a window that shrinks is averaged, as in `resized_crop`.
+
+    Returns:
+      `[N, *size, C]`.
+
+    Raises:
+      ValueError: if a range is not one.
+    """
+    draw = draw_resized_crop(*image_keys(key, images), images.shape[-3:], scale, ratio)
+    return resample.resized_crop(
+        images, **draw, size=size, interpolation=interpolation, antialias=antialias
+    )
+
+
+def draw_rotation(key: jax.Array, n: int, degrees: Range, p: float = 1.0) -> Draw:
+    """Angles: `degrees` `[n]`, 0 where the coin of probability `p` falls so.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      degrees: the largest angle either way, or (lowest, highest).
+      p: probability of turning at all.
+    """
+    check_probability(p)
+    bounds = symmetric("degrees", degrees)
+
+    def draw(key):
+        key_coin, key_angle = jax.random.split(key)
+        angle = draw_numbers(key_angle, bounds)
+        return {"degrees": jnp.where(coins(key_coin, p), angle, 0.0)}
+
+    return draw_per_image(draw, key, n)
+
+
+def random_rotation(
+    key: jax.Array,
+    images: jax.Array,
+    degrees: Range,
+    p: float = 1.0,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Turns each image about its centre by an angle of its own.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      degrees: the largest angle either way, or (lowest, highest), drawn evenly.
+      p: probability of turning at all.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, as in `rotate`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if `degrees` is no range, or `p` is outside [0, 1].
+    """
+    draw = draw_rotation(*image_keys(key, images), degrees, p)
+    return geometry.rotate(images, **draw, interpolation=interpolation, fill=fill)
+
+
+def draw_affine(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    degrees: Range = 0.0,
+    translate: tuple[float, float] = (0.0, 0.0),
+    scale: tuple[float, float] = (1.0, 1.0),
+    shear: Range | tuple[float, float, float, float] = 0.0,
+    p: float = 1.0,
+) -> Draw:
+    """Arguments of `affine`: `angle`, `translate`, `scale` and `shear`, each `[n]`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      degrees: the largest angle either way, or (lowest, highest).
+      translate: the largest moves either way, right and down, as shares of the width
+        and the height, in [0, 1]; drawn, then rounded to whole pixels.
+      scale: range, above 0.
+      shear: the largest along x either way, or (lowest, highest) along x, or those and
+        then (lowest, highest) along y; degrees.
+      p: probability of any change at all.
+
+    Raises:
+      ValueError: if a range is not one.
+    """
+    check_probability(p)
+    angles = symmetric("degrees", degrees)
+    if not all(0 <= share <= 1 for share in translate):
+        raise ValueError(f"translate is two shares in [0, 1], got {translate}.")
+    if not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"scale must be a range above 0, got {scale}.")
+    shears = shear if isinstance(shear, tuple) else (-abs(shear), abs(shear))
+    shears_x = symmetric("shear", shears[:2])
+    shears_y = symmetric("shear", shears[2:] or (0.0, 0.0))
+    moves = (translate[0] * shape[1], translate[1] * shape[0])
+
+    def draw(key):
+        key_coin, *keys = jax.random.split(key, 7)
+        changes = coins(key_coin, p)
+
+        def number(key, bounds, neutral=0.0):
+            return jnp.where(changes, draw_numbers(key, bounds), neutral)
+
+        return {
+            "angle": number(keys[0], angles),
+            "translate": (
+                jnp.round(number(keys[1], (-moves[0], moves[0]))),
+                jnp.round(number(keys[2], (-moves[1], moves[1]))),
+            ),
+            "scale": number(keys[3], scale, 1.0),
+            "shear": (number(keys[4], shears_x), number(keys[5], shears_y)),
+        }
+
+    return draw_per_image(draw, key, n)
+
+
+def random_affine(
+    key: jax.Array,
+    images: jax.Array,
+    degrees: Range = 0.0,
+    translate: tuple[float, float] = (0.0, 0.0),
+    scale: tuple[float, float] = (1.0, 1.0),
+    shear: Range | tuple[float, float, float, float] = 0.0,
+    p: float = 1.0,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Shears, scales, turns and moves each image by numbers of its own.
+
+    Drawn as torchvision's `RandomAffine`; the ranges are those of `draw_affine`.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      degrees: the largest angle either way, or (lowest, highest).
+      translate: the largest moves, right and down, as shares of width and height.
+      scale: range, above 0.
+      shear: degrees along x, or (lowest, highest) along x and perhaps along y.
+      p: probability of any change at all.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, as in `affine`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if a range is not one.
+    """
+    draw = draw_affine(
+        *(*image_keys(key, images), images.shape[-3:]),
+        *(degrees, translate, scale, shear, p),
+    )
+    return geometry.affine(images, **draw, interpolation=interpolation, fill=fill)
+
+
+def draw_shear(
+    key: jax.Array, n: int, x: Range = 0.0, y: Range = 0.0, p: float = 1.0
+) -> Draw:
+    """Argument of `affine`: `shear`, along x and along y, each `[n]`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      x: degrees along x either way, or (lowest, highest).
+      y: degrees along y, likewise.
+      p: probability of shearing at all.
+    """
+    check_probability(p)
+    bounds = symmetric("x", x), symmetric("y", y)
+
+    def draw(key):
+        key_coin, key_x, key_y = jax.random.split(key, 3)
+        shears = coins(key_coin, p)
+        return {
+            "shear": tuple(
+                jnp.where(shears, draw_numbers(key, limits), 0.0)
+                for key, limits in zip((key_x, key_y), bounds, strict=True)
+            )
+        }
+
+    return draw_per_image(draw, key, n)
+
+
+def random_shear(
+    key: jax.Array,
+    images: jax.Array,
+    x: Range = 0.0,
+    y: Range = 0.0,
+    p: float = 1.0,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Shears each image about its centre, along x and along y.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
+      x: degrees along x either way, or (lowest, highest), drawn evenly.
+      y: degrees along y, likewise.
+      p: probability of shearing at all.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, as in `affine`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if a range is not one.
+    """
+    draw = draw_shear(*image_keys(key, images), x, y, p)
+    return geometry.affine(images, **draw, interpolation=interpolation, fill=fill)
+
+
+def draw_perspective(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    distortion_scale: float = 0.5,
+    p: float = 0.5,
+) -> Draw:
+    """Where the corners are and come to: `startpoints`, `endpoints`, `[n, 4, 2]`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      distortion_scale: how far a corner may move towards the centre, as a share of the
+        way, in [0, 1].
+      p: probability of any change at all.
+
+    Raises:
+      ValueError: if a number is outside its range.
+    """
+    check_probability(p)
+    if not 0 <= distortion_scale <= 1:
+        raise ValueError(f"distortion_scale must be in [0, 1], got {distortion_scale}.")
+    height, width = shape[:2]
+    right, bottom = width - 1, height - 1
+    corners = jnp.array([(0, 0), (right, 0), (right, bottom), (0, bottom)], float)
+    inward = jnp.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], float)
+    # Whole pixels, as in torchvision.
+    most = jnp.array([distortion_scale * (side // 2) for side in (width, height)])
+    most = jnp.floor(most).astype(jnp.int32)
+
+    def draw(key):
+        key_coin, key_moves = jax.random.split(key)
+        moves = jax.random.randint(key_moves, (4, 2), 0, most[None] + 1)
+        moves = jnp.where(coins(key_coin, p), moves, 0)
+        return {"startpoints": corners, "endpoints": corners + inward * moves}
+
+    return draw_per_image(draw, key, n)
+
+
+def random_perspective(
+    key: jax.Array,
+    images: jax.Array,
+    distortion_scale: float = 0.5,
+    p: float = 0.5,
+    interpolation: str = "bilinear",
+    fill: Fill = 0,
+) -> jax.Array:
+    """Shows each image as if seen from aside; drawn as `RandomPerspective` does.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; of two pixels or more
+        either way.
+      distortion_scale: how far a corner may move towards the centre, as a share of the
+        way, in [0, 1].
+      p: probability of any change at all.
+      interpolation: "bilinear", or "nearest".
+      fill: what lies outside, as in `perspective`.
+
+    Returns:
+      The shape of `images`.
+
+    Raises:
+      ValueError: if a number is outside its range.
+    """
+    draw = draw_perspective(
+        *image_keys(key, images), images.shape[-3:], distortion_scale, p
+    )
+    return geometry.perspective(images, **draw, interpolation=interpolation, fill=fill)

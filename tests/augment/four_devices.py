@@ -1,0 +1,59 @@
+"""Augments a batch on one device and on four; prints how far they differ.
+
+A program of its own, because the number of simulated devices is set as JAX starts.
+"""
+
+import json
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from cnn_flax import augment
+from tests.augment.draws import RANDOM, SHAPE
+
+# Everything alone, and two runs that become one.
+CHAIN = [
+    *(operation for name, operation in RANDOM.items() if name != "gaussian_noise"),
+    augment.equalize,
+    augment.autocontrast,
+    partial(augment.adjust_contrast, factor=0.8),
+    augment.invert,
+    RANDOM["gaussian_noise"],
+]
+
+
+def main():
+    images = jax.random.uniform(jax.random.key(0), (8, *SHAPE))
+    keys = jax.random.split(jax.random.key(1), 8)
+    augmentation = augment.compose(CHAIN)
+
+    def run(devices):
+        mesh = jax.make_mesh(
+            (len(devices),), ("data",), (AxisType.Auto,), devices=devices
+        )
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        step = jax.jit(
+            lambda keys, images: augmentation(keys, images)[0],
+            in_shardings=split,
+            out_shardings=split,
+        )
+        compiled = step.lower(keys, images).compile()
+        put = jax.device_put((keys, images), split)
+        return np.asarray(compiled(*put)), compiled.as_text()
+
+    whole, _ = run(jax.devices()[:1])
+    parts, text = run(jax.devices())
+    kinds = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+    report = {
+        "devices": len(jax.devices()),
+        "difference": float(np.abs(whole - parts).max()),
+        "collectives": [kind for kind in kinds if kind in text],
+    }
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

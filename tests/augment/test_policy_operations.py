@@ -1,0 +1,140 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
+from tests import figures
+
+# torchvision 0.29.1's `transforms.autoaugment._apply_op` on one image of bytes, by
+# space, operation, magnitude, sign and interpolation; and the spaces' strengths.
+PATH = figures.REFERENCE / "ops" / "policy_operations.npz"
+NAMES = {"translatex": "translate_x", "translatey": "translate_y"} | {
+    "shearx": "shear_x",
+    "sheary": "shear_y",
+}
+APPLY = jax.jit(apply_operations, static_argnames="interpolation")
+
+
+def our_name(theirs):
+    return NAMES.get(theirs.lower(), theirs.lower())
+
+
+def our_strength(name, theirs):
+    """Ours are whole pixels already, and thresholds in [0, 1]."""
+    if name.startswith("translate"):
+        return np.trunc(theirs)
+    return theirs / np.float32(255) if name == "solarize" else theirs
+
+
+@pytest.fixture(scope="module")
+def reference():
+    with np.load(PATH) as stored:
+        return dict(stored)
+
+
+def cases(reference, interpolation):
+    """Operation, strength and result of each stored case."""
+    for key, expected in reference.items():
+        if not key.endswith("/" + interpolation):
+            continue
+        space, theirs, magnitude, sign, _ = key.split("/")
+        name = our_name(theirs)
+        table = reference.get(f"strengths/{space}/{theirs}", np.zeros(1))
+        strength = our_strength(name, table[int(magnitude)] * int(sign))
+        yield key, OPERATIONS.index(name), strength, expected / np.float32(255)
+
+
+@pytest.fixture(scope="module")
+def differences(reference):
+    """By case: how far each pixel is from torchvision's."""
+    image = reference["image"].astype(np.float32) / 255
+    found = {}
+    for interpolation in ("bilinear", "nearest"):
+        keys, *columns = zip(*cases(reference, interpolation), strict=True)
+        operation, strength, expected = map(np.array, columns)
+        images = jnp.broadcast_to(image[None], (len(keys), *image.shape))
+        drawn = operation[:, None], strength[:, None].astype(np.float32)
+        changed = APPLY(images, *drawn, interpolation=interpolation)
+        difference = np.abs(changed - expected)
+        found |= dict(zip(keys, difference, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("name", OPERATIONS[:-2])
+def test_an_operation_is_torchvisions(differences, name):
+    found = {k: d for k, d in differences.items() if our_name(k.split("/")[1]) == name}
+    assert found
+    for key, difference in found.items():
+        # Theirs rounds to whole levels, up or down; and so what these blend with.
+        levels = 2 if name in ("color", "contrast", "sharpness") else 1
+        within = difference <= 1.001 * levels / 255
+        if key.endswith("nearest"):  # Halfway between two pixels rounding decides.
+            assert within.mean() > 0.98, key
+        else:
+            assert within.all(), key
+
+
+def test_the_operations_that_torchvision_has_not_by_hand():
+    images = jnp.broadcast_to(jnp.array([0.2, 0.6, 0.6]), (2, 6, 5, 3))
+    operation = jnp.array([[OPERATIONS.index(n)] for n in ("cutout", "solarize_add")])
+    strength = jnp.array([[2.0], [0.3]])
+    place = jnp.array([[[0.99, 0.0]], [[0.0, 0.0]]])  # The last row, the first column.
+    cut, added = apply_operations(images, operation, strength, place, fill=0.5)
+    expected = images[0].at[3:, :2].set(0.5)
+    np.testing.assert_allclose(cut, expected)
+    np.testing.assert_allclose(added, images[1].at[..., 0].set(0.5))
+    middle = apply_operations(images, operation, strength, fill=0.5)[0]
+    np.testing.assert_allclose(middle, images[0].at[1:5, :4].set(0.5))
+
+
+def test_operations_follow_one_another():
+    images = jax.random.uniform(jax.random.key(0), (2, 6, 5, 3))
+    invert, solarize = map(OPERATIONS.index, ("invert", "solarize"))
+    operation = jnp.array([[invert, solarize], [solarize, invert]])
+    a, b = APPLY(images, operation, jnp.array([[0.0, 0.5], [0.5, 0.0]]))
+    np.testing.assert_allclose(
+        a, jnp.where(1 - images[0] >= 0.5, images[0], 1 - images[0]), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        b, 1 - jnp.where(images[1] >= 0.5, 1 - images[1], images[1]), atol=1e-6
+    )
+
+
+def test_outside_is_the_fill():
+    images = jnp.full((1, 4, 4, 3), 0.5)
+    operation = jnp.array([[OPERATIONS.index("translate_x")]])
+    moved = apply_operations(images, operation, jnp.array([[2.0]]), fill=0.25)
+    np.testing.assert_allclose(moved[0, :, :2], 0.25)
+    np.testing.assert_allclose(moved[0, :, 2:], 0.5)
+
+
+def test_all_at_once_is_one_by_one(monkeypatch):
+    # What other devices than the CPU run.
+    images = jax.random.uniform(jax.random.key(0), (len(OPERATIONS), 6, 5, 3))
+    drawn = jnp.arange(len(OPERATIONS))[:, None], jnp.full((len(OPERATIONS), 1), 0.3)
+    one_by_one = APPLY(images, *drawn)
+    choose = jax.lax.platform_dependent
+
+    def as_on_others(*args, cpu, default):
+        return choose(*args, default=default)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", as_on_others)
+    at_once = jax.jit(partial(apply_operations))(images, *drawn)
+    np.testing.assert_allclose(at_once, one_by_one, atol=1e-6)
+
+
+def test_grey_images_and_bfloat16_pass_through_every_operation():
+    images = jax.random.uniform(jax.random.key(0), (len(OPERATIONS), 5, 6, 1))
+    drawn = jnp.arange(len(OPERATIONS))[:, None], jnp.full((len(OPERATIONS), 1), 0.3)
+    changed = APPLY(images.astype(jnp.bfloat16), *drawn)
+    assert changed.dtype == jnp.bfloat16 and changed.shape == images.shape
+    assert ((changed >= 0) & (changed <= 1)).all()
+
+
+def test_policy_operations_of_other_images_are_refused():
+    drawn = jnp.zeros((3, 1), int), jnp.zeros((3, 1))
+    with pytest.raises(ValueError, match=r"shape \(3, 1\) for 2 images"):
+        apply_operations(jnp.zeros((2, 4, 4, 3)), *drawn)
