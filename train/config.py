@@ -33,7 +33,16 @@ __all__ = [
 MAY_CHANGE = ("devices", "max_bad_share", "parallel", "tensorboard", "threads")
 
 
-Policy = Literal["none", "rand_augment", "trivial_augment"]
+Policy = Literal[
+    "none",
+    "rand_augment",
+    "trivial_augment",
+    "auto_augment_imagenet",
+    "auto_augment_cifar10",
+    "auto_augment_svhn",
+    "augmix",
+    "noisy_student",
+]
 
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
@@ -182,11 +191,12 @@ class Augment:
     vertical_flip: float = 0.0
     """Probability of mirroring up and down."""
     policy: Policy = "none"
-    """What draws operations for each image: RandAugment, TrivialAugment (wide), ..."""
+    """What draws operations for each image."""
     operations: int = 2
     """With the policies rand_augment and noisy_student: operations an image."""
     magnitude: int = 9
-    """With the policies rand_augment and noisy_student: strength, 0 to 30."""
+    """With the policies rand_augment and noisy_student: their strength. The Noisy
+    Student's paper has 27."""
     erase: float = 0.0
     """Probability of a box of mean colour in the image."""
     mixup: float = 0.0

@@ -86,13 +86,21 @@ def train_inputs(
 
 
 def _policy(options: Augment, keys: jax.Array, images: jax.Array) -> jax.Array:
-    if options.policy == "rand_augment":
-        return augment.rand_augment(
-            keys, images, num_ops=options.operations, magnitude=options.magnitude
-        )
-    if options.policy == "trivial_augment":
-        return augment.trivial_augment(keys, images)
-    return images
+    count, magnitude = options.operations, options.magnitude
+    match options.policy:
+        case "none":
+            return images
+        case "rand_augment":
+            return augment.rand_augment(keys, images, count, magnitude)
+        case "trivial_augment":
+            return augment.trivial_augment(keys, images)
+        case "augmix":
+            return augment.augmix(keys, images)
+        case "noisy_student":
+            return augment.noisy_student_augment(keys, images, count, magnitude)
+        case name:
+            policy = name.removeprefix("auto_augment_")
+            return augment.auto_augment(keys, images, policy)
 
 
 def _mix(

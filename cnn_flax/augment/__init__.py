@@ -14,6 +14,8 @@ applies:
 An image's draw follows from its key alone. `compose` makes one function of many.
 """
 
+from cnn_flax.augment.augmix import augmix, draw_augmix, mix_chains
+from cnn_flax.augment.auto_augment import auto_augment, draw_auto_augment
 from cnn_flax.augment.colour import (
     adjust_brightness,
     adjust_contrast,
@@ -50,6 +52,10 @@ from cnn_flax.augment.mixing import (
     draw_mixup,
     mixup,
     paste_pairs,
+)
+from cnn_flax.augment.noisy_student import (
+    draw_noisy_student_augment,
+    noisy_student_augment,
 )
 from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
 from cnn_flax.augment.rand_augment import (
@@ -97,6 +103,7 @@ from cnn_flax.augment.random_geometry import (
     random_vertical_flip,
 )
 from cnn_flax.augment.resample import resize, resized_crop
+from cnn_flax.augment.some_of import one_of, some_of
 
 __all__ = [
     "OPERATIONS",
@@ -109,6 +116,8 @@ __all__ = [
     "adjust_sharpness",
     "affine",
     "apply_operations",
+    "augmix",
+    "auto_augment",
     "autocontrast",
     "blend_pairs",
     "center_crop",
@@ -119,6 +128,8 @@ __all__ = [
     "cutmix_or_mixup",
     "cutout",
     "draw_affine",
+    "draw_augmix",
+    "draw_auto_augment",
     "draw_brightness",
     "draw_crop",
     "draw_cutmix",
@@ -130,6 +141,7 @@ __all__ = [
     "draw_grayscale",
     "draw_jitter",
     "draw_mixup",
+    "draw_noisy_student_augment",
     "draw_perspective",
     "draw_rand_augment",
     "draw_resized_crop",
@@ -143,8 +155,11 @@ __all__ = [
     "horizontal_flip",
     "invert",
     "jitter",
+    "mix_chains",
     "mixup",
+    "noisy_student_augment",
     "normalize",
+    "one_of",
     "paste_pairs",
     "perspective",
     "posterize",
@@ -168,6 +183,7 @@ __all__ = [
     "shear_x",
     "shear_y",
     "solarize",
+    "some_of",
     "translate_x",
     "translate_y",
     "trivial_augment",

@@ -10,7 +10,14 @@ Names and strengths are torchvision's (`transforms.autoaugment`):
 | `rotate` | degrees counter-clockwise | any |
 | `brightness`, `color`, `contrast`, `sharpness` | factor less 1 | -1 on |
 | `posterize` | bits that are kept | 0 to 8 |
-| `solarize` | pixels from this value on are inverted | 0 to 1 |
+| `solarize` | values from this one on are inverted | 0 to 1 |
+
+Two more are of EfficientNet's RandAugment:
+
+| operation | strength | range |
+| --- | --- | --- |
+| `solarize_add` | what is added to values under 128 / 255 | any |
+| `cutout` | half the side of a square of the fill, in pixels | 0 on |
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_flax.augment import colour, levels
+from cnn_flax.augment.erasing import erase
 from cnn_flax.augment.filters import adjust_sharpness
 from cnn_flax.augment.homography import (
-    Fill,
     rotation_matrix,
     shear_matrix,
     translation_matrix,
@@ -39,7 +46,7 @@ __all__ = [
 ]
 
 _GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-_COLOUR: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+_VALUES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "brightness": lambda x, s: colour.adjust_brightness(x, 1 + s),
     "color": lambda x, s: colour.adjust_saturation(x, 1 + s),
     "contrast": lambda x, s: colour.adjust_contrast(x, 1 + s),
@@ -49,12 +56,14 @@ _COLOUR: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "autocontrast": lambda x, s: levels.autocontrast(x),
     "equalize": lambda x, s: levels.equalize(x),
     "invert": lambda x, s: colour.invert(x),
+    "solarize_add": lambda x, s: jnp.where(x < 128 / 255, jnp.clip(x + s, 0, 1), x),
 }
-OPERATIONS = ("identity", *_GEOMETRY, *_COLOUR)
+OPERATIONS = ("identity", *_GEOMETRY, *_VALUES, "cutout")
 """What is drawn, as numbers from 0."""
 
-# One branch a colour operation, one for all of geometry, one for none.
-_BRANCH = np.array([0] + [1] * len(_GEOMETRY) + list(range(2, 2 + len(_COLOUR))))
+# One branch for none, one for all of geometry, one for each of the others.
+_BRANCH = np.maximum(np.arange(len(OPERATIONS)) - len(_GEOMETRY) + 1, 1)
+_BRANCH[0] = 0
 
 Space = Mapping[str, tuple[np.ndarray, bool]]
 """By operation: strengths, one a magnitude, and whether their sign is drawn."""
@@ -64,8 +73,9 @@ def apply_operations(
     images: jax.Array,
     operation: jax.Array,
     strength: jax.Array,
+    place: jax.Array | None = None,
     interpolation: str = "bilinear",
-    fill: Fill = 0,
+    fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
     """Changes each image by its operations, one after the other.
 
@@ -79,8 +89,10 @@ def apply_operations(
       operation: L operations an image, the first to be applied first: places in
         `OPERATIONS`, int `[N, L]`.
       strength: of the operations, float `[N, L]`.
+      place: where the centre of a `cutout` is, as shares of height and width, float
+        `[N, L, 2]` in [0, 1); None is the middle.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image.
+      fill: what lies outside the image: a number, or one a channel.
 
     Returns:
       `[N, H, W, C]`.
@@ -93,13 +105,15 @@ def apply_operations(
             f"There are operations of shape {operation.shape} for {len(images)} "
             f"images; it must be ({len(images)}, L)."
         )
+    if place is None:
+        place = jnp.full((*operation.shape, 2), 0.5)
     change = partial(_change, interpolation=interpolation, fill=fill)
 
     def one_by_one(*arrays):
         return jax.lax.map(lambda xs: change(*xs), arrays)
 
     return jax.lax.platform_dependent(
-        *(images, operation, strength), cpu=one_by_one, default=jax.vmap(change)
+        *(images, operation, strength, place), cpu=one_by_one, default=jax.vmap(change)
     )
 
 
@@ -107,6 +121,8 @@ def draw_operations(
     key: jax.Array, n: int, space: Space, count: int, magnitude: int | None = None
 ) -> Draw:
     """Operations with equal probability: `operation` and `strength`, `[n, count]`.
+
+    Where the space has `cutout`, `place` too, `[n, count, 2]`.
 
     Args:
       key: one key, or one an image `[n]`.
@@ -119,7 +135,7 @@ def draw_operations(
     table, signed, numbers = _tables(space)
 
     def draw(key):
-        key_operation, key_magnitude, key_sign = jax.random.split(key, 3)
+        key_operation, key_magnitude, key_sign, key_place = jax.random.split(key, 4)
         row = jax.random.randint(key_operation, (), 0, len(numbers))
         if magnitude is None:
             column = jax.random.randint(key_magnitude, (), 0, table.shape[1])
@@ -128,7 +144,12 @@ def draw_operations(
         is_negative = jax.random.bernoulli(key_sign) & jnp.asarray(signed)[row]
         strength = jnp.asarray(table)[row, column]
         strength = jnp.where(is_negative, -strength, strength)
-        return {"operation": jnp.asarray(numbers)[row], "strength": strength}
+        place = {"place": jax.random.uniform(key_place, (2,))}
+        return {
+            "operation": jnp.asarray(numbers)[row],
+            "strength": strength,
+            **(place if "cutout" in space else {}),
+        }
 
     def draw_all(key):
         return jax.vmap(draw)(jax.random.split(key, count))
@@ -146,27 +167,35 @@ def _tables(space: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _change(image, operation, strength, *, interpolation, fill):
+def _change(image, operation, strength, place, *, interpolation, fill):
     """All operations of one image `[H, W, C]`."""
 
-    def move(image, operation, strength):
+    def move(image, operation, strength, place):
         matrix = _matrix(image.shape[:2], operation, strength)
         return warp(image, matrix, interpolation=interpolation, fill=fill)
 
-    def adjust(change):
-        return lambda image, operation, strength: change(image, strength)
+    def change_values(change):
+        return lambda image, operation, strength, place: change(image, strength)
+
+    def cutout(image, operation, strength, place):
+        top, left = (
+            jnp.floor(share * side) - strength
+            for share, side in zip(place, image.shape, strict=False)
+        )
+        return erase(image, top, left, 2 * strength, 2 * strength, fill)
 
     branches = [
-        lambda image, operation, strength: image,
+        lambda image, *drawn: image,
         move,
-        *(adjust(change) for change in _COLOUR.values()),
+        *map(change_values, _VALUES.values()),
+        cutout,
     ]
 
     def layer(image, drawn):
         branch = jnp.asarray(_BRANCH)[drawn[0]]
         return jax.lax.switch(branch, branches, image, *drawn), None
 
-    return jax.lax.scan(layer, image, (operation, strength))[0]
+    return jax.lax.scan(layer, image, (operation, strength, place))[0]
 
 
 def _matrix(size, operation, strength):

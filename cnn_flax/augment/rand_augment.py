@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 
-from cnn_flax.augment.homography import Fill
 from cnn_flax.augment.policy_operations import (
     Space,
     apply_operations,
@@ -19,8 +18,6 @@ __all__ = [
     "trivial_augment",
 ]
 
-_NONE = (0.0, False)
-
 
 def rand_augment(
     key: jax.Array,
@@ -29,7 +26,7 @@ def rand_augment(
     magnitude: int = 9,
     num_magnitude_bins: int = 31,
     interpolation: str = "bilinear",
-    fill: Fill = 0,
+    fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
     """Draws a few of 14 operations for each image, all of one magnitude.
 
@@ -45,7 +42,7 @@ def rand_augment(
       magnitude: which of the magnitudes, from 0, the weakest.
       num_magnitude_bins: how many there are.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image.
+      fill: what lies outside the image: a number, or one a channel.
 
     Returns:
       `[N, H, W, C]`.
@@ -64,7 +61,7 @@ def trivial_augment(
     images: jax.Array,
     num_magnitude_bins: int = 31,
     interpolation: str = "bilinear",
-    fill: Fill = 0,
+    fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
     """Draws one of 14 operations for each image, and its magnitude, from a wide range.
 
@@ -78,7 +75,7 @@ def trivial_augment(
       images: float `[N, H, W, C]` in [0, 1].
       num_magnitude_bins: how many magnitudes there are.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image.
+      fill: what lies outside the image: a number, or one a channel.
 
     Returns:
       `[N, H, W, C]`.

@@ -1,4 +1,5 @@
 from functools import partial
+from typing import get_args
 
 import chex
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnn_flax import augment
-from train.config import Augment
+from train.config import Augment, Policy
 from train.inputs import eval_inputs, train_inputs
 
 MEAN, STD = (0.5,), (0.25,)
@@ -88,16 +89,36 @@ def test_what_is_erased_has_the_mean_colour():
     assert ((out == 0).any(axis=(1, 2, 3))).all()
 
 
-def test_a_policy_is_the_librarys_with_the_flags_numbers(batch):
+@pytest.mark.parametrize(
+    ("policy", "function"),
+    [
+        ("rand_augment", partial(augment.rand_augment, num_ops=1, magnitude=15)),
+        (
+            "noisy_student",
+            partial(augment.noisy_student_augment, num_ops=1, magnitude=15),
+        ),
+        ("trivial_augment", augment.trivial_augment),
+        ("augmix", augment.augmix),
+        ("auto_augment_svhn", partial(augment.auto_augment, policy="svhn")),
+    ],
+)
+def test_a_policy_is_the_librarys_with_the_flags_numbers(batch, policy, function):
     images = {"image": jnp.repeat(batch["image"], 3, -1), "label": batch["label"]}
     key = jax.vmap(jax.random.split, (0, None))(keys(range(6)), 6)[:, 3]
-    options = Augment(policy="rand_augment", operations=1, magnitude=15)
-    make = train_inputs(options, mean=MEAN * 3, std=STD * 3)
+    options = Augment(policy=policy, operations=1, magnitude=15)
+    make = train_inputs(options, mean=(0.0,) * 3, std=(1.0,) * 3)
     out = jax.jit(make)(keys(range(6)), images, KEY)["image"]
-    policy = partial(augment.rand_augment, num_ops=1, magnitude=15)
-    expected = jax.jit(policy)(key, images["image"] / 255)
     # The compiler puts the scaling and what follows together otherwise.
-    chex.assert_trees_all_close(out, (expected - 0.5) / 0.25, atol=1e-5)
+    expected = jax.jit(function)(key, images["image"] / 255)
+    chex.assert_trees_all_close(out, expected, atol=1e-5)
+
+
+def test_every_policy_is_known():
+    for policy in get_args(Policy):
+        images = {"image": jnp.zeros((2, 8, 8, 1), jnp.uint8), "label": jnp.arange(2)}
+        make = train_inputs(Augment(policy=policy), mean=MEAN, std=STD)
+        out = jax.eval_shape(make, keys(range(2)), images, KEY)
+        assert out["image"].shape == (2, 8, 8, 1)
 
 
 @pytest.mark.parametrize(

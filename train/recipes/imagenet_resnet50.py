@@ -7,11 +7,10 @@ The data is `tfds:imagenet2012`, or `--data folder:PATH` with `train` and `val` 
 without the data. Add `--dtype bfloat16` on a GPU or TPU.
 
 As torchvision's: SGD with momentum 0.9, rate 0.1 for batches of 256, decay 1e-4,
-windows of 8 to 100 % of the image, mirroring, bilinear 256 px of which 224 for the
-test; the rate falls to a tenth every 30 epochs. Otherwise: the windows are cut from the
-central 256 x 256 px of the image, sized, and not from all of it, and are not
-antialiased; momentum is Nesterov's; scales and biases do not decay; BatchNorm is over
-the batch of all devices. It was not run: torchvision states 76.13 % for its own.
+windows of 8 to 100 % of the whole photograph, mirroring, bilinear 256 px of which 224
+for the test; the rate falls to a tenth every 30 epochs. Otherwise: momentum is
+Nesterov's; scales and biases do not decay; BatchNorm is over the batch of all devices.
+It was not run: torchvision states 76.13 % for its own.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization
@@ -22,12 +21,11 @@ config = Config(
     input=Input(
         data="tfds:imagenet2012",
         image_size=224,
-        load_size=256,
         crop_pct=224 / 256,
         batch_size=256,
     ),
     network=Network("resnet50"),
-    augment=Augment(flip=0.5, crop_scale=0.08),
+    augment=Augment(crop_scale=0.08, crop_at_decode=True, flip=0.5),
     optimization=Optimization(
         learning_rate=0.1, schedule="step", step_epochs=30, weight_decay=1e-4
     ),

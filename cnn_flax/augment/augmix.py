@@ -1,0 +1,177 @@
+"""AugMix: a blend of several chains of operations with the image itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_flax.augment.policy_operations import (
+    Space,
+    apply_operations,
+    draw_operations,
+)
+from cnn_flax.augment.rand_augment import bits, ramp
+from cnn_flax.augment.random import Draw, keys_per_image
+
+__all__ = ["augmix", "draw_augmix", "mix_chains"]
+
+_BINS = 10
+_DEEPEST = 3
+
+
+def augmix(
+    key: jax.Array,
+    images: jax.Array,
+    severity: int = 3,
+    mixture_width: int = 3,
+    chain_depth: int = -1,
+    alpha: float = 1.0,
+    interpolation: str = "bilinear",
+    fill: float | tuple[float, ...] = 0,
+) -> jax.Array:
+    """Blends each image with what chains of mild operations make of it.
+
+    Hendrycks et al. 2019, "AugMix: A simple data processing method to improve
+    robustness and uncertainty", https://arxiv.org/abs/1912.02781. Operations,
+    magnitudes and weights are those of torchvision's `AugMix`, with all operations. The
+    paper's loss of consistency is not part of it.
+
+    Args:
+      key: one key, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1].
+      severity: how many of the 10 magnitudes are drawn from, the weakest first.
+      mixture_width: chains an image.
+      chain_depth: operations a chain; -1 draws 1, 2 or 3.
+      alpha: of the Dirichlet distributions of the weights, above 0.
+      interpolation: "bilinear" or "nearest".
+      fill: what lies outside the image: a number, or one a channel.
+
+    Returns:
+      `[N, H, W, C]`.
+
+    Raises:
+      ValueError: if a number is outside its range.
+    """
+    draw = draw_augmix(
+        key,
+        len(images),
+        images.shape[1:],
+        severity,
+        mixture_width,
+        chain_depth,
+        alpha,
+    )
+    return mix_chains(images, **draw, interpolation=interpolation, fill=fill)
+
+
+def draw_augmix(
+    key: jax.Array,
+    n: int,
+    shape: tuple[int, ...],
+    severity: int = 3,
+    mixture_width: int = 3,
+    chain_depth: int = -1,
+    alpha: float = 1.0,
+) -> Draw:
+    """Arguments of `mix_chains`: `operation`, `strength` and `weight`.
+
+    Args:
+      key: one key, or one an image `[n]`.
+      n: how many images.
+      shape: of an image, (H, W, C).
+      severity: see `augmix`.
+      mixture_width: see `augmix`.
+      chain_depth: see `augmix`.
+      alpha: see `augmix`.
+
+    Raises:
+      ValueError: as `augmix`.
+    """
+    if not 1 <= severity <= _BINS:
+        raise ValueError(f"severity must be in [1, {_BINS}], got {severity}.")
+    if mixture_width < 1:
+        raise ValueError(f"mixture_width must be at least 1, got {mixture_width}.")
+    if chain_depth < 1 and chain_depth != -1:
+        raise ValueError(f"chain_depth must be at least 1, or -1; got {chain_depth}.")
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}.")
+    depth = _DEEPEST if chain_depth == -1 else chain_depth
+    keys = jax.vmap(lambda k: jax.random.split(k, 4))(keys_per_image(key, n))
+    key_operations, key_depth, key_weights, key_own = keys.T
+    shape_ = (n, mixture_width, depth)
+    draw = draw_operations(
+        key_operations, n, _space(severity, shape), mixture_width * depth
+    )
+    draw = {name: values.reshape(shape_) for name, values in draw.items()}
+    if chain_depth == -1:
+        depths = jax.vmap(
+            lambda k: jax.random.randint(k, (mixture_width, 1), 1, _DEEPEST + 1)
+        )(key_depth)
+        # The identity from there on.
+        is_there = jnp.arange(depth)[None, None] < depths
+        draw = {name: jnp.where(is_there, v, 0) for name, v in draw.items()}
+    weights = _dirichlet(key_weights, alpha, mixture_width)
+    own = _dirichlet(key_own, alpha, 2)
+    weight = jnp.concatenate([own[:, :1], own[:, 1:] * weights], 1)
+    return draw | {"weight": weight}
+
+
+def mix_chains(
+    images: jax.Array,
+    operation: jax.Array,
+    strength: jax.Array,
+    weight: jax.Array,
+    interpolation: str = "bilinear",
+    fill: float | tuple[float, ...] = 0,
+) -> jax.Array:
+    """The weighted sum of each image and of what chains of operations make of it.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1].
+      operation: places in `OPERATIONS`, `[N, M, L]`: M chains of L operations.
+      strength: of the operations, likewise; see `apply_operations`.
+      weight: of the image itself, then of each chain, `[N, 1 + M]`.
+      interpolation: "bilinear" or "nearest".
+      fill: what lies outside the image: a number, or one a channel.
+
+    Returns:
+      `[N, H, W, C]`.
+    """
+    n, chains, depth = operation.shape
+    copies = jnp.repeat(images, chains, 0)
+    flat = (x.reshape(n * chains, depth) for x in (operation, strength))
+    changed = apply_operations(
+        copies, *flat, interpolation=interpolation, fill=fill
+    ).reshape(n, chains, *images.shape[1:])
+    weight = weight.astype(images.dtype)[..., None, None, None]
+    total = weight[:, 0] * images
+    for chain in range(chains):
+        total = total + weight[:, 1 + chain] * changed[:, chain]
+    return jnp.clip(total, 0, 1)  # Weights sum to 1 but for rounding.
+
+
+def _dirichlet(keys: jax.Array, alpha: float, count: int) -> jax.Array:
+    """Weights that sum to 1, `[N, count]`."""
+    alphas = jnp.full(count, alpha)
+    return jax.vmap(lambda key: jax.random.dirichlet(key, alphas))(keys)
+
+
+def _space(severity: int, shape: tuple[int, ...]) -> Space:
+    """As torchvision's `AugMix._augmentation_space`, up to the severity."""
+    height, width = shape[:2]
+    factor, shear = (ramp(0.9, _BINS), True), (ramp(0.3, _BINS), True)
+    space = {
+        "shear_x": shear,
+        "shear_y": shear,
+        "translate_x": (np.trunc(ramp(width / 3, _BINS)), True),
+        "translate_y": (np.trunc(ramp(height / 3, _BINS)), True),
+        "rotate": (ramp(30.0, _BINS), True),
+        "posterize": (bits(4, 4, _BINS), False),
+        "solarize": (ramp(255.0, _BINS)[::-1] / 255, False),
+        "autocontrast": (np.zeros(_BINS), False),
+        "equalize": (np.zeros(_BINS), False),
+        "brightness": factor,
+        "color": factor,
+        "contrast": factor,
+        "sharpness": factor,
+    }
+    return {name: (table[:severity], signed) for name, (table, signed) in space.items()}

@@ -1,0 +1,83 @@
+"""A few operations at random, not all to everything."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from cnn_flax.augment.compose import compose
+from cnn_flax.augment.operations import read_operation
+from cnn_flax.augment.random import keys_per_image
+
+__all__ = ["one_of", "some_of"]
+
+
+def one_of(
+    operations: Sequence[Callable[..., jax.Array]],
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A random operation that does one of several to each image: see `some_of`."""
+    return some_of(1, operations)
+
+
+def some_of(
+    k: int, operations: Sequence[Callable[..., jax.Array]]
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A random operation that does `k` of several to each image, in an order drawn too.
+
+    ```python
+    few = some_of(2, [
+        partial(random_rotation, degrees=15),
+        partial(random_gaussian_blur, kernel_size=5),
+        equalize,
+    ])
+    images = few(key, images)
+    ```
+
+    On a CPU the images are worked off one by one, each by what it drew alone. Other
+    devices compute all operations for all images: for many of them take a policy, whose
+    operations are fused.
+
+    Args:
+      k: how many, each at most once.
+      operations: as those of `compose`, without mixing; each keeps the images' shape.
+
+    Returns:
+      A function of `key` (one, or one an image `[N]`) and `images` (float `[N, H, W,
+      C]`) that returns images.
+
+    Raises:
+      ValueError: if there are not so many operations, or one mixes images.
+    """
+    if not 1 <= k <= len(operations):
+        raise ValueError(
+            f"k must be in [1, {len(operations)}], the operations; got {k}."
+        )
+    for operation in operations:
+        if read_operation(operation).mixes:
+            raise ValueError("Images are mixed all together, not one by one.")
+
+    def alone(operation):
+        augmentation = compose([operation])
+        return lambda image, key: augmentation(key[None], image[None])[0][0]
+
+    branches = [alone(operation) for operation in operations]
+
+    def change(key, image):
+        key_order, key_rest = jax.random.split(key)
+        drawn = jax.random.permutation(key_order, len(branches))[:k]
+
+        def layer(image, xs):
+            return jax.lax.switch(xs[0], branches, image, xs[1]), None
+
+        return jax.lax.scan(layer, image, (drawn, jax.random.split(key_rest, k)))[0]
+
+    def one_by_one(keys, images):
+        return jax.lax.map(lambda xs: change(*xs), (keys, images))
+
+    def some(key: jax.Array, images: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(
+            *(keys_per_image(key, images), images),
+            cpu=one_by_one,
+            default=jax.vmap(change),
+        )
+
+    return some
