@@ -119,7 +119,12 @@ _POLICIES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "rand_augment, 5": partial(augment.rand_augment, magnitude=5),
     "rand_augment, 9": augment.rand_augment,
     "rand_augment, 27": partial(augment.rand_augment, magnitude=27),
+    "noisy_student_augment": augment.noisy_student_augment,
     "trivial_augment": augment.trivial_augment,
+    "auto_augment, imagenet": augment.auto_augment,
+    "auto_augment, cifar10": partial(augment.auto_augment, policy="cifar10"),
+    "auto_augment, svhn": partial(augment.auto_augment, policy="svhn"),
+    "augmix": augment.augmix,
 }
 
 

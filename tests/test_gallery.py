@@ -9,9 +9,9 @@ from cnn_flax.cli import main
 WITHOUT_A_ROW = {
     *("add_noise", "center_crop", "crop", "jitter", "normalize", "resize"),
     # Not operations on images.
-    *("OPERATIONS", "apply_operations", "compose"),
+    *("OPERATIONS", "apply_operations", "compose", "one_of", "some_of"),
     # Of two images and their labels.
-    *("blend_pairs", "cutmix", "cutmix_or_mixup", "mixup", "paste_pairs"),
+    *("blend_pairs", "cutmix", "cutmix_or_mixup", "mix_chains", "mixup", "paste_pairs"),
 }
 
 
