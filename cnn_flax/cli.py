@@ -1,4 +1,4 @@
-"""`cnn-flax`: models and what is in them, weights converted, images classified."""
+"""`cnn-flax`: looks into models, converts weights, classifies and augments images."""
 
 import argparse
 import math
@@ -15,6 +15,7 @@ from rich.table import Table
 
 import cnn_flax
 from cnn_flax.analysis import ReceptiveField
+from cnn_flax.gallery import draw_sheets
 from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -29,6 +30,7 @@ from cnn_flax.weights import (
 from cnn_flax.weights.convert import flatten, sizes
 from cnn_flax.weights.identify import find_entry, model_of, model_of_run, origin_of
 from cnn_flax.weights.native import from_native, is_native, write
+from cnn_flax.weights.preprocessing import read_image
 from cnn_flax.weights.runs import read_run
 from cnn_flax.weights.sources import find, find_published
 
@@ -157,6 +159,16 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     )
     command.add_argument(
         "--top", metavar="N", type=int, default=5, help="classes an image (5)"
+    )
+
+    command = add(_gallery, "gallery", "Draws what each augmentation does to an image")
+    command.add_argument("image", metavar="IMAGE")
+    command.add_argument(
+        "--out",
+        metavar="DIR",
+        type=pathlib.Path,
+        required=True,
+        help="the folder to draw into: operations.png, random.png, policies.png",
     )
     return parser, dict(commands.choices)
 
@@ -365,6 +377,18 @@ def _probabilities(
 
     # One at a time: one compilation whatever the number of files.
     return np.stack([probabilities(variables, image[None]) for image in images])
+
+
+def _gallery(options: argparse.Namespace) -> None:
+    image = read_image(options.image)
+    folder: pathlib.Path = options.out.expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, sheet in draw_sheets(np.asarray(image)).items():
+            sheet.save(folder / f"{name}.png")
+            _print(f"{folder / name}.png")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
 def _imagenet_names() -> list[str] | None:

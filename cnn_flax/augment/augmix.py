@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_flax.augment.arguments import image_operation
 from cnn_flax.augment.policy_operations import (
     Space,
     apply_operations,
+    bits,
     draw_operations,
+    ramp,
 )
-from cnn_flax.augment.rand_augment import bits, ramp
-from cnn_flax.augment.random import Draw, keys_per_image
+from cnn_flax.augment.random import Draw, image_keys, keys_per_image
 
 __all__ = ["augmix", "draw_augmix", "mix_chains"]
 
@@ -37,7 +39,7 @@ def augmix(
 
     Args:
       key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       severity: how many of the 10 magnitudes are drawn from, the weakest first.
       mixture_width: chains an image.
       chain_depth: operations a chain; -1 draws 1, 2 or 3.
@@ -46,15 +48,14 @@ def augmix(
       fill: what lies outside the image: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
 
     Raises:
       ValueError: if a number is outside its range.
     """
     draw = draw_augmix(
-        key,
-        len(images),
-        images.shape[1:],
+        *image_keys(key, images),
+        images.shape[-3:],
         severity,
         mixture_width,
         chain_depth,
@@ -126,7 +127,7 @@ def mix_chains(
     """The weighted sum of each image and of what chains of operations make of it.
 
     Args:
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       operation: places in `OPERATIONS`, `[N, M, L]`: M chains of L operations.
       strength: of the operations, likewise; see `apply_operations`.
       weight: of the image itself, then of each chain, `[N, 1 + M]`.
@@ -134,8 +135,13 @@ def mix_chains(
       fill: what lies outside the image: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
     """
+    return _mix_chains(images, operation, strength, weight, interpolation, fill)
+
+
+@image_operation
+def _mix_chains(images, operation, strength, weight, interpolation, fill):
     n, chains, depth = operation.shape
     copies = jnp.repeat(images, chains, 0)
     flat = (x.reshape(n * chains, depth) for x in (operation, strength))

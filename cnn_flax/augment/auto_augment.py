@@ -4,9 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_flax.augment.policy_operations import OPERATIONS, Space, apply_operations
-from cnn_flax.augment.rand_augment import bits, ramp
-from cnn_flax.augment.random import Draw, draw_per_image
+from cnn_flax.augment.policy_operations import (
+    OPERATIONS,
+    Space,
+    apply_operations,
+    bits,
+    ramp,
+)
+from cnn_flax.augment.random import Draw, draw_per_image, image_keys
 from cnn_flax.registry import nearest
 
 __all__ = ["auto_augment", "draw_auto_augment"]
@@ -115,18 +120,18 @@ def auto_augment(
 
     Args:
       key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       policy: the set that it was found for: "imagenet", "cifar10" or "svhn".
       interpolation: "bilinear" or "nearest".
       fill: what lies outside the image: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
 
     Raises:
       ValueError: if there is no such policy.
     """
-    draw = draw_auto_augment(key, len(images), images.shape[1:], policy)
+    draw = draw_auto_augment(*image_keys(key, images), images.shape[-3:], policy)
     return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
 
 

@@ -8,7 +8,7 @@ from cnn_flax.augment.policy_operations import (
     apply_operations,
     draw_operations,
 )
-from cnn_flax.augment.random import Draw
+from cnn_flax.augment.random import Draw, image_keys
 
 __all__ = ["draw_noisy_student_augment", "noisy_student_augment"]
 
@@ -36,19 +36,19 @@ def noisy_student_augment(
 
     Args:
       key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       num_ops: operations an image; one may come twice.
       magnitude: from 0, the weakest; the code's users have 5 to 30.
       interpolation: "bilinear" or "nearest".
       fill: what lies outside the image, and in a `cutout`: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
 
     Raises:
       ValueError: if `num_ops` is not above 0, or `magnitude` is below 0.
     """
-    draw = draw_noisy_student_augment(key, len(images), num_ops, magnitude)
+    draw = draw_noisy_student_augment(*image_keys(key, images), num_ops, magnitude)
     return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
 
 

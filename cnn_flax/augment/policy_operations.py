@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_flax.augment import colour, levels
+from cnn_flax.augment.arguments import image_operation
 from cnn_flax.augment.erasing import erase
 from cnn_flax.augment.filters import adjust_sharpness
 from cnn_flax.augment.homography import (
@@ -42,7 +43,9 @@ __all__ = [
     "OPERATIONS",
     "Space",
     "apply_operations",
+    "bits",
     "draw_operations",
+    "ramp",
 ]
 
 _GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -85,7 +88,7 @@ def apply_operations(
     `jax.shard_map`, or each device works off the whole batch.
 
     Args:
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       operation: L operations an image, the first to be applied first: places in
         `OPERATIONS`, int `[N, L]`.
       strength: of the operations, float `[N, L]`.
@@ -95,11 +98,16 @@ def apply_operations(
       fill: what lies outside the image: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
 
     Raises:
       ValueError: if the operations are not of so many images.
     """
+    return _apply(images, operation, strength, place, interpolation, fill)
+
+
+@image_operation
+def _apply(images, operation, strength, place, interpolation, fill):
     if operation.ndim != 2 or operation.shape[0] != len(images):
         raise ValueError(
             f"There are operations of shape {operation.shape} for {len(images)} "
@@ -155,6 +163,26 @@ def draw_operations(
         return jax.vmap(draw)(jax.random.split(key, count))
 
     return draw_per_image(draw_all, key, n)
+
+
+def ramp(end: float, bins: int) -> np.ndarray:
+    """`bins` numbers from 0 to `end`, to the last bit of float32 torch's `linspace`.
+
+    Pixels are cut to whole ones: of 31 from 0 to 32, number 15 is just below 16 there.
+    """
+    if bins < 2:
+        raise ValueError(f"num_magnitude_bins must be at least 2, got {bins}.")
+    last = np.float32(end)
+    step = np.float64(last / np.float32(bins - 1))
+    places = np.arange(bins)
+    # Up to the middle from the start, then from the end.
+    numbers = np.where(places < bins // 2, step * places, last - step * places[::-1])
+    return numbers.astype(np.float32)
+
+
+def bits(most: int, fewer: int, bins: int) -> np.ndarray:
+    """Bits for `posterize`: from `most` down to `fewer` less."""
+    return most - np.round(np.arange(bins) / ((bins - 1) / fewer))
 
 
 def _tables(space: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

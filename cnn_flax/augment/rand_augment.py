@@ -6,15 +6,16 @@ import numpy as np
 from cnn_flax.augment.policy_operations import (
     Space,
     apply_operations,
+    bits,
     draw_operations,
+    ramp,
 )
-from cnn_flax.augment.random import Draw
+from cnn_flax.augment.random import Draw, image_keys
 
 __all__ = [
     "draw_rand_augment",
     "draw_trivial_augment",
     "rand_augment",
-    "ramp",
     "trivial_augment",
 ]
 
@@ -37,7 +38,7 @@ def rand_augment(
 
     Args:
       key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       num_ops: operations an image; one may come twice.
       magnitude: which of the magnitudes, from 0, the weakest.
       num_magnitude_bins: how many there are.
@@ -45,13 +46,14 @@ def rand_augment(
       fill: what lies outside the image: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
 
     Raises:
       ValueError: if `num_ops` is not above 0, or there is no such magnitude.
     """
     draw = draw_rand_augment(
-        key, len(images), images.shape[1:], num_ops, magnitude, num_magnitude_bins
+        *(*image_keys(key, images), images.shape[-3:]),
+        *(num_ops, magnitude, num_magnitude_bins),
     )
     return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
 
@@ -72,18 +74,18 @@ def trivial_augment(
 
     Args:
       key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1].
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       num_magnitude_bins: how many magnitudes there are.
       interpolation: "bilinear" or "nearest".
       fill: what lies outside the image: a number, or one a channel.
 
     Returns:
-      `[N, H, W, C]`.
+      The shape of `images`.
 
     Raises:
       ValueError: if `num_magnitude_bins` is under 2.
     """
-    draw = draw_trivial_augment(key, len(images), num_magnitude_bins)
+    draw = draw_trivial_augment(*image_keys(key, images), num_magnitude_bins)
     return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
 
 
@@ -176,23 +178,3 @@ def _trivial_augment_space(bins: int) -> Space:
         "autocontrast": (np.zeros(bins), False),
         "equalize": (np.zeros(bins), False),
     }
-
-
-def ramp(end: float, bins: int) -> np.ndarray:
-    """`bins` numbers from 0 to `end`, to the last bit of float32 torch's `linspace`.
-
-    Pixels are cut to whole ones: of 31 from 0 to 32, number 15 is just below 16 there.
-    """
-    if bins < 2:
-        raise ValueError(f"num_magnitude_bins must be at least 2, got {bins}.")
-    last = np.float32(end)
-    step = np.float64(last / np.float32(bins - 1))
-    places = np.arange(bins)
-    # Up to the middle from the start, then from the end.
-    numbers = np.where(places < bins // 2, step * places, last - step * places[::-1])
-    return numbers.astype(np.float32)
-
-
-def bits(most: int, fewer: int, bins: int) -> np.ndarray:
-    """Bits for `posterize`: from `most` down to `fewer` less."""
-    return most - np.round(np.arange(bins) / ((bins - 1) / fewer))

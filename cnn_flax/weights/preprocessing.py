@@ -13,7 +13,7 @@ from cnn_flax.weights.published import PublishedWeights
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageError", "ImageLike", "is_grey", "plain", "preprocess"]
+__all__ = ["ImageError", "ImageLike", "is_grey", "plain", "preprocess", "read_image"]
 
 ImageLike = Union["Image", np.ndarray, str, os.PathLike[str]]
 
@@ -52,12 +52,8 @@ def preprocess(
     Raises:
       ImportError: if Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            "Images are read with Pillow; install it: pip install 'cnn-flax[cli]'."
-        ) from error
+    _require_pillow()
+    from PIL import Image
 
     if isinstance(entry, ModelInfo) and entry.weights:
         entry = entry.weights[0]
@@ -70,7 +66,7 @@ def preprocess(
     mean, std = (np.asarray(x, np.float32) for x in (entry.mean, entry.std))
 
     def prepare(image: ImageLike) -> np.ndarray:
-        pixels = _rgb(image)
+        pixels = read_image(image)
         width, height = pixels.size
         shortest = min(width, height)
         if squash:
@@ -85,7 +81,23 @@ def preprocess(
     return prepare
 
 
-def _rgb(image: ImageLike) -> "Image":
+def _require_pillow() -> None:
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Images are read with Pillow; install it: pip install 'cnn-flax[cli]'."
+        ) from error
+
+
+def read_image(image: ImageLike) -> "Image":
+    """The image in mode RGB, as `preprocess` reads it.
+
+    Raises:
+      ImageError: if it cannot be read.
+      ImportError: if Pillow is not installed.
+    """
+    _require_pillow()
     from PIL import Image, ImageOps
 
     if isinstance(image, np.ndarray):

@@ -83,6 +83,14 @@ def test_an_images_draw_depends_on_its_key_alone():
     assert (together != images).any()
 
 
+def test_one_image_and_vmap_are_as_a_batch():
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3))
+    keys = jax.random.split(KEY, 6)
+    # Under vmap each call has one image, [H, W, C].
+    mapped = jax.vmap(trivial_augment)(keys, images)
+    np.testing.assert_allclose(mapped, trivial_augment(keys, images), atol=1e-6)
+
+
 def test_bad_arguments_are_refused():
     key, images = jax.random.key(0), jnp.zeros((2, 4, 4, 3))
     with pytest.raises(ValueError, match="num_ops must be at least 1, got 0"):
