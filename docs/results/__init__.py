@@ -1,0 +1,1 @@
+"""`docs/results.md`: what learning with few labels gained, and from what."""

@@ -1,0 +1,39 @@
+"""Writes the page; measures again first where it is told to."""
+
+import argparse
+from pathlib import Path
+
+import docs.results
+from docs.results import rows
+from docs.results.page import EXPERIMENTS, page
+
+_DOCS = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.results", description=docs.results.__doc__
+    )
+    parser.add_argument(
+        "--measure",
+        nargs="*",
+        choices=list(EXPERIMENTS),
+        metavar="EXPERIMENT",
+        help=f"train again first: {', '.join(EXPERIMENTS)}; all of them without a name",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs", "results"),
+        help="folder of the runs; those that have ended there are not run again",
+    )
+    options = parser.parse_args()
+    if options.measure is not None:
+        for name in options.measure or EXPERIMENTS:
+            rows.write(name, EXPERIMENTS[name].measure(options.runs / name))
+    (_DOCS / "results.md").write_text(page())
+
+
+if __name__ == "__main__":
+    main()
