@@ -1,3 +1,4 @@
+import importlib.abc
 import sys
 
 import numpy as np
@@ -22,8 +23,20 @@ def test_every_form_of_a_set_gives_the_same_images(any_spec, arrays, split):
     assert len({source.name(i) for i in range(len(source))}) == len(source)
 
 
+class NoTensorFlow(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow missing, where it is installed too.
+
+    `sys.modules["tensorflow"] = None` would do, but tfds takes it for loaded then.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "tensorflow":
+            raise ModuleNotFoundError("No module named 'tensorflow'", name=name)
+
+
 def test_no_source_needs_tensorflow(any_spec, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [NoTensorFlow(), *sys.meta_path])
     open_source(any_spec).read(0)
 
 
