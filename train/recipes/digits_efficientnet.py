@@ -4,25 +4,36 @@
     python -m train search-scaling digits_efficientnet --out runs/scaling
 
 The second command is the paper's search: nets of about twice the work, by depth, width,
-resolution and what lies between. It shows the search on real data; nothing about larger
-images follows from what it finds.
+resolution and what lies between. The first gave 85.5 % of the 359 held-out digits, in
+3 min 19 s of training; the search, with one seed:
+
+    depth 1.0  width 1.0  resolution 1.4   97.2 %
+    depth 1.0  width 1.2  resolution 1.2   98.3 %
+    depth 1.0  width 1.4  resolution 1.0   91.1 %
+    depth 1.4  width 1.0  resolution 1.2   90.5 %
+    depth 1.4  width 1.2  resolution 1.0   37.1 %
+    depth 2.0  width 1.0  resolution 1.0   58.5 %
+
+(2026-11-24, 2 cores of an AMD EPYC that had other work too, JAX 0.10.2.) In 704 steps
+the deeper nets are far from done, so this shows the search on real data, and nothing
+about larger images or longer training.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization
 
-gave = "not run"
+gave = "85.5 %; scaled by the search 98.3 %"
 
 config = Config(
     input=Input(
-        data="digits", image_size=32, batch_size=64, mean=(0.305,), std=(0.376,)
+        data="digits", image_size=32, batch_size=32, mean=(0.305,), std=(0.376,)
     ),
     network=Network(
         "efficientnet_b0", {"width_multiplier": 0.25, "drop_path_rate": 0.0}
     ),
     augment=Augment(crop_padding=3),
     optimization=Optimization(
-        optimizer="adamw", learning_rate=3e-3, warmup_epochs=1, weight_decay=0.01
+        optimizer="adamw", learning_rate=3e-3, warmup_epochs=2, weight_decay=0.01
     ),
-    epochs=8,
+    epochs=16,
     log_every=22,
 )
