@@ -2,15 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cnn_flax.augment.arguments import image_operation
 from cnn_flax.augment.policy_operations import (
     Space,
     apply_operations,
-    bits,
     draw_operations,
-    ramp,
+    strengths,
 )
 from cnn_flax.augment.random import Draw, image_keys, keys_per_image
 
@@ -18,6 +16,11 @@ __all__ = ["augmix", "draw_augmix", "mix_chains"]
 
 _BINS = 10
 _DEEPEST = 3
+_NAMES = (
+    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "posterize"),
+    *("solarize", "autocontrast", "equalize"),
+    *("brightness", "color", "contrast", "sharpness"),
+)
 
 
 def augmix(
@@ -164,20 +167,8 @@ def _dirichlet(keys: jax.Array, alpha: float, count: int) -> jax.Array:
 def _space(severity: int, shape: tuple[int, ...]) -> Space:
     """As torchvision's `AugMix._augmentation_space`, up to the severity."""
     height, width = shape[:2]
-    factor, shear = (ramp(0.9, _BINS), True), (ramp(0.3, _BINS), True)
-    space = {
-        "shear_x": shear,
-        "shear_y": shear,
-        "translate_x": (np.trunc(ramp(width / 3, _BINS)), True),
-        "translate_y": (np.trunc(ramp(height / 3, _BINS)), True),
-        "rotate": (ramp(30.0, _BINS), True),
-        "posterize": (bits(4, 4, _BINS), False),
-        "solarize": (ramp(255.0, _BINS)[::-1] / 255, False),
-        "autocontrast": (np.zeros(_BINS), False),
-        "equalize": (np.zeros(_BINS), False),
-        "brightness": factor,
-        "color": factor,
-        "contrast": factor,
-        "sharpness": factor,
-    }
-    return {name: (table[:severity], signed) for name, (table, signed) in space.items()}
+    move = (width / 3, height / 3)
+    space = strengths(
+        _NAMES, _BINS, shear=0.3, move=move, degrees=30, factor=0.9, keep=(4, 4)
+    )
+    return {name: (steps[:severity], signed) for name, (steps, signed) in space.items()}

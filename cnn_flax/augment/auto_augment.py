@@ -8,8 +8,7 @@ from cnn_flax.augment.policy_operations import (
     OPERATIONS,
     Space,
     apply_operations,
-    bits,
-    ramp,
+    strengths,
 )
 from cnn_flax.augment.random import Draw, draw_per_image, image_keys
 from cnn_flax.registry import nearest
@@ -155,14 +154,14 @@ def draw_auto_augment(
             f"{', '.join(_POLICIES)}."
         )
     table = _table(policy, shape)
-    operations, probabilities, strengths, signed = map(jnp.asarray, table)
+    operations, probabilities, steps, signed = map(jnp.asarray, table)
 
     def draw(key):
         key_pair, key_coins, key_signs = jax.random.split(key, 3)
         pair = jax.random.randint(key_pair, (), 0, len(operations))
         happens = jax.random.uniform(key_coins, (2,)) < probabilities[pair]
         negative = jax.random.bernoulli(key_signs, shape=(2,)) & signed[pair]
-        strength = jnp.where(negative, -strengths[pair], strengths[pair])
+        strength = jnp.where(negative, -steps[pair], steps[pair])
         return {
             "operation": jnp.where(happens, operations[pair], 0),  # The identity.
             "strength": jnp.where(happens, strength, 0.0),
@@ -177,8 +176,8 @@ def _table(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     for line in _POLICIES[policy].strip().splitlines():
         for words in line.split(","):
             name, probability, *magnitude = words.split()
-            strengths, signed = space.get(name, (np.zeros(1), False))
-            strength = strengths[int(magnitude[0]) if magnitude else 0]
+            steps, signed = space[name]
+            strength = steps[int(magnitude[0]) if magnitude else 0]
             number = OPERATIONS.index(name)
             rows.append((number, float(probability), strength, signed))
     operation, probability, strength, signed = (
@@ -188,19 +187,9 @@ def _table(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 
 def _space(shape: tuple[int, ...]) -> Space:
-    """As torchvision's `AutoAugment._augmentation_space`; the rest has no strength."""
+    """As torchvision's `AutoAugment._augmentation_space`."""
     height, width = shape[:2]
-    factor, shear = (ramp(0.9, _BINS), True), (ramp(0.3, _BINS), True)
-    return {
-        "shear_x": shear,
-        "shear_y": shear,
-        "translate_x": (np.trunc(ramp(150 / 331 * width, _BINS)), True),
-        "translate_y": (np.trunc(ramp(150 / 331 * height, _BINS)), True),
-        "rotate": (ramp(30.0, _BINS), True),
-        "brightness": factor,
-        "color": factor,
-        "contrast": factor,
-        "sharpness": factor,
-        "posterize": (bits(8, 4, _BINS), False),
-        "solarize": (ramp(255.0, _BINS)[::-1] / 255, False),
-    }
+    move = (150 / 331 * width, 150 / 331 * height)
+    return strengths(
+        OPERATIONS, _BINS, shear=0.3, move=move, degrees=30, factor=0.9, keep=(8, 4)
+    )

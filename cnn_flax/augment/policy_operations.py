@@ -20,7 +20,7 @@ Two more are of EfficientNet's RandAugment:
 | `cutout` | half the side of a square of the fill, in pixels | 0 on |
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import jax
@@ -46,6 +46,7 @@ __all__ = [
     "bits",
     "draw_operations",
     "ramp",
+    "strengths",
 ]
 
 _GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -178,6 +179,47 @@ def ramp(end: float, bins: int) -> np.ndarray:
     # Up to the middle from the start, then from the end.
     numbers = np.where(places < bins // 2, step * places, last - step * places[::-1])
     return numbers.astype(np.float32)
+
+
+def strengths(
+    names: Iterable[str],
+    bins: int,
+    *,
+    shear: float,
+    move: tuple[float, float],
+    degrees: float,
+    factor: float,
+    keep: tuple[int, int],
+) -> Space:
+    """A space as torchvision's policies have them, each strength up to an end.
+
+    Args:
+      names: of the operations, in the order that they are numbered in; those of which
+        nothing is said here have no strength.
+      bins: how many magnitudes there are.
+      shear: tangent of the strongest shear.
+      move: pixels right and down of the strongest translations.
+      degrees: of the strongest rotation.
+      factor: by which brightness and the like differ from 1 at most.
+      keep: bits that `posterize` keeps at first, and how many fewer at the end.
+
+    Raises:
+      ValueError: if there are not two magnitudes.
+    """
+    right, down = (np.trunc(ramp(pixels, bins)) for pixels in move)
+    known: Space = {
+        **dict.fromkeys(("shear_x", "shear_y"), (ramp(shear, bins), True)),
+        "translate_x": (right, True),
+        "translate_y": (down, True),
+        "rotate": (ramp(degrees, bins), True),
+        **dict.fromkeys(
+            ("brightness", "color", "contrast", "sharpness"),
+            (ramp(factor, bins), True),
+        ),
+        "posterize": (bits(*keep, bins), False),
+        "solarize": (ramp(255.0, bins)[::-1] / 255, False),
+    }
+    return {name: known.get(name, (np.zeros(bins), False)) for name in names}
 
 
 def bits(most: int, fewer: int, bins: int) -> np.ndarray:

@@ -1,14 +1,12 @@
 """RandAugment and TrivialAugment: operations drawn evenly, with no search before."""
 
 import jax
-import numpy as np
 
 from cnn_flax.augment.policy_operations import (
     Space,
     apply_operations,
-    bits,
     draw_operations,
-    ramp,
+    strengths,
 )
 from cnn_flax.augment.random import Draw, image_keys
 
@@ -18,6 +16,12 @@ __all__ = [
     "rand_augment",
     "trivial_augment",
 ]
+
+_NAMES = (
+    *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+    *("brightness", "color", "contrast", "sharpness", "posterize", "solarize"),
+    *("autocontrast", "equalize"),
+)
 
 
 def rand_augment(
@@ -138,43 +142,14 @@ def draw_trivial_augment(key: jax.Array, n: int, num_magnitude_bins: int = 31) -
 def _rand_augment_space(bins: int, shape: tuple[int, ...]) -> Space:
     """As torchvision's `RandAugment._augmentation_space`."""
     height, width = shape[:2]
-    factor = (ramp(0.9, bins), True)
-    shear = (ramp(0.3, bins), True)
-    return {
-        "identity": (np.zeros(bins), False),
-        "shear_x": shear,
-        "shear_y": shear,
-        "translate_x": (np.trunc(ramp(150 / 331 * width, bins)), True),
-        "translate_y": (np.trunc(ramp(150 / 331 * height, bins)), True),
-        "rotate": (ramp(30.0, bins), True),
-        "brightness": factor,
-        "color": factor,
-        "contrast": factor,
-        "sharpness": factor,
-        "posterize": (bits(8, 4, bins), False),
-        "solarize": (ramp(255.0, bins)[::-1] / 255, False),
-        "autocontrast": (np.zeros(bins), False),
-        "equalize": (np.zeros(bins), False),
-    }
+    move = (150 / 331 * width, 150 / 331 * height)
+    return strengths(
+        _NAMES, bins, shear=0.3, move=move, degrees=30, factor=0.9, keep=(8, 4)
+    )
 
 
 def _trivial_augment_space(bins: int) -> Space:
     """As torchvision's `TrivialAugmentWide._augmentation_space`."""
-    wide = (ramp(0.99, bins), True)
-    move = (np.trunc(ramp(32.0, bins)), True)
-    return {
-        "identity": (np.zeros(bins), False),
-        "shear_x": wide,
-        "shear_y": wide,
-        "translate_x": move,
-        "translate_y": move,
-        "rotate": (ramp(135.0, bins), True),
-        "brightness": wide,
-        "color": wide,
-        "contrast": wide,
-        "sharpness": wide,
-        "posterize": (bits(8, 6, bins), False),
-        "solarize": (ramp(255.0, bins)[::-1] / 255, False),
-        "autocontrast": (np.zeros(bins), False),
-        "equalize": (np.zeros(bins), False),
-    }
+    return strengths(
+        _NAMES, bins, shear=0.99, move=(32, 32), degrees=135, factor=0.99, keep=(8, 6)
+    )
