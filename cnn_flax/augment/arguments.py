@@ -10,11 +10,20 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-__all__ = ["Pair", "image_operation", "image_size", "per_image", "per_pixel"]
+__all__ = [
+    "Pair",
+    "check_interpolation",
+    "image_operation",
+    "image_size",
+    "per_channel",
+    "per_image",
+    "per_pixel",
+]
 
 Pair = tuple[ArrayLike, ArrayLike]
 
 _Options = ParamSpec("_Options")
+_INTERPOLATIONS = ("bilinear", "nearest")
 
 
 def image_operation(
@@ -96,6 +105,37 @@ def per_image(
     array = jnp.asarray(value)
     array = array.astype(jnp.promote_types(jnp.float32, array.dtype))
     return jnp.broadcast_to(array, (n,))
+
+
+def per_channel(
+    name: str, value: ArrayLike | tuple[ArrayLike, ...], n: int, channels: int
+) -> jax.Array:
+    """Numbers of images, or of their channels: `[N, 1]` or `[N, C]`.
+
+    Args:
+      name: what the numbers are, for the message.
+      value: a number, one an image `[N]`, or a tuple of such, one a channel.
+      n: how many images there are.
+      channels: of the images.
+
+    Raises:
+      ValueError: if there is another number of them.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    if len(values) not in (1, channels):
+        raise ValueError(
+            f"{name} has {len(values)} values for images of {channels} channels."
+        )
+    return jnp.stack([per_image(name, number, n) for number in values], -1)
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Raises `ValueError` for what is neither "bilinear" nor "nearest"."""
+    if interpolation not in _INTERPOLATIONS:
+        raise ValueError(
+            f"interpolation is one of {', '.join(_INTERPOLATIONS)}; "
+            f"got {interpolation!r}."
+        )
 
 
 def per_pixel(values: jax.Array) -> jax.Array:

@@ -166,7 +166,7 @@ def _colour(run, keys, images):
 def _look_up(run, keys, images):
     before = levels.to_levels(images)
     counts = levels.level_counts(before)
-    whole = jnp.broadcast_to(jnp.arange(counts.shape[-1])[None, None], counts.shape)
+    whole = levels.identity_table(counts)
     for operation, key in zip(run, keys, strict=True):
         arguments = _arguments(operation, key, images)
         table = TABLES[operation.function](counts, **arguments)

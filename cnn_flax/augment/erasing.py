@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from cnn_flax.augment.arguments import image_operation, per_image
+from cnn_flax.augment.arguments import image_operation, per_channel, per_image
 from cnn_flax.augment.homography import Fill
 
 __all__ = ["add_noise", "erase"]
@@ -61,13 +61,7 @@ def _values(value, images):
     if not isinstance(value, tuple) and jnp.ndim(value) >= 3:
         return jnp.asarray(value).reshape(images.shape)
     n, *_, channels = images.shape
-    values = value if isinstance(value, tuple) else (value,)
-    if len(values) not in (1, channels):
-        raise ValueError(
-            f"value has {len(values)} values for images of {channels} channels."
-        )
-    columns = [per_image("value", v, n) for v in values]
-    return jnp.stack(columns, -1)[:, None, None]
+    return per_channel("value", value, n, channels)[:, None, None]
 
 
 @image_operation

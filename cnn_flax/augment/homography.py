@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from cnn_flax.augment.arguments import Pair, image_operation, image_size, per_image
+from cnn_flax.augment.arguments import (
+    Pair,
+    check_interpolation,
+    image_operation,
+    image_size,
+    per_channel,
+)
 from cnn_flax.layers.sampling import read_bilinear, read_nearest
 
 __all__ = [
@@ -64,10 +70,7 @@ def warp(
     Raises:
       ValueError: if there is no such interpolation, or a shape does not fit.
     """
-    if interpolation not in _READS:
-        raise ValueError(
-            f"interpolation is one of {', '.join(_READS)}; got {interpolation!r}."
-        )
+    check_interpolation(interpolation)
     return _warp(images, matrices, size, interpolation, fill)
 
 
@@ -92,7 +95,8 @@ def _warp(images, matrices, size, interpolation, fill):
     rows = images.reshape(n, height * width, channels)
     shown, share = jax.vmap(read)(rows, matrices)
     if not (isinstance(fill, int | float) and fill == 0):
-        shown = shown + (1 - share)[..., None] * _fills(fill, n, channels)
+        outside = per_channel("fill", fill, n, channels)[:, None]
+        shown = shown + (1 - share)[..., None] * outside
     return shown.reshape(n, out_height, out_width, channels)
 
 
@@ -114,16 +118,6 @@ def _inside(place, size, nearest):
     return jnp.where((low >= 0) & (low < size), 1 - part, 0) + jnp.where(
         (low >= -1) & (low < size - 1), part, 0
     )
-
-
-def _fills(fill, n, channels):
-    """`[N, 1, 1]` or `[N, 1, C]`."""
-    values = fill if isinstance(fill, tuple) else (fill,)
-    if len(values) not in (1, channels):
-        raise ValueError(
-            f"fill has {len(values)} values for images of {channels} channels."
-        )
-    return jnp.stack([per_image("fill", value, n) for value in values], -1)[:, None]
 
 
 def chain(*matrices: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ __all__ = [
     "equalize",
     "equalize_table",
     "from_levels",
+    "identity_table",
     "level_counts",
     "look_up",
     "move_counts",
@@ -185,6 +186,11 @@ def move_counts(counts: jax.Array, tables: jax.Array) -> jax.Array:
     return jax.vmap(jax.vmap(move))(counts, tables)
 
 
+def identity_table(counts: jax.Array) -> jax.Array:
+    """The table that changes nothing, of the shape of `counts`: `[N, C, 256]`."""
+    return jnp.broadcast_to(jnp.arange(_LEVELS)[None, None], counts.shape)
+
+
 def equalize_table(counts: jax.Array) -> jax.Array:
     """The table of `equalize`: `[N, C, 256]`."""
     total = counts.cumsum(-1)
@@ -194,26 +200,25 @@ def equalize_table(counts: jax.Array) -> jax.Array:
     step = (pixels - brightest) // (_LEVELS - 1)
     darker = total - counts
     table = (darker + step // 2) // jnp.maximum(step, 1)
-    same = jnp.broadcast_to(jnp.arange(_LEVELS)[None, None], counts.shape)
-    return jnp.where(step == 0, same, jnp.clip(table, 0, _LEVELS - 1))
+    moved = jnp.clip(table, 0, _LEVELS - 1)
+    return jnp.where(step == 0, identity_table(counts), moved)
 
 
 def autocontrast_table(counts: jax.Array) -> jax.Array:
     """The table of `autocontrast`: `[N, C, 256]`."""
     some = counts > 0
-    levels = jnp.broadcast_to(jnp.arange(_LEVELS)[None, None], counts.shape)
+    levels = identity_table(counts)
     low = jnp.where(some, levels, _LEVELS - 1).min(-1)
     return _spread_table(low, jnp.where(some, levels, 0).max(-1))
 
 
 def posterize_table(counts: jax.Array, bits: jax.Array) -> jax.Array:
     """The table of `posterize`, `bits` one an image `[N]`: `[N, C, 256]`."""
-    levels = jnp.broadcast_to(jnp.arange(_LEVELS)[None, None], counts.shape)
-    return _without(levels, _low_bits(bits)[:, None, None])
+    return _without(identity_table(counts), _low_bits(bits)[:, None, None])
 
 
 def solarize_table(counts: jax.Array, threshold: jax.Array) -> jax.Array:
     """The table of `solarize`, `threshold` one an image `[N]`, in [0, 1]."""
-    levels = jnp.broadcast_to(jnp.arange(_LEVELS)[None, None], counts.shape)
+    levels = identity_table(counts)
     bright = levels >= (threshold * (_LEVELS - 1))[:, None, None]
     return jnp.where(bright, _LEVELS - 1 - levels, levels)

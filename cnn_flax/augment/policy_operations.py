@@ -37,7 +37,7 @@ from cnn_flax.augment.homography import (
     translation_matrix,
     warp,
 )
-from cnn_flax.augment.random import Draw, draw_per_image
+from cnn_flax.augment.random import Draw, draw_per_image, each_alone
 
 __all__ = [
     "OPERATIONS",
@@ -117,13 +117,7 @@ def _apply(images, operation, strength, place, interpolation, fill):
     if place is None:
         place = jnp.full((*operation.shape, 2), 0.5)
     change = partial(_change, interpolation=interpolation, fill=fill)
-
-    def one_by_one(*arrays):
-        return jax.lax.map(lambda xs: change(*xs), arrays)
-
-    return jax.lax.platform_dependent(
-        *(images, operation, strength, place), cpu=one_by_one, default=jax.vmap(change)
-    )
+    return each_alone(change, images, operation, strength, place)
 
 
 def draw_operations(

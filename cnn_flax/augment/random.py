@@ -13,6 +13,7 @@ __all__ = [
     "coins",
     "draw_numbers",
     "draw_per_image",
+    "each_alone",
     "image_keys",
     "keys_per_image",
     "symmetric",
@@ -55,6 +56,23 @@ def image_keys(key: jax.Array, images: jax.Array) -> tuple[jax.Array, int]:
 def draw_per_image(draw: Callable[[jax.Array], Draw], key: jax.Array, n: int) -> Draw:
     """What `draw` makes of each image's key, under `jax.vmap`."""
     return jax.vmap(draw)(keys_per_image(key, n))
+
+
+def each_alone(change: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """What `change` makes of each image, so that it computes what it drew alone.
+
+    On a CPU the images are worked off one by one, so that a `jax.lax.switch` runs one
+    branch; other devices run all images, and all branches, at once.
+
+    Args:
+      change: a function of one image's rows.
+      *arrays: `[N, ...]`.
+    """
+
+    def one_by_one(*arrays):
+        return jax.lax.map(lambda rows: change(*rows), arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=one_by_one, default=jax.vmap(change))
 
 
 def draw_numbers(key: jax.Array, bounds: tuple[float, float]) -> jax.Array:

@@ -9,11 +9,14 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from cnn_flax.augment.arguments import image_operation, image_size, per_image
+from cnn_flax.augment.arguments import (
+    check_interpolation,
+    image_operation,
+    image_size,
+    per_image,
+)
 
 __all__ = ["resize", "resized_crop"]
-
-_INTERPOLATIONS = ("bilinear", "nearest")
 
 
 def resize(
@@ -81,11 +84,7 @@ def resized_crop(
       ValueError: if a window lies outside, or `size` or `interpolation` is none.
     """
     sides = image_size(size)
-    if interpolation not in _INTERPOLATIONS:
-        raise ValueError(
-            f"interpolation is one of {', '.join(_INTERPOLATIONS)}; "
-            f"got {interpolation!r}."
-        )
+    check_interpolation(interpolation)
     window = (top, left, height, width)
     return _resized_crop(images, window, sides, interpolation, antialias)
 

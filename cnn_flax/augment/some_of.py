@@ -6,7 +6,7 @@ import jax
 
 from cnn_flax.augment.compose import compose
 from cnn_flax.augment.operations import read_operation
-from cnn_flax.augment.random import keys_per_image
+from cnn_flax.augment.random import each_alone, keys_per_image
 
 __all__ = ["one_of", "some_of"]
 
@@ -70,14 +70,7 @@ def some_of(
 
         return jax.lax.scan(layer, image, (drawn, jax.random.split(key_rest, k)))[0]
 
-    def one_by_one(keys, images):
-        return jax.lax.map(lambda xs: change(*xs), (keys, images))
-
     def some(key: jax.Array, images: jax.Array) -> jax.Array:
-        return jax.lax.platform_dependent(
-            *(keys_per_image(key, images), images),
-            cpu=one_by_one,
-            default=jax.vmap(change),
-        )
+        return each_alone(change, keys_per_image(key, images), images)
 
     return some
