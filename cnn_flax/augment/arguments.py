@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,11 @@ __all__ = [
 
 Pair = tuple[ArrayLike, ArrayLike]
 
-_Options = ParamSpec("_Options")
+_Operation = TypeVar("_Operation", bound=Callable[..., jax.Array])
 _INTERPOLATIONS = ("bilinear", "nearest")
 
 
-def image_operation(
-    operation: Callable[Concatenate[jax.Array, _Options], jax.Array],
-) -> Callable[Concatenate[jax.Array, _Options], jax.Array]:
+def image_operation(operation: _Operation) -> _Operation:
     """Lets an operation on float32 `[N, H, W, C]` take one image, and other floats.
 
     bfloat16 and float16 are computed in float32 and come back as they were; one image
@@ -43,9 +41,7 @@ def image_operation(
     """
 
     @functools.wraps(operation)
-    def wrapped(
-        images: jax.Array, *args: _Options.args, **options: _Options.kwargs
-    ) -> jax.Array:
+    def wrapped(images: jax.Array, *args: Any, **options: Any) -> jax.Array:
         images = jnp.asarray(images)
         if images.ndim not in (3, 4):
             raise ValueError(
@@ -60,7 +56,7 @@ def image_operation(
         result = operation(wide, *args, **options).astype(images.dtype)
         return result if images.ndim == 4 else result[0]
 
-    return wrapped
+    return cast(_Operation, wrapped)
 
 
 def per_image(

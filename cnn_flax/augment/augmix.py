@@ -119,6 +119,7 @@ def draw_augmix(
     return draw | {"weight": weight}
 
 
+@image_operation
 def mix_chains(
     images: jax.Array,
     operation: jax.Array,
@@ -140,11 +141,6 @@ def mix_chains(
     Returns:
       The shape of `images`.
     """
-    return _mix_chains(images, operation, strength, weight, interpolation, fill)
-
-
-@image_operation
-def _mix_chains(images, operation, strength, weight, interpolation, fill):
     n, chains, depth = operation.shape
     copies = jnp.repeat(images, chains, 0)
     flat = (x.reshape(n * chains, depth) for x in (operation, strength))

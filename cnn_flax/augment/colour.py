@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 
+@image_operation
 def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Multiplies, then clips to [0, 1], as torchvision's `adjust_brightness`.
 
@@ -36,14 +37,10 @@ def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if a factor is below 0.
     """
-    return _adjust_brightness(images, factor)
-
-
-@image_operation
-def _adjust_brightness(images, factor):
     return _blend(images, 0.0, _factor(factor, images))
 
 
+@image_operation
 def adjust_contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with the mean grey of each image, as torchvision's `adjust_contrast`.
 
@@ -58,16 +55,12 @@ def adjust_contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if a factor is below 0, or there are other channels.
     """
-    return _adjust_contrast(images, factor)
-
-
-@image_operation
-def _adjust_contrast(images, factor):
     check_colours(images.shape[-1])
     mean = grey_of(mean_colour(images))[:, None, None, :]
     return _blend(images, mean, _factor(factor, images))
 
 
+@image_operation
 def adjust_saturation(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with each pixel's grey, as torchvision's `adjust_saturation`.
 
@@ -82,11 +75,6 @@ def adjust_saturation(images: jax.Array, factor: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if a factor is below 0, or there are neither 1 nor 3 channels.
     """
-    return _adjust_saturation(images, factor)
-
-
-@image_operation
-def _adjust_saturation(images, factor):
     check_colours(images.shape[-1])
     factor = _factor(factor, images)
     return images if images.shape[-1] == 1 else _blend(images, grey_of(images), factor)
@@ -100,6 +88,7 @@ def _blend(images, others, factor):
     return jnp.clip(images * factor + others * (1 - factor), 0, 1)
 
 
+@image_operation
 def rgb_to_grayscale(images: jax.Array, num_output_channels: int = 1) -> jax.Array:
     """Grey: 0.2989 red + 0.587 green + 0.114 blue, as torchvision's.
 
@@ -117,15 +106,11 @@ def rgb_to_grayscale(images: jax.Array, num_output_channels: int = 1) -> jax.Arr
         raise ValueError(
             f"num_output_channels must be 1 or 3, got {num_output_channels}."
         )
-    return _rgb_to_grayscale(images, num_output_channels)
+    check_colours(images.shape[-1])
+    return jnp.repeat(grey_of(images), num_output_channels, -1)
 
 
 @image_operation
-def _rgb_to_grayscale(images, channels):
-    check_colours(images.shape[-1])
-    return jnp.repeat(grey_of(images), channels, -1)
-
-
 def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     """`1 - images`, as torchvision's `invert`.
 
@@ -136,17 +121,13 @@ def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     Returns:
       The shape of `images`.
     """
-    return _invert(images, where)
-
-
-@image_operation
-def _invert(images, where):
     if isinstance(where, bool):
         return 1 - images if where else images
     where = per_pixel(per_image("where", where, len(images)) > 0)
     return jnp.where(where, 1 - images, images)
 
 
+@image_operation
 def solarize(images: jax.Array, threshold: ArrayLike) -> jax.Array:
     """Inverts the values from `threshold` on, as torchvision's `solarize`.
 
@@ -157,15 +138,11 @@ def solarize(images: jax.Array, threshold: ArrayLike) -> jax.Array:
     Returns:
       The shape of `images`.
     """
-    return _solarize(images, threshold)
-
-
-@image_operation
-def _solarize(images, threshold):
     threshold = per_pixel(per_image("threshold", threshold, len(images)))
     return jnp.where(images >= threshold, 1 - images, images)
 
 
+@image_operation
 def adjust_gamma(
     images: jax.Array, gamma: ArrayLike, gain: ArrayLike = 1.0
 ) -> jax.Array:
@@ -182,16 +159,12 @@ def adjust_gamma(
     Raises:
       ValueError: if a gamma is below 0.
     """
-    return _adjust_gamma(images, gamma, gain)
-
-
-@image_operation
-def _adjust_gamma(images, gamma, gain):
     n = len(images)
     gamma = per_pixel(per_image("gamma", gamma, n, low=0))
     return jnp.clip(per_pixel(per_image("gain", gain, n)) * images**gamma, 0, 1)
 
 
+@image_operation
 def adjust_hue(images: jax.Array, hue: ArrayLike) -> jax.Array:
     """Turns the circle of colours, as torchvision's `adjust_hue`.
 
@@ -205,11 +178,6 @@ def adjust_hue(images: jax.Array, hue: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if `hue` is outside its range, or there are neither 1 nor 3 channels.
     """
-    return _adjust_hue(images, hue)
-
-
-@image_operation
-def _adjust_hue(images, hue):
     check_colours(images.shape[-1])
     hue = per_image("hue", hue, len(images), low=-0.5, high=0.5)[:, None, None]
     if images.shape[-1] == 1:

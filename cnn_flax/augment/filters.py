@@ -9,6 +9,7 @@ from cnn_flax.augment.arguments import Pair, image_operation, per_image, per_pix
 __all__ = ["adjust_sharpness", "gaussian_blur"]
 
 
+@image_operation
 def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with the image smoothed, as torchvision's `adjust_sharpness`.
 
@@ -24,11 +25,6 @@ def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if a factor is below 0.
     """
-    return _adjust_sharpness(images, factor)
-
-
-@image_operation
-def _adjust_sharpness(images, factor):
     factor = per_pixel(per_image("factor", factor, len(images), low=0))
     _, height, width, _ = images.shape
     if height <= 2 or width <= 2:
@@ -42,6 +38,7 @@ def _adjust_sharpness(images, factor):
     return images.at[:, 1:-1, 1:-1].set(blended)
 
 
+@image_operation
 def gaussian_blur(
     images: jax.Array,
     kernel_size: int | tuple[int, int],
@@ -73,11 +70,6 @@ def gaussian_blur(
     if sigma is None:
         sigma = (0.15 * sizes[0] + 0.35, 0.15 * sizes[1] + 0.35)
     sigmas = sigma if isinstance(sigma, tuple) else (sigma, sigma)
-    return _gaussian_blur(images, sizes, sigmas)
-
-
-@image_operation
-def _gaussian_blur(images, sizes, sigmas):
     for axis, size, sigma in zip((2, 1), sizes, sigmas, strict=True):
         weights = _gaussian(size, per_image("sigma", sigma, len(images), low=0))
         images = _average(images, axis, weights)

@@ -42,6 +42,7 @@ Fill = ArrayLike | tuple[ArrayLike, ...]
 _READS = {"bilinear": read_bilinear, "nearest": read_nearest}
 
 
+@image_operation
 def warp(
     images: jax.Array,
     matrices: jax.Array,
@@ -71,11 +72,6 @@ def warp(
       ValueError: if there is no such interpolation, or a shape does not fit.
     """
     check_interpolation(interpolation)
-    return _warp(images, matrices, size, interpolation, fill)
-
-
-@image_operation
-def _warp(images, matrices, size, interpolation, fill):
     n, height, width, channels = images.shape
     if matrices.shape not in ((3, 3), (n, 3, 3)):
         raise ValueError(

@@ -45,6 +45,7 @@ def _quotients() -> np.ndarray:
 _SPREADS = _quotients()
 
 
+@image_operation
 def posterize(images: jax.Array, bits: ArrayLike) -> jax.Array:
     """Keeps the highest bits of each level, as torchvision's `posterize` of bytes.
 
@@ -58,11 +59,6 @@ def posterize(images: jax.Array, bits: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if `bits` is outside its range.
     """
-    return _posterize(images, bits)
-
-
-@image_operation
-def _posterize(images, bits):
     bits = per_image("bits", bits, len(images), low=0, high=8)
     low = _low_bits(bits)[:, None, None, None]
     return from_levels(_without(to_levels(images), low), images.dtype)
@@ -77,6 +73,7 @@ def _without(levels, low):
     return levels >> low << low
 
 
+@image_operation
 def equalize(images: jax.Array) -> jax.Array:
     """Spreads the levels so that each range has as many pixels, as Pillow's `equalize`.
 
@@ -88,17 +85,13 @@ def equalize(images: jax.Array) -> jax.Array:
     Returns:
       The shape of `images`, on the 256 levels.
     """
-    return _equalize(images)
-
-
-@image_operation
-def _equalize(images):
     levels = to_levels(images)
     return from_levels(
         look_up(levels, equalize_table(level_counts(levels))), images.dtype
     )
 
 
+@image_operation
 def autocontrast(images: jax.Array) -> jax.Array:
     """Spreads each channel from its darkest and brightest to 0 and 1, as torchvision's.
 
@@ -110,11 +103,6 @@ def autocontrast(images: jax.Array) -> jax.Array:
     Returns:
       The shape of `images`, on the 256 levels.
     """
-    return _autocontrast(images)
-
-
-@image_operation
-def _autocontrast(images):
     levels = to_levels(images)
     n, height, width, channels = levels.shape
     # Whole rows first: a minimum that leaves only channels is many times slower.

@@ -73,6 +73,7 @@ Space = Mapping[str, tuple[np.ndarray, bool]]
 """By operation: strengths, one a magnitude, and whether their sign is drawn."""
 
 
+@image_operation
 def apply_operations(
     images: jax.Array,
     operation: jax.Array,
@@ -104,11 +105,6 @@ def apply_operations(
     Raises:
       ValueError: if the operations are not of so many images.
     """
-    return _apply(images, operation, strength, place, interpolation, fill)
-
-
-@image_operation
-def _apply(images, operation, strength, place, interpolation, fill):
     if operation.ndim != 2 or operation.shape[0] != len(images):
         raise ValueError(
             f"There are operations of shape {operation.shape} for {len(images)} "
