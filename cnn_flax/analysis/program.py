@@ -12,14 +12,27 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
 
-__all__ = ["abstract_images", "abstract_variables", "bodies", "label_of", "labelled"]
+__all__ = [
+    "abstract_images",
+    "abstract_variables",
+    "bodies",
+    "called",
+    "default_branch",
+    "label_of",
+    "labelled",
+]
 
 _MARK = "cnn_flax.analysis:"
 
-# Primitives that run their only body once.
+# Calls of inner functions, and the parameter that holds these. `jax.checkpoint` is
+# "remat2" or "checkpoint" by JAX's version.
 _CALLS = {
-    *("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"),
-    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+    "jit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
 }
 
 
@@ -86,20 +99,38 @@ def label_of(equation: core.JaxprEqn) -> str | None:
     return None
 
 
+def called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """The program that an operation calls, once and with its own inputs, if it does."""
+    if equation.primitive.name not in _CALLS:
+        return None
+    inner = equation.params[_CALLS[equation.primitive.name]]
+    if isinstance(inner, core.Jaxpr):
+        return core.ClosedJaxpr(inner, ())
+    return inner
+
+
+def default_branch(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """Of a choice by platform, what platforms run that are not named.
+
+    None: the operation is no such choice, or has no such branch.
+    """
+    platforms = equation.params.get("branches_platforms")
+    if platforms is None or None not in platforms:
+        return None
+    return equation.params["branches"][platforms.index(None)]
+
+
 def bodies(equation: core.JaxprEqn) -> list[tuple[core.Jaxpr, int | None]]:
     """The programs inside an operation, and how often each runs.
 
     A choice by platform has its default branch alone. None: it cannot be told how
     often, as in a `while`, a `cond` that chooses by a value, or a reduction.
     """
-    inside = [
-        getattr(jaxpr, "jaxpr", jaxpr)
+    once = called(equation) or default_branch(equation)
+    if once is not None:
+        return [(once.jaxpr, 1)]
+    times = equation.params["length"] if equation.primitive.name == "scan" else None
+    return [
+        (getattr(jaxpr, "jaxpr", jaxpr), times)
         for jaxpr in core.jaxprs_in_params(equation.params)
     ]
-    name = equation.primitive.name
-    if name == "scan":
-        return [(inside[0], equation.params["length"])]
-    platforms = equation.params.get("branches_platforms")
-    if name == "cond" and platforms is not None:
-        return [(inside[platforms.index(None)], 1)]
-    return [(jaxpr, 1 if name in _CALLS else None) for jaxpr in inside]

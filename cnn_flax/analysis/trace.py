@@ -8,6 +8,7 @@ from typing import Any
 from jax.extend import core
 
 from cnn_flax.analysis import reach as r
+from cnn_flax.analysis.program import called, default_branch
 from cnn_flax.analysis.reach import NoRuleError, Reach
 from cnn_flax.analysis.rules import DEFORM_CONV, RULES, Operands, deform_conv
 
@@ -97,13 +98,16 @@ def _apply(eqn, operands: list[Value], ignore_global) -> Sequence[Value]:
     try:
         if name == "jit" and DEFORM_CONV.fullmatch(eqn.params["name"]):
             return _by_rule(eqn, operands, ignore_global, deform_conv)
-        inner = _inner_program(eqn)
+        inner = called(eqn)
         if inner is not None:
             return follow(inner, operands, ignore_global=ignore_global)
         if name == "cond":
-            return follow(
-                _default_branch(eqn), operands[1:], ignore_global=ignore_global
-            )
+            inner = default_branch(eqn)
+            if inner is None:
+                raise NoRuleError(
+                    "of which only the one by platform with a default is known"
+                )
+            return follow(inner, operands[1:], ignore_global=ignore_global)
         if name == "scan":
             return _scan(eqn, operands, ignore_global)
         if name == "optimization_barrier":
@@ -156,35 +160,6 @@ def _evaluate(jaxpr, eqn, operands) -> list[Value]:
         return results()[i]
 
     return [Independent(partial(result, i)) for i in range(len(eqn.outvars))]
-
-
-# Calls of inner functions, and the parameter that holds these. `jax.checkpoint` is
-# "remat2" or "checkpoint" by JAX's version.
-_CALLS = {
-    "jit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
-
-
-def _inner_program(eqn) -> core.ClosedJaxpr | None:
-    if eqn.primitive.name not in _CALLS:
-        return None
-    inner = eqn.params[_CALLS[eqn.primitive.name]]
-    if isinstance(inner, core.Jaxpr):
-        return core.ClosedJaxpr(inner, ())
-    return inner
-
-
-def _default_branch(eqn) -> core.ClosedJaxpr:
-    """The branch for platforms that are not named, which computes what all do."""
-    platforms = eqn.params.get("branches_platforms")
-    if platforms is None or None not in platforms:
-        raise NoRuleError("of which only the one by platform with a default is known")
-    return eqn.params["branches"][platforms.index(None)]
 
 
 def _scan(eqn, operands, ignore_global) -> list[Value]:
