@@ -1,7 +1,6 @@
 """`cnn-flax`: looks into models, converts weights, classifies and augments images."""
 
 import argparse
-import math
 import pathlib
 import re
 import sys
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cnn_flax
-from cnn_flax.analysis import ReceptiveField
+from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
 from cnn_flax.gallery import draw_sheets
 from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
 from cnn_flax.weights import (
@@ -276,8 +275,7 @@ def _summary(options: argparse.Namespace) -> None:
 def _field(field: ReceptiveField | None) -> str:
     if field is None:
         return ""
-    sizes = ["infinite" if n == math.inf else f"{n:g}" for n in field.size]
-    size = " x ".join(dict.fromkeys(sizes))
+    size = pixels(field.size)
     return f"deformable, {size}" if field.data_dependent else size
 
 

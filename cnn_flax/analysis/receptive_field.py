@@ -25,6 +25,7 @@ from cnn_flax.analysis.trace import Seen
 __all__ = [
     "ReceptiveField",
     "field_of",
+    "pixels",
     "receptive_field",
     "receptive_fields",
 ]
@@ -60,16 +61,17 @@ class ReceptiveField:
         if self.size == (math.inf, math.inf):
             size = "infinite (it sees the whole image, as by global pooling)"
         else:
-            size = f"{_times(self.size)} px"
+            size = f"{pixels(self.size)} px"
         if self.data_dependent:
             size = f"data-dependent (deformable); undeformed {size}"
-        text = f"{self.name}: {size}, stride {_times(self.stride)}"
+        text = f"{self.name}: {size}, stride {pixels(self.stride)}"
         if math.inf in self.padding:
             return text
-        return f"{text}, padding {_times(self.padding)}"
+        return f"{text}, padding {pixels(self.padding)}"
 
 
-def _times(pair: Pair) -> str:
+def pixels(pair: Pair) -> str:
+    """A (vertical, horizontal) pair in words: "43", "43 x 51" or "infinite"."""
     vertical, horizontal = ("infinite" if v == math.inf else f"{v:g}" for v in pair)
     return vertical if vertical == horizontal else f"{vertical} x {horizontal}"
 

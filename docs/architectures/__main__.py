@@ -1,6 +1,5 @@
 """Writes the page and its pictures; measures again first where it is told to."""
 
-import argparse
 from pathlib import Path
 
 import docs.architectures
@@ -8,23 +7,14 @@ from docs.architectures import pictures
 from docs.architectures.experiments import EXPERIMENTS
 from docs.architectures.page import page
 from docs.architectures.results import measure, read
+from docs.command import page_parser
 
 _DOCS = Path(__file__).parents[1]
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m docs.architectures", description=docs.architectures.__doc__
-    )
-    parser.add_argument(
-        "--measure",
-        nargs="*",
-        choices=list(EXPERIMENTS),
-        metavar="EXPERIMENT",
-        help=f"train again first: {', '.join(EXPERIMENTS)}; all of them without a name",
-    )
-    options = parser.parse_args()
+    options = page_parser(docs.architectures, EXPERIMENTS).parse_args()
     if options.measure is not None:
         measure(options.measure or EXPERIMENTS)
     (_DOCS / "architectures.md").write_text(page())

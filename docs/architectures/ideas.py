@@ -9,10 +9,11 @@ from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.analysis import receptive_field
+from cnn_flax.analysis.receptive_field import pixels
 from cnn_flax.layers import Conv, ConvBlock, max_pool
 from cnn_flax.models.efficientnet import EfficientNet
 from cnn_flax.models.googlenet import Inception
-from docs.architectures.tables import millions, pixels, table
+from docs.tables import millions, table
 
 __all__ = [
     "inception",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import cnn_flax
 from docs.architectures.experiments import SEEDS
 from docs.architectures.results import Row
-from docs.architectures.tables import millions, spread, table
+from docs.machine import where
+from docs.tables import millions, spread, table
 
 __all__ = ["deform", "dense", "depth", "groups", "norm", "setting"]
 
@@ -20,10 +21,6 @@ def groups(rows: Sequence[Row], *keys: str) -> dict[tuple, list[Row]]:
 
 def setting(rows: Sequence[Row]) -> str:
     """On what the trained nets of the page were trained."""
-    machines = {(row["date"], row["machine"], row["jax"]) for row in rows}
-    where = "; ".join(
-        f"{date}, CPU ({machine}), JAX {jax}" for date, machine, jax in sorted(machines)
-    )
     return f"""Small nets were trained where counting does not tell. They learn
 scikit-learn's 1,438 handwritten digits of 8 x 8 px and are judged on 359 others, so
 that one right answer is 0.28 %. Each figure is the mean over {len(SEEDS)} seeds, with
@@ -31,7 +28,7 @@ the lowest and the highest. All use SGD with Nesterov's momentum, a rate that ri
 an epoch and falls as a cosine, batches of 64 and no augmentation. The raw results are
 in [results/architectures.jsonl](results/architectures.jsonl), and
 `python -m docs.architectures --measure` makes them again. These are of
-{where}.
+{where(rows)}.
 What holds for nets of this size need not hold for large ones."""
 
 

@@ -4,7 +4,8 @@ import re
 
 import cnn_flax
 from cnn_flax.analysis import receptive_field
-from docs.architectures.tables import millions, pixels, table
+from cnn_flax.analysis.receptive_field import pixels
+from docs.tables import millions, table
 
 __all__ = ["overview"]
 

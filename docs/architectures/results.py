@@ -1,17 +1,13 @@
 """What was measured: a line a run in `docs/results/architectures.jsonl`."""
 
-import datetime
 import json
 import math
-import os
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from docs.architectures.experiments import EXPERIMENTS
+from docs.machine import machine
 
 __all__ = ["PATH", "measure", "read"]
 
@@ -31,16 +27,12 @@ def read() -> dict[str, list[Row]]:
 
 def measure(names: Iterable[str]) -> None:
     """Runs experiments again; their new rows take the place of the old ones."""
-    machine = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "jax": jax.__version__,
-    }
+    here = machine()
     known = read() if PATH.exists() else {name: [] for name in EXPERIMENTS}
     for name in names:
         known[name] = []
         for row in EXPERIMENTS[name]():
-            known[name].append({"experiment": name, **row, **machine})
+            known[name].append({"experiment": name, **row, **here})
             print(json.dumps(_rounded(known[name][-1])), flush=True)
             # After every run: one that is stopped has lost nothing.
             lines = [json.dumps(_rounded(row)) for name in known for row in known[name]]

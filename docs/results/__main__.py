@@ -1,9 +1,9 @@
 """Writes the page; measures again first where it is told to."""
 
-import argparse
 from pathlib import Path
 
 import docs.results
+from docs.command import page_parser
 from docs.results import rows
 from docs.results.page import EXPERIMENTS, page
 
@@ -12,16 +12,7 @@ _DOCS = Path(__file__).parents[1]
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m docs.results", description=docs.results.__doc__
-    )
-    parser.add_argument(
-        "--measure",
-        nargs="*",
-        choices=list(EXPERIMENTS),
-        metavar="EXPERIMENT",
-        help=f"train again first: {', '.join(EXPERIMENTS)}; all of them without a name",
-    )
+    parser = page_parser(docs.results, EXPERIMENTS)
     parser.add_argument(
         "--runs",
         type=Path,

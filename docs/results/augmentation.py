@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from docs.results.rows import Row, spread, where
+from docs.machine import where
+from docs.results.rows import Row, spread
+from docs.tables import table
 from train.config import Augment, Config, Input, Network, Optimization, Selection
 from train.inference import evaluate_run
 from train.loop import fit
@@ -79,12 +81,11 @@ def section(rows: Sequence[Row]) -> str:
     found = {
         name: [row["accuracy"] for row in rows if row["arm"] == name] for name in ARMS
     }
-    lines = [f"| {name} | {spread(values)} |" for name, values in found.items()]
-    table = "\n".join(["| augmentation | test accuracy |", "| --- | ---: |", *lines])
+    lines = [[name, spread(values)] for name, values in found.items()]
     first = rows[0]
     return f"""## Augmentation
 
-{table}
+{table(("augmentation", "test accuracy"), lines)}
 
 Fashion-MNIST with 1,000 labels, {len(SEEDS)} seeds, which draw other images, weights
 and changes: mean, lowest and highest share of the 10,000 test images that are

@@ -1,16 +1,13 @@
 """Raw results: a line of JSON a run, in `docs/results/EXPERIMENT.jsonl`."""
 
-import datetime
 import json
-import os
-import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+from docs.machine import machine
 
-__all__ = ["Row", "read", "spread", "where", "write"]
+__all__ = ["Row", "read", "spread", "write"]
 
 Row = dict[str, Any]
 
@@ -25,14 +22,10 @@ def read(experiment: str) -> list[Row]:
 
 def write(experiment: str, measured: Iterable[Row]) -> None:
     """Writes rows as they come, with day and machine, in place of older ones."""
-    machine = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "jax": jax.__version__,
-    }
+    here = machine()
     lines = []
     for row in measured:
-        lines.append(json.dumps({**row, **machine}))
+        lines.append(json.dumps({**row, **here}))
         print(lines[-1], flush=True)
         (_FOLDER / f"{experiment}.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -44,12 +37,3 @@ def spread(values: Sequence[float]) -> str:
         for value in (sum(values) / len(values), min(values), max(values))
     )
     return f"{mean} % ({low} to {high})"
-
-
-def where(rows: Sequence[Row]) -> str:
-    """When and on what the rows were measured."""
-    machines = {(row["date"], row["machine"], row["jax"]) for row in rows}
-    return "; ".join(
-        f"{date}, CPU ({machine}), JAX {version}"
-        for date, machine, version in sorted(machines)
-    )

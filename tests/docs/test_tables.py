@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from docs.architectures.tables import millions, pixels, spread, table
+from cnn_flax.analysis.receptive_field import pixels
+from docs.tables import millions, spread, table
 
 
 def test_columns_of_numbers_are_set_to_the_right():

@@ -1,9 +1,8 @@
 """Tables in Markdown, and how numbers stand in them."""
 
-import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["millions", "percent", "pixels", "spread", "table"]
+__all__ = ["millions", "percent", "spread", "table"]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -27,12 +26,6 @@ def millions(number: float) -> str:
 def percent(share: float) -> str:
     """Of a share in [0, 1], such as "97.5 %"."""
     return f"{100 * share:.1f} %"
-
-
-def pixels(size: tuple[float, float]) -> str:
-    """A field's size, such as "43" or "infinite"."""
-    texts = ["infinite" if n == math.inf else f"{n:g}" for n in size]
-    return " x ".join(dict.fromkeys(texts))
 
 
 def spread(values: Sequence[float], form: str) -> str:
