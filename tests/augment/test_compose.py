@@ -1,7 +1,3 @@
-import json
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +10,7 @@ from jax.random import fold_in
 from cnn_flax import augment
 from cnn_flax.augment.operations import read_operation
 from tests.augment.figures import IMAGE
+from tests.devices import on_four_devices
 
 IMAGES = jnp.stack([IMAGE, IMAGE[::-1], 1 - IMAGE, IMAGE**2])
 KEY = jax.random.key(11)
@@ -195,20 +192,8 @@ def test_what_is_no_operation_is_refused():
 @pytest.fixture(scope="module")
 def four_devices():
     """What `four_devices.py` finds on four simulated devices."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", Path(__file__).with_name("four_devices.py")],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
-            "--xla_backend_optimization_level=0",
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    program = Path(__file__).with_name("four_devices.py")
+    return on_four_devices(program)
 
 
 def test_images_are_the_same_on_four_devices(four_devices):

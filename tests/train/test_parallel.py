@@ -1,13 +1,10 @@
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.devices import on_four_devices
 from train.errors import UserError
 from train.parallel import Placement, choose_devices, compile_step
 
@@ -53,23 +50,8 @@ def test_more_devices_than_there_are_is_an_error_that_names_them():
 @pytest.fixture(scope="module")
 def four_devices():
     """What `four_devices.py` finds on four simulated devices, in float64."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", Path(__file__).with_name("four_devices.py")],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_ENABLE_X64": "1",
-            # Unoptimized programs compile in half the time; how the partitioner
-            # spreads them is the same.
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
-            "--xla_backend_optimization_level=0",
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    program = Path(__file__).with_name("four_devices.py")
+    return on_four_devices(program, JAX_ENABLE_X64="1")
 
 
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
 
+from tests.windows import CENTRED, check_windows
 from train.data.window import Windows
 
 
@@ -12,24 +12,10 @@ def boxes(height, width, *, scale, ratio, count=4000):
 
 
 def test_windows_have_the_area_and_the_proportions_that_were_asked_for():
-    top, left, height, width = boxes(200, 200, scale=(0.2, 0.4), ratio=(0.5, 2.0))
-    assert stats.kstest(height * width / 200**2, "uniform", (0.2, 0.2)).pvalue > 1e-3
-    assert stats.kstest(np.log2(width / height), "uniform", (-1, 2)).pvalue > 1e-3
-    for start, side in ((top, height), (left, width)):
-        assert start.min() >= 0 and (start + side).max() <= 200
-        # Anywhere in the room there is.
-        place = (start + 0.5) / (200 - side + 1)
-        assert stats.kstest(place, "uniform").pvalue > 1e-3
+    check_windows(boxes)
 
 
-@pytest.mark.parametrize(
-    ("size", "ratio", "box"),
-    [
-        ((30, 30), (3.0, 4.0), (10, 0, 10, 30)),  # Too wide, so less high.
-        ((30, 30), (0.25, 0.5), (0, 7, 30, 15)),  # Too high, so less wide.
-        ((30, 30), (1.0, 1.0), (0, 0, 30, 30)),
-    ],
-)
+@pytest.mark.parametrize(("size", "ratio", "box"), CENTRED)
 def test_what_does_not_fit_is_cut_in_the_centre(size, ratio, box):
     found = boxes(*size, scale=(1.0, 1.0), ratio=ratio, count=3).T
     np.testing.assert_array_equal(found, [box] * 3)
