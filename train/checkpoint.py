@@ -72,13 +72,15 @@ class Checkpoints:
           shapes: a state of `jax.ShapeDtypeStruct`, with shardings.
 
         Returns:
-          The state and the meta that were saved.
+          The state, without a teacher, and the meta that were saved.
         """
         items = {k: ocp.args.StandardRestore(v) for k, v in _items(shapes).items()}
         args = ocp.args.Composite(**items, meta=ocp.args.JsonRestore())
         read = self._manager.restore(self.latest, args=args)
-        state = TrainState(**read["model"], **read["rest"], ema=read.get("ema"))
-        return state, read["meta"]
+        rest, model = dict(read["rest"]), dict(read["model"])
+        if "objective" in rest:
+            model["params"] = {**model["params"], "objective": rest.pop("objective")}
+        return TrainState(**model, **rest, ema=read.get("ema")), read["meta"]
 
     def restore_ema(self, variables: Any) -> Any:
         """Reads the running means of the last checkpoint, which has them.
@@ -92,5 +94,9 @@ class Checkpoints:
 
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
+    if "objective" in state.params:
+        rest["objective"] = state.params["objective"]
+    if state.memory is not None:
+        rest["memory"] = state.memory
     items = {"model": state.variables, "rest": rest}
     return items if state.ema is None else {**items, "ema": state.ema}

@@ -16,12 +16,15 @@ __all__ = [
     "Augment",
     "Config",
     "Devices",
+    "Distillation",
     "Input",
     "Network",
     "MAY_CHANGE",
     "Optimization",
     "Policy",
     "Selection",
+    "Transfer",
+    "Unlabelled",
     "config_from_json",
     "config_to_json",
     "flat",
@@ -47,8 +50,11 @@ Policy = Literal[
 
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
     if not held:
-        flag = "--" + field.replace("_", "-")
-        raise UserError(f"{flag} must be {allowed}, got {value}.")
+        raise UserError(f"{_flag(field)} must be {allowed}, got {value}.")
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
 
 
 def _parse_fields(words: list[str]) -> dict[str, Any]:
@@ -275,6 +281,131 @@ class Optimization:
 
 
 @dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What becomes of the weights that a run begins from."""
+
+    transfer: Literal["fine_tune", "features", "lwf"] = "fine_tune"
+    """What learns: everything, or the head alone on features that stay as they are, or
+    everything while the old head is held to its answers (learning without
+    forgetting)."""
+    backbone_rate: float = 1.0
+    """Learning rate of all but the head, as a share of learning_rate."""
+    layer_decay: float = 1.0
+    """Learning rate of a stage, as a share of that of the stage after it."""
+    unfreeze_epochs: float = 0.0
+    """Epochs from the head's first step to the last stage's, and so on to the first's;
+    0 lets all learn from the start."""
+    lwf_weight: float = 1.0
+    """With lwf: weight of the old answers beside the new labels."""
+    lwf_temperature: float = 2.0
+    """With lwf: temperature of the old answers."""
+
+    def __post_init__(self):
+        rate, decay = self.backbone_rate, self.layer_decay
+        _check(0 < rate <= 1, "backbone_rate", rate, "in (0, 1]")
+        _check(0 < decay <= 1, "layer_decay", decay, "in (0, 1]")
+        epochs, weight = self.unfreeze_epochs, self.lwf_weight
+        _check(epochs >= 0, "unfreeze_epochs", epochs, "at least 0")
+        _check(weight >= 0, "lwf_weight", weight, "at least 0")
+        temperature = self.lwf_temperature
+        _check(temperature > 0, "lwf_temperature", temperature, "above 0")
+        if self.transfer == "features" and (rate < 1 or decay < 1 or epochs):
+            raise UserError(
+                "With --transfer features the head alone learns: leave out "
+                "--backbone-rate, --layer-decay and --unfreeze-epochs."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """A teacher, whose answers the model learns from."""
+
+    teacher: str = ""
+    """Folder of a run, or a model with published weights, or MODEL=WEIGHTS."""
+    distillation: Literal["kd", "dkd", "hint"] = "kd"
+    """How: by its softened answers (Hinton), by these with target and others apart
+    (decoupled), or by its features (hint), which come to the labels."""
+    temperature: float = 4.0
+    """Logits are divided by it before the softmax, the teacher's and the student's."""
+    alpha: float = 0.9
+    """With kd: the teacher's share of the loss; the labels have the rest."""
+    dkd_alpha: float = 1.0
+    """With dkd: weight of the target class against all others."""
+    dkd_beta: float = 8.0
+    """With dkd: weight of the other classes among themselves."""
+    hint_at: str = "stage3"
+    """With hint: the features that are compared, by name."""
+    hint_weight: float = 1.0
+    """With hint: their weight beside the labels."""
+    cache_teacher: bool = False
+    """Keep the teacher's answer to each image on disk, where no image is changed."""
+
+    def __post_init__(self):
+        temperature, alpha = self.temperature, self.alpha
+        _check(temperature > 0, "temperature", temperature, "above 0")
+        _check(0 <= alpha <= 1, "alpha", alpha, "in [0, 1]")
+        for field in ("dkd_alpha", "dkd_beta", "hint_weight"):
+            _check(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
+        if self.cache_teacher and self.distillation == "hint":
+            raise UserError("--cache-teacher keeps answers, and a hint needs features.")
+        if self.cache_teacher and not self.teacher:
+            raise UserError("--cache-teacher needs a --teacher.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels, beside the labelled ones."""
+
+    unlabelled: str = ""
+    """Where they come from, as for --data, or the word rest: the training images that
+    --labels-per-class, --count or --share leave out."""
+    ratio: int = 1
+    """Of these, images a step for each labelled one."""
+    pseudo_labels: str = ""
+    """File that `python -m train pseudo-label` wrote for them."""
+    pseudo_label_kind: Literal["soft", "hard"] = "soft"
+    """Whether a pseudo-label is all probabilities, or the most probable class."""
+    min_confidence: float = 0.0
+    """Least probability of a pseudo-label's class."""
+    per_class: int = 0
+    """Pseudo-labelled images of each class: the surest, again and again where there
+    are fewer; 0 for all as they are."""
+    consistency: Literal["none", "pseudo_label", "fixmatch", "flexmatch"] = "none"
+    """How the model labels them itself as it learns: by its answer to the image, or by
+    its answer to a weak change of it, for a strong one (FixMatch), with a threshold
+    for each class (FlexMatch)."""
+    threshold: float = 0.95
+    """With consistency: least probability of an answer that is learned from."""
+    unlabelled_weight: float = 1.0
+    """Weight of their loss beside that of the labelled images."""
+    ramp_up_epochs: float = 0.0
+    """Epochs over which that weight rises from almost 0."""
+    strong_operations: int = 2
+    """With FixMatch: operations of RandAugment in the strong change."""
+    strong_magnitude: int = 10
+    """With FixMatch: their strength."""
+    strong_erase: float = 1.0
+    """With FixMatch: probability of a box of mean colour in it."""
+
+    def __post_init__(self):
+        _check(self.ratio >= 1, "ratio", self.ratio, "at least 1")
+        for field in ("min_confidence", "threshold", "strong_erase"):
+            value = getattr(self, field)
+            _check(0 <= value <= 1, field, value, "in [0, 1]")
+        for field in ("per_class", "unlabelled_weight", "ramp_up_epochs"):
+            _check(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
+        operations, magnitude = self.strong_operations, self.strong_magnitude
+        _check(operations > 0, "strong_operations", operations, "at least 1")
+        _check(0 <= magnitude <= 30, "strong_magnitude", magnitude, "in [0, 30]")
+        for field in ("pseudo_labels", "consistency"):
+            value = getattr(self, field)
+            if value not in ("", "none") and not self.unlabelled:
+                raise UserError(f"{_flag(field)} {value} needs --unlabelled SOURCE.")
+        if self.pseudo_labels and self.consistency != "none":
+            raise UserError("Give one of --pseudo-labels and --consistency.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Devices:
     """What the run is spread over."""
 
@@ -303,9 +434,15 @@ class Config:
     network: Network = Network()
     augment: Augment = Augment()
     optimization: Optimization = Optimization()
+    transfer: Transfer = Transfer()
+    distillation: Distillation = Distillation()
+    unlabelled: Unlabelled = Unlabelled()
     spread: Devices = Devices()
     epochs: int = 10
     """Passes over the training images."""
+    epoch_steps: int = 0
+    """Steps that count as an epoch; 0 for a pass over the labelled images. With it,
+    these may be fewer than a batch."""
     seed: int = 0
     """Decides the split, the first weights, the order and every random change."""
     log_every: int = 50
@@ -319,6 +456,26 @@ class Config:
         if self.augment.crop_at_decode and self.input.load_size:
             raise UserError("Give one of --crop-at-decode and --load-size.")
         _check(self.epochs > 0, "epochs", self.epochs, "at least 1")
+        _check(self.epoch_steps >= 0, "epoch_steps", self.epoch_steps, "at least 0")
+        teacher, unlabelled = self.distillation.teacher, self.unlabelled
+        learns = unlabelled.pseudo_labels or unlabelled.consistency != "none"
+        if unlabelled.unlabelled and not (learns or teacher):
+            raise UserError(
+                "--unlabelled needs what labels the images: --pseudo-labels FILE, "
+                "--consistency or --teacher."
+            )
+        if learns and teacher:
+            raise UserError(
+                "Give --teacher, or one of --pseudo-labels and --consistency."
+            )
+        keeps_old = self.transfer.transfer == "lwf"
+        if keeps_old and (teacher or unlabelled.unlabelled):
+            raise UserError(
+                "--transfer lwf is its own teacher: leave out --teacher and "
+                "--unlabelled."
+            )
+        if self.transfer != Transfer() and not self.network.init:
+            raise UserError("The flags of transfer need --init WEIGHTS.")
         _check(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2 ** 32)")
         _check(self.log_every > 0, "log_every", self.log_every, "at least 1")
         _check(

@@ -1,12 +1,16 @@
 """The images that a config asks for, and how they are brought to size."""
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from train.config import Config
 from train.data import Source, open_source
 from train.data.sources import Split
+from train.errors import UserError
 
-__all__ = ["evaluation_images", "reading", "training_images"]
+__all__ = ["evaluation_images", "reading", "training_images", "unlabelled_images"]
 
 
 def training_images(config: Config) -> Source:
@@ -15,6 +19,33 @@ def training_images(config: Config) -> Source:
     Raises:
       SourceError: if there are none such.
     """
+    return _selected(config)
+
+
+def unlabelled_images(config: Config) -> Source | None:
+    """The images without labels, where the config names some.
+
+    Their labels, where the source has some, are never learned from. Beside each image
+    is its place in the set, `image_index`.
+
+    Raises:
+      SourceError: if there are none such.
+      UserError: if none are left.
+    """
+    spec = config.unlabelled.unlabelled
+    if not spec:
+        return None
+    source = _selected(config, rest=True) if spec == "rest" else open_source(spec)
+    if not len(source):
+        raise UserError(
+            "--unlabelled rest has no images: the labelled ones are all. Give "
+            "--labels-per-class, --count or --share."
+        )
+    index = np.arange(len(source), dtype=np.int32)
+    return replace(source, beside={"image_index": index})
+
+
+def _selected(config: Config, rest: bool = False) -> Source:
     select = config.selection
     return open_source(
         config.input.data,
@@ -24,6 +55,7 @@ def training_images(config: Config) -> Source:
         count=select.count or None,
         share=select.share if select.share < 1 else None,
         labels_per_class=select.labels_per_class or None,
+        rest=rest,
     )
 
 

@@ -1,16 +1,27 @@
 """From a batch of pixels to what the model sees, inside the jitted step."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 
 from cnn_flax import augment
-from train.config import Augment
+from train.config import Augment, Unlabelled
 
-__all__ = ["Batch", "eval_inputs", "train_inputs"]
+__all__ = [
+    "Batch",
+    "Prepare",
+    "eval_inputs",
+    "train_inputs",
+    "two_streams",
+    "two_views",
+]
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
+# Of keys, one an image, a batch, and the batch's key.
+Prepare = Callable[[Any, Batch, jax.Array], Batch]
 
 
 def eval_inputs(
@@ -35,7 +46,7 @@ def train_inputs(
     std: Sequence[float],
     size: int | None = None,
     num_classes: int | None = None,
-) -> Callable[[jax.Array, Batch, jax.Array], Batch]:
+) -> Prepare:
     """Augments and normalises, as in training.
 
     What is drawn for an image follows from its key, for a pair from its first image's;
@@ -52,8 +63,9 @@ def train_inputs(
 
     Returns:
       A function of keys, one an image, of a batch of `image` `uint8 [N, H, W, C]` and
-      `label` `int32 [N]`, and of the batch's key. It returns the batch with `image` as
-      floats, and with `label` as probabilities `[N, K]` where images are mixed.
+      `label`, `int32 [N]` or probabilities `[N, K]`, and of the batch's key. It returns
+      the batch with `image` as floats, and with `label` as probabilities where images
+      are mixed.
     """
 
     def prepare(keys, batch, key):
@@ -81,6 +93,49 @@ def train_inputs(
         if options.pairs:
             images, labels = _mix(options, key, key_mix, images, labels, num_classes)
         return {**batch, "image": images, "label": labels}
+
+    return prepare
+
+
+def two_streams(labelled: Prepare, unlabelled: Prepare) -> Prepare:
+    """Prepares the labelled images, and those in the batch's `unlabelled`."""
+
+    def prepare(keys, batch, key):
+        others = batch["unlabelled"]
+        first = {name: rows for name, rows in batch.items() if name != "unlabelled"}
+        first = labelled(keys["labelled"], first, jax.random.fold_in(key, 0))
+        others = unlabelled(keys["unlabelled"], others, jax.random.fold_in(key, 1))
+        return {**first, "unlabelled": others}
+
+    return prepare
+
+
+def two_views(options: Augment, strong: Unlabelled, **inputs: Any) -> Prepare:
+    """Prepares a weak change of each image as `image`, and a strong one as `strong`.
+
+    The weak one is moved and mirrored as in training, and no more. The strong one is
+    also changed by RandAugment and a box of mean colour: Sohn et al. 2020,
+    https://arxiv.org/abs/2001.07685, section 2.3.
+
+    Args:
+      options: the random changes of training.
+      strong: how strong.
+      **inputs: see `train_inputs`.
+    """
+    weakly = dataclasses.replace(options, policy="none", erase=0, mixup=0, cutmix=0)
+    strongly = dataclasses.replace(
+        weakly,
+        policy="rand_augment",
+        operations=strong.strong_operations,
+        magnitude=strong.strong_magnitude,
+        erase=strong.strong_erase,
+    )
+    weak, strong_ = train_inputs(weakly, **inputs), train_inputs(strongly, **inputs)
+
+    def prepare(keys, batch, key):
+        key_weak, key_strong = jax.vmap(jax.random.split)(keys).T
+        changed = strong_(key_strong, batch, key)["image"]
+        return {**weak(key_weak, batch, key), "strong": changed}
 
     return prepare
 

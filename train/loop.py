@@ -12,7 +12,14 @@ from rich.console import Console
 from train import folder
 from train.checkpoint import KEPT, Checkpoints
 from train.config import Config
-from train.data import BadImages, eval_batches, prefetch_to_device, train_batches
+from train.data import (
+    BadImages,
+    Source,
+    at_least,
+    eval_batches,
+    prefetch_to_device,
+    train_batches,
+)
 from train.errors import Interrupted, NotFiniteError
 from train.evaluation import Evaluation, evaluate
 from train.images import reading
@@ -123,9 +130,7 @@ def _train(
     evaluation, figures = None, {}
 
     with (
-        contextlib.closing(
-            _batches(config, program, start, unreadable["train"])
-        ) as batches,
+        contextlib.closing(_batches(config, program, start, unreadable)) as batches,
         (TensorBoardLog if config.tensorboard else folder.MetricsLog)(
             run, start
         ) as log,
@@ -189,18 +194,34 @@ def _train(
 
 
 def _batches(
-    config: Config, program: Program, start: int, unreadable: BadImages
+    config: Config, program: Program, start: int, unreadable: dict[str, BadImages]
 ) -> Generator[Batch, None, None]:
     """Batches of the training images on the devices, from a step on."""
-    batches = train_batches(
-        program.train,
-        **program.train_options,
-        **reading(config, training=True),
-        seed=config.seed,
-        start_step=start,
-        bad_images=unreadable,
-    )
+
+    def stream(source: Source, options: Json, split: str) -> Iterator[Batch]:
+        return train_batches(
+            at_least(source, options["batch_size"]),
+            **options,
+            **reading(config, training=True),
+            seed=config.seed,
+            start_step=start,
+            bad_images=unreadable[split],
+        )
+
+    batches = stream(program.train, program.train_options, "train")
+    if program.unlabelled is not None:
+        options = program.unlabelled_options
+        others = stream(program.unlabelled, options, "unlabelled")
+        batches = _together(batches, others)
     return prefetch_to_device(batches, program.placement.split)
+
+
+def _together(batches: Iterator[Batch], others: Iterator[Batch]) -> Iterator[Batch]:
+    with contextlib.ExitStack() as stack:
+        for stream in (batches, others):
+            stack.enter_context(contextlib.closing(stream))  # pyright: ignore
+        for batch, more in zip(batches, others, strict=True):
+            yield {**batch, "unlabelled": more}
 
 
 def _evaluate(
@@ -233,6 +254,9 @@ def _evaluate(
 def _unreadable(
     config: Config, program: Program, known: Json, console: Console
 ) -> dict[str, BadImages]:
+    sources = {"train": program.train, "test": program.test}
+    if program.unlabelled is not None:
+        sources["unlabelled"] = program.unlabelled
     return {
         split: BadImages(
             len(source),
@@ -240,7 +264,7 @@ def _unreadable(
             say=partial(say, console),
             known=known.get(split),
         )
-        for split, source in (("train", program.train), ("test", program.test))
+        for split, source in sources.items()
     }
 
 

@@ -1,5 +1,6 @@
 """What a config asks to be computed: data, model, state and steps, ready to compile."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,10 +12,10 @@ import numpy as np
 from train.config import Config
 from train.data import Source, steps_per_epoch
 from train.errors import UserError
-from train.images import evaluation_images, training_images
+from train.images import evaluation_images, training_images, unlabelled_images
 from train.initial import initial_variables
-from train.inputs import Batch, train_inputs
-from train.objectives import supervised
+from train.inputs import Batch, Prepare, train_inputs, two_streams, two_views
+from train.methods import make_method
 from train.optimizer import make_optimizer, make_schedule
 from train.parallel import (
     AXIS,
@@ -52,8 +53,9 @@ class Program:
     Attributes:
       record: what `config.json` says of it.
       train: the images to learn from.
+      unlabelled: the images without labels beside them, or None.
       test: the images to be judged on.
-      steps_per_epoch: full batches in `train`.
+      steps_per_epoch: full batches in `train`, or as many as the config says.
       steps: of the whole run.
       placement: where arrays lie.
       key: the run's, for every random draw of its steps.
@@ -67,6 +69,7 @@ class Program:
 
     record: dict[str, Any]
     train: Source
+    unlabelled: Source | None
     test: Source
     steps_per_epoch: int
     steps: int
@@ -97,6 +100,12 @@ class Program:
         return {**options, "image_size": size}
 
     @property
+    def unlabelled_options(self) -> dict[str, Any]:
+        """The same for the images without labels."""
+        options, fields = self.train_options, self.record["config"]["unlabelled"]
+        return {**options, "batch_size": fields["ratio"] * options["batch_size"]}
+
+    @property
     def eval_split(self) -> str:
         """What the images to be judged on are called."""
         return self.record["config"]["selection"]["eval_split"]
@@ -111,12 +120,13 @@ class Program:
     @property
     def parameters(self) -> int:
         """Number of the model's parameters."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.shapes.params))
+        return sum(x.size for x in jax.tree.leaves(self.shapes.variables["params"]))
 
     @property
     def bytes(self) -> int:
         """Size of the state, and so about that of a checkpoint."""
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.shapes))
+        saved = jax.tree.leaves(dataclasses.replace(self.shapes, teacher=None))
+        return sum(x.size * x.dtype.itemsize for x in saved)
 
     @property
     def headline(self) -> str:
@@ -124,9 +134,13 @@ class Program:
         machine = self.record["machine"]
         init = self.record["config"]["network"]["init"]
         start = f" ({init} but for the head)" if init else ""
+        others = ""
+        if self.unlabelled is not None:
+            spec = self.unlabelled.spec
+            others = f"and {len(self.unlabelled):,} without labels of {spec} "
         return (
             f"{self.record['model']['name']}{start}, {self.parameters:,} parameters, "
-            f"on {len(self.train):,} images of {self.train.spec} "
+            f"on {len(self.train):,} images of {self.train.spec} {others}"
             f"({len(self.test):,} for {self.eval_split}), "
             f"{machine['devices']} x {machine['device']}"
         )
@@ -152,18 +166,37 @@ def build(
         config.input.batch_size, options.gradient_accumulation, config.augment.pairs
     )
     train, test = images or (training_images(config), evaluation_images(config))
+    unlabelled = unlabelled_images(config)
     record = describe(config, recipe, train)
     model = build_model(record)
 
-    per_epoch = steps_per_epoch(train, config.input.batch_size)
+    per_epoch = config.epoch_steps or steps_per_epoch(train, config.input.batch_size)
     steps = config.epochs * per_epoch
     schedule = make_schedule(options, per_epoch, steps)
     tx = make_optimizer(options, schedule)
 
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     size, channels = record["input"]["image_size"], record["input"]["channels"]
-    shape, ema = (size, size, channels), options.ema_decay > 0
-    init = partial(create_state, model, tx, shape, key_init, ema=ema)
+    axis = AXIS if config.spread.parallel == "pmap" else None
+    learner = over_axis(model, axis) if config.spread.bn == "global" else model
+    method = make_method(
+        config,
+        learner,
+        axis=axis,
+        unlabelled=unlabelled,
+        steps_per_epoch=per_epoch,
+        class_names=train.class_names,
+    )
+    init = partial(
+        create_state,
+        model,
+        tx,
+        (size, size, channels),
+        key_init,
+        ema=options.ema_decay > 0,
+        own=method.own,
+        memory=method.memory,
+    )
     try:
         shapes = jax.eval_shape(init)
     except (TypeError, ValueError) as error:
@@ -174,26 +207,11 @@ def build(
 
     initial = cache(partial(initial_variables, config.network, channels, shapes))
     start = jax.jit(init, out_shardings=placement.whole)
-    mean, std = record["input"]["mean"], record["input"]["std"]
-    axis = AXIS if config.spread.parallel == "pmap" else None
-    if config.spread.bn == "global":
-        model = over_axis(model, axis)
-    prepare = train_inputs(
-        config.augment,
-        size=config.input.trained_size,
-        mean=mean,
-        std=std,
-        num_classes=len(record["class_names"]),
-    )
+    prepare = _make_prepare(config, record, unlabelled is not None)
     if axis is None:
         prepare = by_device(prepare, placement)
     train_step = make_train_step(
-        supervised(
-            model,
-            label_smoothing=options.label_smoothing,
-            axis=axis,
-            freeze_bn=options.freeze_bn,
-        ),
+        method.objective,
         tx,
         prepare,
         axis=axis,
@@ -205,6 +223,7 @@ def build(
     return Program(
         record=record,
         train=train,
+        unlabelled=unlabelled,
         test=test,
         steps_per_epoch=per_epoch,
         steps=steps,
@@ -219,6 +238,27 @@ def build(
     )
 
 
+def _make_prepare(config: Config, record: dict[str, Any], two: bool) -> Prepare:
+    """What makes of a batch of pixels what the objective takes."""
+    inputs = {
+        "size": config.input.trained_size,
+        "mean": record["input"]["mean"],
+        "std": record["input"]["std"],
+        "num_classes": len(record["class_names"]),
+    }
+    labelled = train_inputs(config.augment, **inputs)
+    if not two:
+        return labelled
+    if config.unlabelled.consistency in ("fixmatch", "flexmatch"):
+        others = two_views(config.augment, config.unlabelled, **inputs)
+    elif config.unlabelled.consistency == "pseudo_label":  # No label to mix yet.
+        whole = dataclasses.replace(config.augment, mixup=0, cutmix=0)
+        others = train_inputs(whole, **inputs)
+    else:
+        others = labelled
+    return two_streams(labelled, others)
+
+
 def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
     """Compiles both steps, the slow part of a start."""
     return compile_train_step(program), compile_eval_step(program)
@@ -227,7 +267,10 @@ def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
 def compile_train_step(program: Program) -> TrainStep:
     """Compiles the step of training; it takes the memory of the state it is given."""
     placement = program.placement
-    batch = _batch_shapes(program.train_options)
+    batch = _batch_shapes(program.train, program.train_options)
+    if program.unlabelled is not None:
+        options = program.unlabelled_options
+        batch["unlabelled"] = _batch_shapes(program.unlabelled, options)
     key = placement.shapes(program.key, placement.whole)
     return compile_step(
         program.train_step,
@@ -240,7 +283,7 @@ def compile_train_step(program: Program) -> TrainStep:
 def compile_eval_step(program: Program) -> EvalStep:
     """Compiles the step of evaluation."""
     placement = program.placement
-    batch = _batch_shapes(program.eval_options)
+    batch = _batch_shapes(program.test, program.eval_options)
     batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
     return compile_step(
         program.eval_step,
@@ -249,10 +292,15 @@ def compile_eval_step(program: Program) -> EvalStep:
     )
 
 
-def _batch_shapes(options: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch_shapes(source: Source, options: dict[str, Any]) -> dict[str, Any]:
     batch_size, size, channels = options.values()
+    beside = {
+        name: jax.ShapeDtypeStruct((batch_size, *rows.shape[1:]), rows.dtype)
+        for name, rows in source.beside.items()
+    }
     return {
         "image": jax.ShapeDtypeStruct((batch_size, size, size, channels), np.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), np.int32),
+        **beside,
     }

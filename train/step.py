@@ -27,6 +27,9 @@ __all__ = [
 
 Metrics = dict[str, jax.Array]
 
+# No image's place in the run: these are below it.
+_UNLABELLED = 2**31
+
 
 @struct.dataclass
 class TrainState:
@@ -34,10 +37,14 @@ class TrainState:
 
     Attributes:
       step: number of steps done, int32.
-      params: the model's parameters.
+      params: the model's parameters, and the objective's own, where it has some, as
+        `objective`.
       batch_stats: the model's running statistics; empty where it has none.
       opt_state: the optimizer's state.
       ema: running means of `variables`, or None.
+      memory: what the objective keeps from step to step, or None.
+      teacher: the variables of a model that does not learn, or None. Checkpoints do not
+        hold them.
     """
 
     step: jax.Array
@@ -45,11 +52,14 @@ class TrainState:
     batch_stats: Any
     opt_state: optax.OptState
     ema: Any = None
+    memory: Any = None
+    teacher: Any = None
 
     @property
     def variables(self) -> dict[str, Any]:
         """What the model is applied with."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        params = {k: v for k, v in self.params.items() if k != "objective"}
+        return {"params": params, "batch_stats": self.batch_stats}
 
 
 def create_state(
@@ -60,6 +70,9 @@ def create_state(
     *,
     initial: Mapping[str, Any] | None = None,
     ema: bool = False,
+    own: Callable[[jax.Array], Any] | None = None,
+    memory: Any = None,
+    teacher: Any = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -70,6 +83,9 @@ def create_state(
       key: decides the first parameters.
       initial: variables to begin from; what they lack is drawn.
       ema: whether there are running means of the variables; they begin as these.
+      own: draws the objective's own parameters.
+      memory: what the objective keeps from step to step, before the first.
+      teacher: variables of a model that does not learn.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     if initial:
@@ -84,6 +100,8 @@ def create_state(
         lambda leaf: leaf.astype(wide), variables.get("batch_stats", {})
     )
     means = {"params": params, "batch_stats": batch_stats} if ema else None
+    if own is not None:
+        params = {**params, "objective": own(jax.random.fold_in(key, 1))}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -91,6 +109,8 @@ def create_state(
         opt_state=tx.init(params),
         # Copies: a step that is given the state takes the memory of all of it.
         ema=jax.tree.map(jnp.copy, means),
+        memory=jax.tree.map(jnp.asarray, memory),
+        teacher=teacher,
     )
 
 
@@ -120,8 +140,10 @@ def make_train_step(
     Returns:
       A pure function of the state, a batch and the run's key. The batch has what
       `prepare` takes, and `index`: each image's place in the run, int `[N]`, from which
-      its draws follow, so that they do not depend on the devices. It returns the new
-      state and the batch's means: the objective's metrics and `gradient_norm`.
+      its draws follow, so that they do not depend on the devices. With images in
+      `unlabelled`, which have a place in a stream of their own, `prepare` takes the
+      keys of both. It returns the new state and the batch's means: the objective's
+      metrics and `gradient_norm`.
     """
     reduce = partial(jax.lax.pmean, axis_name=axis) if axis else lambda tree: tree
     gradient = jax.grad(objective, has_aux=True)
@@ -131,18 +153,19 @@ def make_train_step(
     def step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
         key_images, key_objective, key_batch = jax.random.split(key, 3)
-        keys = jax.vmap(partial(jax.random.fold_in, key_images))(batch["index"])
-        grads, (batch_stats, metrics) = gradient(
+        keys = _image_keys(key_images, batch)
+        grads, (changes, metrics) = gradient(
             state.params, state, prepare(keys, batch, key_batch), key_objective
         )
         # The statistics differ only where BatchNorm is local; a checkpoint has one.
-        grads, batch_stats, metrics = reduce((grads, batch_stats, metrics))
+        means = (grads, changes["batch_stats"], metrics)
+        grads, changes["batch_stats"], metrics = reduce(means)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         new = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
             opt_state=opt_state,
+            **changes,
         )
         if state.ema is not None:
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
@@ -157,6 +180,14 @@ def make_train_step(
     return step
 
 
+def _image_keys(key: jax.Array, batch: Batch) -> Any:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(batch["index"])
+    if "unlabelled" not in batch:
+        return keys
+    others = _image_keys(jax.random.fold_in(key, _UNLABELLED), batch["unlabelled"])
+    return {"labelled": keys, "unlabelled": others}
+
+
 def _in_parts(gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
     """The mean gradient over `count` parts of the batch, one after the other.
 
@@ -169,19 +200,20 @@ def _in_parts(gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
 
     def whole(params, state, batch, key):
         def part(carry, xs):
-            total, batch_stats = carry
+            total, changes = carry
             rows, number = xs
-            now = state.replace(batch_stats=batch_stats)
+            now = state.replace(**changes)
             key_part = jax.random.fold_in(key, number)
-            grads, (batch_stats, metrics) = gradient(params, now, rows, key_part)
-            return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
+            grads, (changes, metrics) = gradient(params, now, rows, key_part)
+            return (jax.tree.map(jnp.add, total, grads), changes), metrics
 
-        start = (jax.tree.map(jnp.zeros_like, params), state.batch_stats)
+        before = {"batch_stats": state.batch_stats, "memory": state.memory}
+        start = (jax.tree.map(jnp.zeros_like, params), before)
         parts = (jax.tree.map(split, batch), jnp.arange(count))
-        (total, batch_stats), metrics = jax.lax.scan(part, start, parts)
+        (total, changes), metrics = jax.lax.scan(part, start, parts)
         mean = partial(jnp.mean, axis=0)
         grads = jax.tree.map(lambda leaf: leaf / count, total)
-        return grads, (batch_stats, jax.tree.map(mean, metrics))
+        return grads, (changes, jax.tree.map(mean, metrics))
 
     return whole
 

@@ -255,8 +255,8 @@ def test_frozen_statistics_stay_and_are_what_training_uses(name):
     key = jax.random.key(1)
     objective = supervised(net, freeze_bn=True)
     gradient = jax.grad(objective, has_aux=True)
-    grads, (statistics, metrics) = jax.jit(gradient)(now.params, now, prepared, key)
-    chex.assert_trees_all_equal(statistics, now.batch_stats)
+    grads, (changes, metrics) = jax.jit(gradient)(now.params, now, prepared, key)
+    chex.assert_trees_all_equal(changes["batch_stats"], now.batch_stats)
     assert all(leaf.any() for leaf in jax.tree.leaves(grads))
     _, (_, usual) = jax.jit(supervised(net))(now.params, now, prepared, key)
     assert metrics["loss"] != usual["loss"]

@@ -1,6 +1,7 @@
 """Images on their way to the net: sources, decoding, batches, the device."""
 
 from train.data.bad_images import BadImages, BadImagesError
+from train.data.base import at_least
 from train.data.decode import ImageError, read_image
 from train.data.pipeline import (
     eval_batches,
@@ -16,6 +17,7 @@ __all__ = [
     "ImageError",
     "Source",
     "SourceError",
+    "at_least",
     "eval_batches",
     "open_source",
     "prefetch_to_device",

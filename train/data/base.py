@@ -1,7 +1,7 @@
 """What a labelled set of images is, and how it is split and thinned out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ __all__ = [
     "SourceError",
     "Splits",
     "array_source",
+    "at_least",
     "check_labels",
     "in_memory",
     "stratified_split",
@@ -54,6 +55,8 @@ class Source:
       channels: number of channels that most images have.
       native_size: `(h, w)` in pixels where all images have one size, else None.
       images: `uint8 [size, h, w, C]` where the whole set is in memory, else None.
+      beside: arrays `[size, ...]` whose rows go into a batch beside the images, under
+        these names; `label` takes the place of the labels, as probabilities.
     """
 
     spec: str
@@ -65,6 +68,7 @@ class Source:
     channels: int
     native_size: tuple[int, int] | None
     images: np.ndarray | None = None
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.size
@@ -90,6 +94,7 @@ class Source:
             channels=self.channels,
             native_size=self.native_size,
             images=None if self.images is None else self.images[indices],
+            beside={name: rows[indices] for name, rows in self.beside.items()},
         )
 
 
@@ -176,6 +181,14 @@ def in_memory(source: Source) -> Source:
     return replace(source, example=example)
 
 
+def at_least(source: Source, count: int) -> Source:
+    """The set, over and over until it has at least `count` images."""
+    times = -(-count // len(source))
+    if times <= 1:
+        return source
+    return source.take(np.tile(np.arange(len(source)), times))
+
+
 def stratified_split(
     labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +217,7 @@ def subset(
     share: float | None = None,
     labels_per_class: int | None = None,
     seed: int = 0,
+    rest: bool = False,
 ) -> Source:
     """A part of a set, fixed by the seed; a larger part contains the smaller ones.
 
@@ -213,29 +227,40 @@ def subset(
       share: share of the images in `(0, 1]`, drawn from all alike.
       labels_per_class: number of images of each class.
       seed: of the draw.
+      rest: whether to return what is left of the whole instead.
 
     Raises:
       SourceError: more than one way was given, or there are not so many images.
     """
     given = {"count": count, "share": share, "labels_per_class": labels_per_class}
     given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return source
     if len(given) > 1:
         raise SourceError(f"{source.spec}: give one of {', '.join(given)}, not more")
     if labels_per_class is not None:
-        return source.take(_per_class(source, labels_per_class, seed))
+        chosen = _per_class(source, labels_per_class, seed)
+    else:
+        chosen = _of_all(source, count, share, seed)
+    if rest:
+        chosen = np.setdiff1d(np.arange(len(source)), chosen)
+    elif not given:
+        return source
+    return source.take(chosen)
+
+
+def _of_all(
+    source: Source, count: int | None, share: float | None, seed: int
+) -> np.ndarray:
     if share is not None:
         if not 0 < share <= 1:
             raise SourceError(f"{source.spec}: share {share} must be in (0, 1]")
         count = max(1, round(share * len(source)))
-    assert count is not None
+    count = len(source) if count is None else count
     if not 0 < count <= len(source):
         raise SourceError(
             f"{source.spec}: count {count} must be 1 to {len(source)}, the images there"
         )
     order = np.random.default_rng([seed, len(source)]).permutation(len(source))
-    return source.take(np.sort(order[:count]))
+    return np.sort(order[:count])
 
 
 def _per_class(source: Source, count: int, seed: int) -> np.ndarray:

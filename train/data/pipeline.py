@@ -21,8 +21,9 @@ from train.data.window import Windows
 __all__ = ["eval_batches", "prefetch_to_device", "steps_per_epoch", "train_batches"]
 
 Batch = dict[str, np.ndarray]
-# Image and label, at a size and an index; None where the row is to stay empty.
-_Example = Callable[[Least, int], tuple[np.ndarray, int] | None]
+# Image, label and index in the set, at a size and an index; None where the row is to
+# stay empty.
+_Example = Callable[[Least, int], tuple[np.ndarray, int, int] | None]
 
 # Enough for an epoch's end and the next one's start in a few streams at once.
 _EPOCHS_KEPT = 8
@@ -89,7 +90,8 @@ def train_batches(
     Returns:
       Batches of `image` uint8 `[N, image_size, image_size, C]`, `label` int32 `[N]` and
       `index` int32 `[N]`, the place in the stream (`step * batch_size + row`, modulo
-      2 ** 31), from which the image's random draws follow. N is this process's share.
+      2 ** 31), from which the image's random draws follow; and what the source has
+      beside its images. N is this process's share.
 
     Raises:
       SourceError: the set is smaller than a batch.
@@ -106,9 +108,8 @@ def train_batches(
         epoch = int(positions[0]) // epoch_size
         order = _permutation(len(source), seed, epoch)
         indices = order[positions % epoch_size]
-        images, labels, _ = _read(source, indices, positions, example, look)
-        index = (positions % 2**31).astype(np.int32)
-        return {"image": images, "label": labels, "index": index}
+        batch, _ = _read(source, indices, positions, example, look)
+        return {**batch, "index": (positions % 2**31).astype(np.int32)}
 
     rows = _rows(batch_size, process_index, process_count)
     steps = range(start_step, _LAST_STEP)
@@ -163,9 +164,9 @@ def eval_batches(
     look.check(source)
 
     def load(positions: np.ndarray) -> Batch:
-        images, labels, filled = _read(source, positions, positions, example, look)
+        batch, filled = _read(source, positions, positions, example, look)
         mask, index = filled.astype(np.float32), positions.astype(np.int32)
-        return {"image": images, "label": labels, "index": index, "mask": mask}
+        return {**batch, "index": index, "mask": mask}
 
     rows = _rows(batch_size, process_index, process_count)
     steps = range(-(-len(source) // batch_size))
@@ -235,35 +236,37 @@ def _read(
     positions: np.ndarray,
     example: _Example,
     look: _Look,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and whether the row is filled, at k indices: `[k, ...]`.
+) -> tuple[Batch, np.ndarray]:
+    """Images, labels and what is beside them at k indices, and whether a row is filled.
 
-    `positions` are the rows' places in the stream.
-
-    Rows whose index is not below n stay empty, and those where `example` gives None.
+    `positions` are the rows' places in the stream. Rows whose index is not below n stay
+    empty, and those where `example` gives None.
     """
     images = np.zeros((len(indices), look.size, look.size, look.channels), np.uint8)
     labels = np.zeros(len(indices), np.int32)
     filled = indices < len(source)
+    indices = np.where(filled, indices, 0)
     if source.images is not None and look.is_as_stored(source):
         images[filled] = to_channels(source.images[indices[filled]], look.channels)
         labels[filled] = source.labels[indices[filled]]
-        return images, labels, filled
-    for row in np.flatnonzero(filled):
-        position = int(positions[row])
-        found = example(look.least(position), int(indices[row]))
-        filled[row] = found is not None
-        if found is not None:
-            images[row], labels[row] = look(found[0], position), found[1]
-    return images, labels, filled
+    else:
+        for row in np.flatnonzero(filled):
+            position = int(positions[row])
+            found = example(look.least(position), int(indices[row]))
+            filled[row] = found is not None
+            if found is not None:
+                image, labels[row], indices[row] = found
+                images[row] = look(image, position)
+    beside = {name: rows[indices] for name, rows in source.beside.items()}
+    return {"image": images, "label": labels, **beside}, filled
 
 
 def _next_readable(
     source: Source, bad: BadImages, least: Least, index: int
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, int, int]:
     for i in range(index, index + len(source)):
         try:
-            return source.example(i % len(source), least)
+            return *source.example(i % len(source), least), i % len(source)
         except ImageError as error:
             bad.add(error)
     raise SourceError(f"{source.spec}: none of the {len(source)} images can be read")
@@ -271,9 +274,9 @@ def _next_readable(
 
 def _if_readable(
     source: Source, bad: BadImages, least: Least, index: int
-) -> tuple[np.ndarray, int] | None:
+) -> tuple[np.ndarray, int, int] | None:
     try:
-        return source.example(index, least)
+        return *source.example(index, least), index
     except ImageError as error:
         bad.add(error)
         return None

@@ -3,10 +3,10 @@
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 __all__ = ["prefetch_to_device"]
 
@@ -14,14 +14,14 @@ _POLL = 0.1  # seconds
 
 
 def prefetch_to_device(
-    iterator: Iterator[Mapping[str, np.ndarray]],
+    iterator: Iterator[Mapping[str, Any]],
     sharding: Any = None,
     size: int = 2,
-) -> Generator[dict[str, jax.Array], None, None]:
+) -> Generator[dict[str, Any], None, None]:
     """Puts batches on the device, up to `size` of them ahead, on a thread of its own.
 
     Args:
-      iterator: batches on the host, this process's rows of each.
+      iterator: batches on the host, trees of this process's rows of each.
       sharding: where they go: a device, or a sharding of the first axis over the
         devices of all processes; None for the default device.
       size: number of batches that wait on the device.
@@ -35,7 +35,7 @@ def prefetch_to_device(
     return _prefetch(iterator, sharding, size)
 
 
-def _prefetch(iterator, sharding, size) -> Generator[dict[str, jax.Array], None, None]:
+def _prefetch(iterator, sharding, size) -> Generator[dict[str, Any], None, None]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(size)
     stopped = threading.Event()
 
@@ -74,10 +74,8 @@ def _prefetch(iterator, sharding, size) -> Generator[dict[str, jax.Array], None,
             close()
 
 
-def _put(batch: Mapping[str, np.ndarray], sharding: Any) -> dict[str, jax.Array]:
+def _put(batch: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
     if isinstance(sharding, jax.sharding.Sharding):
-        return {
-            name: jax.make_array_from_process_local_data(sharding, rows)
-            for name, rows in batch.items()
-        }
+        place = partial(jax.make_array_from_process_local_data, sharding)
+        return jax.tree.map(place, dict(batch))
     return jax.device_put(dict(batch), sharding)

@@ -40,6 +40,7 @@ def open_source(
     count: int | None = None,
     share: float | None = None,
     labels_per_class: int | None = None,
+    rest: bool = False,
 ) -> Source:
     """Opens one split of a set of images.
 
@@ -63,6 +64,7 @@ def open_source(
       count: keep so many images, drawn from all alike.
       share: keep this share of the images, in `(0, 1]`, drawn from all alike.
       labels_per_class: keep so many images of each class.
+      rest: whether to keep the others instead.
 
     Raises:
       SourceError: there is no such set, split or subset.
@@ -74,7 +76,12 @@ def open_source(
         raise SourceError(f"unknown split {split!r}: {', '.join(get_args(Split))}")
     source = _split(spec, _OPENERS[kind](path), split, seed, val_share)
     source = subset(
-        source, count=count, share=share, labels_per_class=labels_per_class, seed=seed
+        source,
+        count=count,
+        share=share,
+        labels_per_class=labels_per_class,
+        seed=seed,
+        rest=rest,
     )
     return in_memory(source)
 
