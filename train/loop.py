@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,16 @@ from rich.console import Console
 from train import folder
 from train.checkpoint import KEPT, Checkpoints
 from train.config import Config
-from train.data import (
-    BadImages,
-    Source,
-    at_least,
-    eval_batches,
-    prefetch_to_device,
-    train_batches,
-)
+from train.data import BadImages, eval_batches, prefetch_to_device
 from train.errors import Interrupted, NotFiniteError
 from train.evaluation import Evaluation, evaluate
 from train.images import reading
-from train.inputs import Batch
 from train.meter import Meter
 from train.program import EvalStep, Program, build, compile_steps
 from train.record import changes, check_classes
 from train.report import RunProgress, draw, say
 from train.step import TrainState
+from train.streams import training_stream
 from train.tensorboard import TensorBoardLog, check_installed
 
 __all__ = ["fit"]
@@ -130,7 +123,9 @@ def _train(
     evaluation, figures = None, {}
 
     with (
-        contextlib.closing(_batches(config, program, start, unreadable)) as batches,
+        contextlib.closing(
+            training_stream(config, program, start, unreadable)
+        ) as batches,
         (TensorBoardLog if config.tensorboard else folder.MetricsLog)(
             run, start
         ) as log,
@@ -191,37 +186,6 @@ def _train(
         "images_per_second": meter.images / meter.seconds,
     }
     return result, evaluation
-
-
-def _batches(
-    config: Config, program: Program, start: int, unreadable: dict[str, BadImages]
-) -> Generator[Batch, None, None]:
-    """Batches of the training images on the devices, from a step on."""
-
-    def stream(source: Source, options: Json, split: str) -> Iterator[Batch]:
-        return train_batches(
-            at_least(source, options["batch_size"]),
-            **options,
-            **reading(config, training=True),
-            seed=config.seed,
-            start_step=start,
-            bad_images=unreadable[split],
-        )
-
-    batches = stream(program.train, program.train_options, "train")
-    if program.unlabelled is not None:
-        options = program.unlabelled_options
-        others = stream(program.unlabelled, options, "unlabelled")
-        batches = _together(batches, others)
-    return prefetch_to_device(batches, program.placement.split)
-
-
-def _together(batches: Iterator[Batch], others: Iterator[Batch]) -> Iterator[Batch]:
-    with contextlib.ExitStack() as stack:
-        for stream in (batches, others):
-            stack.enter_context(contextlib.closing(stream))  # pyright: ignore
-        for batch, more in zip(batches, others, strict=True):
-            yield {**batch, "unlabelled": more}
 
 
 def _evaluate(

@@ -3,6 +3,7 @@
 A program of its own, because the number of simulated devices is set as JAX starts.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -10,11 +11,21 @@ import sys
 import jax
 import numpy as np
 
-from train.config import Augment, Config, Devices, Input, Network, Optimization
-from train.data import eval_batches, prefetch_to_device, train_batches
+from train.config import (
+    Augment,
+    Config,
+    Devices,
+    Input,
+    Network,
+    Optimization,
+    Selection,
+    Unlabelled,
+)
+from train.data import eval_batches, prefetch_to_device
 from train.evaluation import evaluate
 from train.parallel import Placement, choose_devices
 from train.program import build, compile_train_step
+from train.streams import training_stream
 
 STEPS = 10
 
@@ -51,21 +62,33 @@ IN_PARTS = dataclasses.replace(
 )
 
 
+# Fewer labels than a batch, and images without labels beside them.
+SEMI_SUPERVISED = dataclasses.replace(
+    CONFIG,
+    selection=Selection(labels_per_class=1),
+    augment=Augment(crop_padding=2, flip=0.5),
+    unlabelled=Unlabelled(
+        "rest", ratio=3, consistency="flexmatch", threshold=0.2, ramp_up_epochs=0.5
+    ),
+    epoch_steps=20,
+)
+
+
 def run(spread, config=CONFIG):
     """Metrics of each step and the last state, and the compiled step's collectives."""
     program = build(dataclasses.replace(config, spread=spread))
     step = compile_train_step(program)
-    batches = train_batches(program.train, **program.batch_options, seed=0)
     state, metrics = program.init(), []
-    for _ in range(STEPS):
-        batch = jax.device_put(next(batches), program.placement.split)
-        state, measured = step(state, batch, program.key)
-        metrics.append(measured)
-    batches.close()
+    with contextlib.closing(training_stream(config, program)) as batches:
+        for _ in range(STEPS):
+            state, measured = step(state, next(batches), program.key)
+            metrics.append(measured)
     text = step.as_text()  # pyright: ignore[reportFunctionMemberAccess]
     kinds = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+    memory = [] if state.memory is None else state.memory
     return jax.device_get((metrics, state)), {
         "devices": len(program.placement.devices),
+        "remembered": sum(int(x) >= 0 for x in memory),
         "collectives": [kind for kind in kinds if kind in text],
     }
 
@@ -106,13 +129,15 @@ def main():
     }.items():
         other, report[way] = run(spread)
         report[way]["difference"] = difference(whole, other)
-    whole, _ = run(Devices(devices=1), IN_PARTS)
-    for way, spread in {
-        "jit on 4, in parts": Devices("jit", 4),
-        "pmap on 4, in parts": Devices("pmap", 4),
+    for name, config in {
+        "in parts": IN_PARTS,
+        "semi-supervised": SEMI_SUPERVISED,
     }.items():
-        other, report[way] = run(spread, IN_PARTS)
-        report[way]["difference"] = difference(whole, other)
+        whole, _ = run(Devices(devices=1), config)
+        for way in ("jit", "pmap"):
+            other, found = run(Devices(way, 4), config)
+            report[f"{way} on 4, {name}"] = found
+            found["difference"] = difference(whole, other)
     report["evaluations"] = list(evaluations())
     json.dump(report, sys.stdout)
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.train.runs import assert_same_end, interrupt_at, last_checkpoint
 from train import loop
 from train.checkpoint import Checkpoints
 from train.config import Augment, Devices, Input, Network, Optimization, Selection
@@ -23,7 +24,6 @@ from train.inference import evaluate_run
 from train.loop import fit
 from train.parallel import compile_step
 from train.program import build, compile_train_step
-from train.report import RunProgress
 
 STEPS = 3 * 14  # Of `tiny`.
 
@@ -36,39 +36,6 @@ def whole(programs, tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
     return run
-
-
-def last_checkpoint(run, config):
-    with Checkpoints(run) as checkpoints:
-        return checkpoints.latest, checkpoints.restore(build(config).shapes)[0]
-
-
-def assert_same_end(run, other, config):
-    """To the bit, but for the times."""
-    assert [untimed(line) for line in [*read_metrics(run), read_result(run)]] == [
-        untimed(line) for line in [*read_metrics(other), read_result(other)]
-    ]
-    chex.assert_trees_all_equal(
-        last_checkpoint(run, config), last_checkpoint(other, config)
-    )
-
-
-def untimed(line):
-    timed = ("seconds", "images_per_second")
-    return {name: value for name, value in line.items() if name not in timed}
-
-
-def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
-    """Sends a signal, as Ctrl-C does, after the given calls of a step."""
-    calls = iter(range(1, 10**6))
-    whole = RunProgress.step
-
-    def step(self):
-        whole(self)
-        if next(calls) in steps:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(RunProgress, "step", step)
 
 
 def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(whole, tiny):

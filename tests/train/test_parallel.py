@@ -70,6 +70,14 @@ def test_in_parts_too(four_devices, way):
 
 
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+def test_with_unlabelled_images_too(four_devices, way):
+    # Under pmap each device tells the others what it remembers of its images.
+    found = four_devices[f"{way}, semi-supervised"]
+    assert found["difference"] < 1e-9
+    assert found["remembered"] > 10
+
+
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_no_device_gathers_the_batch(four_devices, way):
     assert "all-reduce" in four_devices[way]["collectives"]
     assert "all-gather" not in four_devices[way]["collectives"]

@@ -1,0 +1,43 @@
+"""What tests do with whole runs: stop them, and compare how they end."""
+
+import signal
+
+import chex
+
+from train.checkpoint import Checkpoints
+from train.folder import read_metrics, read_result
+from train.program import build
+from train.report import RunProgress
+
+
+def last_checkpoint(run, config):
+    with Checkpoints(run) as checkpoints:
+        return checkpoints.latest, checkpoints.restore(build(config).shapes)[0]
+
+
+def assert_same_end(run, other, config):
+    """To the bit, but for the times."""
+    assert [untimed(line) for line in [*read_metrics(run), read_result(run)]] == [
+        untimed(line) for line in [*read_metrics(other), read_result(other)]
+    ]
+    chex.assert_trees_all_equal(
+        last_checkpoint(run, config), last_checkpoint(other, config)
+    )
+
+
+def untimed(line):
+    timed = ("seconds", "images_per_second")
+    return {name: value for name, value in line.items() if name not in timed}
+
+
+def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
+    """Sends a signal, as Ctrl-C does, after the given calls of a step."""
+    calls = iter(range(1, 10**6))
+    whole = RunProgress.step
+
+    def step(self):
+        whole(self)
+        if next(calls) in steps:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(RunProgress, "step", step)
