@@ -62,6 +62,7 @@ def test_a_blend_by_hand():
     np.testing.assert_allclose(mixed, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_images_draw_depends_on_its_key_alone():
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
     keys, order = jax.random.split(KEY, 4), jnp.array([3, 3, 0, 1])

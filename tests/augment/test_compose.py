@@ -196,11 +196,13 @@ def four_devices():
     return on_four_devices(program)
 
 
+@pytest.mark.slow
 def test_images_are_the_same_on_four_devices(four_devices):
     assert four_devices["devices"] == 4
     # Compilers put multiplications and additions together in other ways.
     assert four_devices["difference"] < 1e-5
 
 
+@pytest.mark.slow
 def test_no_device_sends_images_to_another(four_devices):
     assert four_devices["collectives"] == []

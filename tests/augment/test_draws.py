@@ -38,6 +38,7 @@ def test_every_random_operation_is_here():
     assert {getattr(augment, name) for name in public} == set(DRAWS)
 
 
+@pytest.mark.slow
 def test_a_draw_follows_from_the_images_key_alone():
     draws = jax.jit(draw_all, static_argnums=1)
     keys = jax.random.split(jax.random.key(0), N)

@@ -266,6 +266,7 @@ def test_bfloat16_is_close_to_float32_in_value_and_gradients():
     assert_close(to_float32, exact, 0.02)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager_and_vmap_equals_a_loop():
     given = arguments(lead=(3,))
     weights = {name: given.pop(name) for name in ("weight", "bias")}

@@ -88,6 +88,7 @@ def test_bfloat16_images_have_float32_positions():
     np.testing.assert_array_equal(y.astype(float), x.astype(float))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_jit_equals_eager_and_vmap_equals_a_loop(mode):
     keys = jax.random.split(jax.random.key(0))

@@ -2,6 +2,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from cnn_flax.layers.remat import remat
@@ -57,6 +58,7 @@ def test_it_changes_no_parameter():
     chex.assert_trees_all_equal(plain, anew)
 
 
+@pytest.mark.slow
 def test_values_gradients_and_statistics_are_those_without_it(float64):
     # In float64 the two programs' rounding stays far from the tolerance.
     wide = jnp.asarray(x, jnp.float64)
@@ -70,6 +72,7 @@ def test_values_gradients_and_statistics_are_those_without_it(float64):
     )
 
 
+@pytest.mark.slow
 def test_hessian_vector_products_are_those_without_it(float64):
     wide = jnp.asarray(x, jnp.float64)
     variables = jax.jit(Net().init)(jax.random.key(1), wide)

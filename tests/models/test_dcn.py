@@ -25,6 +25,7 @@ def test_logits_match_the_reference_in_float32():
     check_logits("resnet18_dcnv2", "tv_resnet18_dcnv2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18_dcnv2", "resnet50_dcn"])
 def test_a_training_pass_matches_the_reference_in_float64(name, float64):
     check_training_pass(name, f"tv_{name}")

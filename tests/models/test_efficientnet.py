@@ -38,6 +38,7 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
     check_logits(name, reference_name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64

@@ -23,6 +23,7 @@ def test_logits_match_the_reference_in_float32():
     check_logits("googlenet", "tv_googlenet")
 
 
+@pytest.mark.slow
 def test_a_training_pass_with_its_auxiliary_losses_matches_the_reference_in_float64(
     float64,
 ):

@@ -49,6 +49,7 @@ def test_a_training_pass_matches_the_reference_in_float64(
     check_training_pass(name, reference_name)
 
 
+@pytest.mark.slow
 def test_ten_steps_of_sgd_match_the_reference_in_float64(float64):
     expected = json.loads(
         (figures.REFERENCE / "ops" / "trajectory_resnet18.json").read_text()

@@ -30,6 +30,7 @@ def test_logits_match_the_reference_in_float32(name):
     check_logits(name, f"timm_{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["seresnet50", "legacy_seresnet50", "legacy_seresnet18"]
 )

@@ -125,6 +125,7 @@ def test_a_run_that_was_killed_ends_to_the_bit_as_one_that_was_not(
     assert_ends_undisturbed(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_it_saved_does_too(
     tmp_path, start, assert_ends_undisturbed
 ):
@@ -139,6 +140,7 @@ def test_a_run_that_was_killed_while_it_saved_does_too(
     assert not list(run.glob("checkpoints/*tmp*"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_ends_undisturbed):
     run = tmp_path / "run"
     process = start(run)
@@ -158,6 +160,7 @@ def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_ends_undis
     assert_ends_undisturbed(run)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path, start):
     run = tmp_path / "run"
     process = start(run)

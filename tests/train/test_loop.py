@@ -121,6 +121,7 @@ def test_sigterm_saves_too(tmp_path, tiny, quiet, monkeypatch):
     assert last_checkpoint(tmp_path, tiny)[0] == 2
 
 
+@pytest.mark.slow
 def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
     tmp_path, tiny, quiet, monkeypatch
 ):

@@ -54,6 +54,7 @@ def four_devices():
     return on_four_devices(program, JAX_ENABLE_X64="1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_ten_steps_are_those_of_one_device(four_devices, way):
     # All augmentation and drop path drawn by each image's place; BatchNorm over the
@@ -62,6 +63,7 @@ def test_ten_steps_are_those_of_one_device(four_devices, way):
     assert four_devices[way]["difference"] < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_in_parts_too(four_devices, way):
     found = four_devices[f"{way}, in parts"]
@@ -69,6 +71,7 @@ def test_in_parts_too(four_devices, way):
     assert found["collectives"] == ["all-reduce"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_unlabelled_images_too(four_devices, way):
     # Under pmap each device tells the others what it remembers of its images.
@@ -77,16 +80,19 @@ def test_with_unlabelled_images_too(four_devices, way):
     assert found["remembered"] > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_no_device_gathers_the_batch(four_devices, way):
     assert "all-reduce" in four_devices[way]["collectives"]
     assert "all-gather" not in four_devices[way]["collectives"]
 
 
+@pytest.mark.slow
 def test_local_statistics_are_each_devices_own(four_devices):
     assert four_devices["local on 4"]["difference"] > 1e-3
 
 
+@pytest.mark.slow
 def test_evaluation_counts_every_image_once_on_any_number_of_devices(four_devices):
     for found in four_devices["evaluations"]:
         assert found["images"] == 359

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.train.runs import assert_same_end, interrupt_at
-from train.config import Augment, Selection, Unlabelled
+from train.config import Augment, Network, Optimization, Selection, Unlabelled
 from train.errors import Interrupted, UserError
 from train.images import training_images, unlabelled_images
 from train.inputs import two_views
@@ -275,3 +275,35 @@ def test_a_stopped_run_remembers_what_it_chose(few, tmp_path, monkeypatch):
         fit(config, tmp_path / "stopped", console=console)
     fit(config, tmp_path / "stopped", console=console)
     assert_same_end(tmp_path / "whole", tmp_path / "stopped", config)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("programs")
+def test_fixmatch_beats_its_labels_alone(few, tmp_path, quiet):
+    # 4 labels of each digit. Seen: 75.8 to 79.1 % alone, 91.6 to 92.5 % with FixMatch.
+    others = Unlabelled(
+        "rest", ratio=3, consistency="fixmatch", strong_magnitude=10, strong_erase=0.0
+    )
+    network = Network(
+        "resnet18", {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}
+    )
+
+    def accuracy(seed, unlabelled):
+        config = dataclasses.replace(
+            few,
+            input=dataclasses.replace(few.input, batch_size=20),
+            network=network,
+            augment=Augment(crop_padding=1),
+            optimization=Optimization(warmup_epochs=0.2, weight_decay=5e-4),
+            unlabelled=unlabelled,
+            seed=seed,
+            epochs=1,
+            epoch_steps=1000,
+            log_every=1000,
+        )
+        run = tmp_path / f"{unlabelled.consistency}{seed}"
+        return fit(config, run, console=quiet)["accuracy"]
+
+    alone = [accuracy(seed, Unlabelled()) for seed in range(3)]
+    beside = [accuracy(seed, others) for seed in range(3)]
+    assert min(beside) > max(alone)

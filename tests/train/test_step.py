@@ -50,6 +50,7 @@ def state(net) -> Any:
     return create_state(net, TX, (8, 8, 1), jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_ten_steps_match_the_reference_in_float64(float64):
     path = figures.REFERENCE / "ops" / "trajectory_resnet18.json"
     expected = json.loads(path.read_text())
