@@ -1,4 +1,4 @@
-"""What a labelled set of images is, and how it is split and thinned out."""
+"""What a set of images is, and how it is split and thinned out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,11 +40,12 @@ class SourceError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A labelled set of images, each read when it is asked for.
+    """A set of images, each read when it is asked for.
 
     Attributes:
       spec: what the user wrote to get it, for messages.
-      class_names: K names; label k is class `class_names[k]`.
+      class_names: K names; label k is class `class_names[k]`. None where the images
+        have no labels: each is -1 then.
       size: number of images.
       example: `(index, least)` -> image and label: `uint8 [h, w, C]`, each in its own
         size, and an int in `[0, K)`. `least` is the short side that the image is going
@@ -79,7 +80,7 @@ class Source:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """All labels, `int32 [size]` in `[0, K)`."""
+        """All labels, `int32 [size]` in `[0, K)`, or -1 for none."""
         return self.find_labels()
 
     def take(self, indices: np.ndarray) -> "Source":

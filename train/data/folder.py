@@ -1,6 +1,7 @@
 """Images in folders, one folder a class."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from train.data.base import SPLIT_NAMES, Source, SourceError, Splits
 from train.data.decode import ImageError, header_shape, read_image
 
-__all__ = ["folder"]
+__all__ = ["folder", "probe"]
 
 _PROBES = 32
 
@@ -68,7 +69,7 @@ def _open(spec: str, root: Path, classes: tuple[str, ...]) -> Source:
         files += found
         labels += [label] * len(found)
     every = np.asarray(labels, np.int32)
-    channels, size = _probe(spec, files)
+    channels, size = probe(spec, files)
     return Source(
         spec,
         classes,
@@ -90,13 +91,17 @@ def _files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _probe(spec: str, files: list[str]) -> tuple[int, tuple[int, int] | None]:
-    """Channels and common size, from a few images spread evenly over the set."""
+def probe(spec: str, files: Sequence[str]) -> tuple[int, tuple[int, int] | None]:
+    """Channels and common size, from a few images spread evenly over the set.
+
+    Raises:
+      SourceError: none of them is an image.
+    """
     shapes = set()
     tried = np.linspace(0, len(files) - 1, min(_PROBES, len(files))).astype(int)
     for i in tried:
         try:
-            shapes.add(header_shape(files[i]))
+            shapes.add(header_shape(files[int(i)]))
         except ImageError as error:
             first = error
     if not shapes:

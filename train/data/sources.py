@@ -13,6 +13,7 @@ from train.data.base import (
     stratified_split,
     subset,
 )
+from train.data.files import files
 from train.data.folder import folder
 from train.data.tfds import tfds
 
@@ -23,6 +24,7 @@ Split = Literal["train", "val", "test"]
 # From the word before the colon to what opens what follows it.
 _OPENERS: dict[str, Callable[[str], Splits]] = {
     "digits": digits,
+    "files": files,
     "folder": folder,
     "idx": idx,
     "npz": npz,
@@ -41,6 +43,8 @@ def open_source(
     share: float | None = None,
     labels_per_class: int | None = None,
     rest: bool = False,
+    labelled: bool = True,
+    keep: bool = True,
 ) -> Source:
     """Opens one split of a set of images.
 
@@ -52,6 +56,7 @@ def open_source(
       spec: one of
 
         - `digits`: scikit-learn's 1,797 grey digits of 8 x 8 pixels, not split.
+        - `files:PATH`: every file below `PATH`; without labels, and all are `train`.
         - `folder:PATH`: `PATH/{train,val,test}/CLASS/*`, or `PATH/CLASS/*`.
         - `idx:PATH`: a folder in MNIST's format, gzipped or not.
         - `npz:PATH`: arrays `x_train`, `y_train`, `x_test`, `y_test`.
@@ -65,6 +70,8 @@ def open_source(
       share: keep this share of the images, in `(0, 1]`, drawn from all alike.
       labels_per_class: keep so many images of each class.
       rest: whether to keep the others instead.
+      labelled: whether the images must have labels.
+      keep: whether the images of a small set stay in memory once they have been read.
 
     Raises:
       SourceError: there is no such set, split or subset.
@@ -74,7 +81,18 @@ def open_source(
         raise SourceError(f"unknown data {spec!r}: {_nearest(kind)}")
     if split not in get_args(Split):
         raise SourceError(f"unknown split {split!r}: {', '.join(get_args(Split))}")
-    source = _split(spec, _OPENERS[kind](path), split, seed, val_share)
+    splits = _OPENERS[kind](path)
+    if kind != "files":
+        source = _split(spec, splits, split, seed, val_share)
+    elif labelled:
+        raise SourceError(
+            f"{spec} has no labels to learn from or to be judged by; folder:PATH has, "
+            "where each class has a folder in it"
+        )
+    elif split != "train" or val_share or labels_per_class:
+        raise SourceError(f"{spec} has no labels to be split or drawn by")
+    else:
+        source = splits["train"]()
     source = subset(
         source,
         count=count,
@@ -83,7 +101,7 @@ def open_source(
         seed=seed,
         rest=rest,
     )
-    return in_memory(source)
+    return in_memory(source) if keep else source
 
 
 def _split(

@@ -45,7 +45,7 @@ def test_no_source_needs_tensorflow(any_spec, monkeypatch):
 def test_unknown_data_names_the_nearest():
     with pytest.raises(SourceError, match=r"unknown data 'digit': did you mean digits"):
         open_source("digit")
-    with pytest.raises(SourceError, match="known are digits, folder, idx, npz, tfds"):
+    with pytest.raises(SourceError, match="known are digits, files, folder, idx, npz"):
         open_source("/home/me/images")
 
 
