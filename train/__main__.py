@@ -7,6 +7,7 @@ python -m train evaluate DIR [--data ..]      evaluates a run
 python -m train evaluate MODEL --data ..      evaluates published weights, or a file's
 python -m train compare DIR DIR ..            draws runs over each other
 python -m train predict DIR IMAGE ...         classifies images by a run
+python -m train pseudo-label DIR --data ..    labels images by a run, into a file
 python -m train search-scaling RECIPE [..]    tries EfficientNet's scalings
 """
 
@@ -17,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -85,6 +87,33 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class PseudoLabel:
+    """Labels images by a run's last checkpoint, into a file to train on.
+
+    Started again with the same flags, it goes on where it was stopped. The file is
+    NumPy's: probabilities float32 [n, K], an image a row, NaN where one cannot be read;
+    FILE.json beside it says what they are. Whether labels are soft or hard, and which
+    are used, is decided in training: --pseudo-labels FILE.
+    """
+
+    run: Positional[Path]
+    """Folder of the run: the teacher."""
+    data: str
+    """The images: as for a run, files:PATH (all below a folder, without labels), or the
+    word rest: the run's training images that it did not use."""
+    out: Path
+    """The file."""
+    split: Literal["train", "val", "test"] = "train"
+    """Which of the images."""
+    batch_size: int | None = None
+    """Images a step; by default as in the run."""
+    ema: bool = False
+    """Whether to take the running means of the weights, of a run with --ema-decay."""
+    threads: int = 0
+    """Threads that read images; by default as in the run."""
+
+
+@dataclass(frozen=True)
 class SearchScaling:
     """Trains every net of a grid of depth, width and resolution, of twice the work."""
 
@@ -96,6 +125,9 @@ class SearchScaling:
     """Distance between neighbours in the grid."""
     tolerance: float = 0.1
     """How far from 2 the work may be."""
+
+
+_COMMANDS = ("compare", "evaluate", "predict", "pseudo-label", "search-scaling")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,12 +170,14 @@ def _dispatch(words: Sequence[str]) -> int:
         _compare(_parse(Compare, words))
     elif name == "predict":
         _predict(_parse(Predict, words))
+    elif name == "pseudo-label":
+        _pseudo_label(_parse(PseudoLabel, words))
     elif name == "search-scaling":
         _search_scaling(_parse(SearchScaling, words))
     elif name in recipes.names():
         _run(recipes.load(name), words)
     else:
-        raise _no_recipe(name, ["compare", "evaluate", "predict", "search-scaling"])
+        raise _no_recipe(name, _COMMANDS)
     return 0
 
 
@@ -242,6 +276,27 @@ def _predict(command: Predict) -> None:
 
     probabilities, names = predict_images(command.run, command.images, ema=command.ema)
     Console().print(prediction_table(command.images, probabilities, names))
+
+
+def _pseudo_label(command: PseudoLabel) -> None:
+    _use_compilation_cache()
+    from train.pseudo_label import label_images, open_images
+    from train.report import pseudo_label_table, say
+
+    console = Console()
+    source, opened = open_images(command.run, command.data, command.split)
+    labels = label_images(
+        command.run,
+        source,
+        command.out,
+        batch_size=command.batch_size,
+        ema=command.ema,
+        threads=command.threads or None,
+        opened=opened,
+        say=partial(say, console),
+    )
+    title = f"{command.out}: {source.spec} by {command.run}"
+    console.print(pseudo_label_table(title, labels, source))
 
 
 def _search_scaling(command: SearchScaling) -> None:

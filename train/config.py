@@ -357,8 +357,9 @@ class Unlabelled:
     """Images without labels, beside the labelled ones."""
 
     unlabelled: str = ""
-    """Where they come from, as for --data, or the word rest: the training images that
-    --labels-per-class, --count or --share leave out."""
+    """Where they come from: as for --data, or files:PATH, all files below a folder, or
+    the word rest: the training images that --labels-per-class, --count or --share leave
+    out."""
     ratio: int = 1
     """Of these, images a step for each labelled one."""
     pseudo_labels: str = ""
@@ -366,10 +367,10 @@ class Unlabelled:
     pseudo_label_kind: Literal["soft", "hard"] = "soft"
     """Whether a pseudo-label is all probabilities, or the most probable class."""
     min_confidence: float = 0.0
-    """Least probability of a pseudo-label's class."""
+    """Pseudo-labels are left out whose class is not more probable than this."""
     per_class: int = 0
-    """Pseudo-labelled images of each class: the surest, again and again where there
-    are fewer; 0 for all as they are."""
+    """Pseudo-labelled images of each class: the most confident, and duplicates where
+    there are fewer; 0 for all as they are."""
     consistency: Literal["none", "pseudo_label", "fixmatch", "flexmatch"] = "none"
     """How the model labels them itself as it learns: by its answer to the image, or by
     its answer to a weak change of it, for a strong one (FixMatch), with a threshold

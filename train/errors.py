@@ -20,7 +20,7 @@ class NotFiniteError(ArithmeticError):
 
 
 class StorageError(Exception):
-    """The run's folder takes no more, as when the disk is full; nothing is damaged."""
+    """A folder or file takes no more, as when the disk is full; nothing is damaged."""
 
 
 class Interrupted(Exception):

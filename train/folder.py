@@ -19,6 +19,7 @@ from train.config import MAY_CHANGE, Config, config_from_json, flat
 from train.errors import StorageError, UserError
 
 __all__ = [
+    "FULL",
     "MetricsLog",
     "check_same",
     "check_space",
@@ -27,6 +28,7 @@ __all__ = [
     "read_record",
     "read_result",
     "storing",
+    "write_json",
     "write_record",
     "write_result",
 ]
@@ -36,8 +38,8 @@ Json = dict[str, Any]
 _NAMED = 3  # How many of the fields that differ a message names.
 
 
-# What writing may fail of, but reading never.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# Errors of a disk that takes no more: writing may fail of them, but reading never.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -97,7 +99,7 @@ def storing(run: Path) -> Iterator[None]:
         # tensorstore, which writes the arrays, has the number in its message only.
         told = re.search(r"os_error_code='(\d+)'", str(error))
         number = error.errno if isinstance(error, OSError) else told and int(told[1])
-        if number not in _FULL:
+        if number not in FULL:
             raise
         last = max(_checkpoints(run), default=0)
         raise StorageError(
@@ -131,7 +133,7 @@ def write_record(run: Path, record: Json) -> None:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        _write(run / "config.json", record)
+        write_json(run / "config.json", record)
     except OSError as error:
         raise _not_writable(run, error) from error
 
@@ -168,7 +170,7 @@ def read_result(run: Path) -> Json | None:
 
 def write_result(run: Path, result: Json) -> None:
     """Marks the run as ended."""
-    _write(run / "result.json", result)
+    write_json(run / "result.json", result)
 
 
 def read_metrics(run: Path) -> list[Json]:
@@ -224,7 +226,8 @@ def _read(path: Path) -> Json | None:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
-def _write(path: Path, tree: Json) -> None:
+def write_json(path: Path, tree: Json) -> None:
+    """Writes a file so that whoever looks finds the old one or the new one, whole."""
     _replace(path, json.dumps(tree, indent=2) + "\n")
 
 

@@ -1,6 +1,8 @@
 """The images that a config asks for, and how they are brought to size."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,15 @@ from train.config import Config
 from train.data import Source, open_source
 from train.data.sources import Split
 from train.errors import UserError
+from train.pseudo_labels import pseudo_labelled
 
-__all__ = ["evaluation_images", "reading", "training_images", "unlabelled_images"]
+__all__ = [
+    "evaluation_images",
+    "open_unlabelled",
+    "reading",
+    "training_images",
+    "unlabelled_images",
+]
 
 
 def training_images(config: Config) -> Source:
@@ -22,30 +31,80 @@ def training_images(config: Config) -> Source:
     return _selected(config)
 
 
-def unlabelled_images(config: Config) -> Source | None:
+def unlabelled_images(
+    config: Config, class_names: Sequence[str] | None = None
+) -> Source | None:
     """The images without labels, where the config names some.
 
     Their labels, where the source has some, are never learned from. Beside each image
-    is its place in the set, `image_index`.
+    is its place in the set, `image_index`. With pseudo-labels these are the labels, and
+    the images are those that are chosen by them.
+
+    Args:
+      config: of the run.
+      class_names: of the labelled images, which those of pseudo-labels must be.
+
+    Raises:
+      SourceError: if there are none such.
+      UserError: if none are left, or the pseudo-labels are not of these images.
+    """
+    options = config.unlabelled
+    if not options.unlabelled:
+        return None
+    source = open_unlabelled(config, options.unlabelled)
+    index = np.arange(len(source), dtype=np.int32)
+    source = replace(source, beside={"image_index": index})
+    if not options.pseudo_labels:
+        return source
+    return pseudo_labelled(
+        Path(options.pseudo_labels),
+        source,
+        class_names=class_names,
+        min_confidence=options.min_confidence,
+        per_class=options.per_class,
+        kind=options.pseudo_label_kind,
+        seed=config.seed,
+    )
+
+
+def open_unlabelled(
+    config: Config, spec: str, split: Split = "train", *, keep: bool = True
+) -> Source:
+    """Images whose labels, if they have some, are not learned from.
+
+    Args:
+      config: of the run; its seed splits a set that is not.
+      spec: a source, or `rest`: the training images that the config leaves out.
+      split: which of the images.
+      keep: whether the images of a small set stay in memory once they have been read.
 
     Raises:
       SourceError: if there are none such.
       UserError: if none are left.
     """
-    spec = config.unlabelled.unlabelled
-    if not spec:
-        return None
-    source = _selected(config, rest=True) if spec == "rest" else open_source(spec)
-    if not len(source):
-        raise UserError(
-            "--unlabelled rest has no images: the labelled ones are all. Give "
-            "--labels-per-class, --count or --share."
-        )
-    index = np.arange(len(source), dtype=np.int32)
-    return replace(source, beside={"image_index": index})
+    if spec == "rest":
+        if split != "train":
+            raise UserError(f"The rest are training images; there are none of {split}.")
+        source = _selected(config, rest=True, keep=keep)
+        if not len(source):
+            raise UserError(
+                "No images are left over: rest are the training images that "
+                "--labels-per-class, --count or --share leave out."
+            )
+        return source
+    # Another set has its own splits.
+    own = spec == config.input.data and split != "test"
+    return open_source(
+        spec,
+        split,
+        seed=config.seed,
+        val_share=config.selection.val_share if own else 0.0,
+        labelled=False,
+        keep=keep,
+    )
 
 
-def _selected(config: Config, rest: bool = False) -> Source:
+def _selected(config: Config, **options: Any) -> Source:
     select = config.selection
     return open_source(
         config.input.data,
@@ -55,7 +114,7 @@ def _selected(config: Config, rest: bool = False) -> Source:
         count=select.count or None,
         share=select.share if select.share < 1 else None,
         labels_per_class=select.labels_per_class or None,
-        rest=rest,
+        **options,
     )
 
 

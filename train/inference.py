@@ -32,7 +32,48 @@ from train.parallel import Placement
 from train.record import check_classes, pixel_inputs
 from train.step import make_eval_step, make_predict_step
 
-__all__ = ["evaluate_model", "evaluate_run", "predict_images"]
+__all__ = [
+    "evaluate_model",
+    "evaluate_run",
+    "load_record",
+    "load_run",
+    "predict_images",
+]
+
+
+def load_run(
+    run: Path, *, ema: bool = False
+) -> tuple[dict[str, Any], nn.Module, Any, int]:
+    """Reads a run's last checkpoint.
+
+    Args:
+      run: its folder.
+      ema: whether to take the running means of the weights.
+
+    Returns:
+      What its `config.json` holds, the model, its variables, and the step that they are
+      of.
+
+    Raises:
+      UserError: if the folder holds no run, or the run has no such means.
+      WeightsError: if the run has no checkpoint.
+    """
+    record = load_record(run)
+    model, variables = load_pretrained(record["model"]["name"], run)
+    if ema and not config_from_json(record["config"]).optimization.ema_decay:
+        raise UserError(f"{run} has no running means: it was run without --ema-decay.")
+    with Checkpoints(run) as checkpoints:
+        if ema:
+            variables = checkpoints.restore_ema(variables)
+        return record, model, variables, checkpoints.latest or 0
+
+
+def load_record(run: Path) -> dict[str, Any]:
+    """What a run's `config.json` holds; raises `UserError` where there is none."""
+    record = read_record(run)
+    if record is None:
+        raise UserError(f"{run} holds no run.")
+    return record
 
 
 def evaluate_run(
@@ -58,8 +99,7 @@ def evaluate_run(
     Raises:
       UserError: if the folder holds no run, or the classes differ.
     """
-    record = _record(run)
-    model, variables = _model(run, record, ema)
+    record, model, variables, _ = load_run(run, ema=ema)
     config = config_from_json(record["config"])
     source = evaluation_images(config, data, split)
     check_classes(record, source)
@@ -149,30 +189,12 @@ def predict_images(
       UserError: if the folder holds no run.
       ImageError: if a file cannot be read as an image; names it.
     """
-    record = _record(run)
+    record, model, variables, _ = load_run(run, ema=ema)
     size, channels = record["input"]["image_size"], record["input"]["channels"]
     options = config_from_json(record["config"]).input
     sized = partial(fit, crop_pct=options.crop_pct, method=options.interpolation)
     images = [to_channels(sized(read_image(p), size), channels) for p in paths]
-    model, variables = _model(run, record, ema)
     step = jax.jit(make_predict_step(model, pixel_inputs(record)))
     # One at a time: one compilation whatever the number of files.
     rows = [np.exp(step(variables, image[None])[0]) for image in images]
     return np.stack(rows), record["class_names"]
-
-
-def _model(run: Path, record: dict[str, Any], ema: bool) -> tuple[nn.Module, Any]:
-    model, variables = load_pretrained(record["model"]["name"], run)
-    if not ema:
-        return model, variables
-    if not config_from_json(record["config"]).optimization.ema_decay:
-        raise UserError(f"{run} has no running means: it was run without --ema-decay.")
-    with Checkpoints(run) as checkpoints:
-        return model, checkpoints.restore_ema(variables)
-
-
-def _record(run: Path) -> dict[str, Any]:
-    record = read_record(run)
-    if record is None:
-        raise UserError(f"{run} holds no run.")
-    return record

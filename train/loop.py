@@ -18,7 +18,7 @@ from train.evaluation import Evaluation, evaluate
 from train.images import reading
 from train.meter import Meter
 from train.program import EvalStep, Program, build, compile_steps
-from train.record import changes, check_classes
+from train.record import changes, check_classes, check_pseudo_labels
 from train.report import RunProgress, draw, say
 from train.step import TrainState
 from train.streams import training_stream
@@ -76,6 +76,7 @@ def fit(
             folder.write_record(run, program.record)
         else:
             check_classes(record, program.train)
+            check_pseudo_labels(record, program.record)
             for change in changes(record, program.record):
                 say(console, change)
         stack.enter_context(folder.storing(run))

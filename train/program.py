@@ -166,7 +166,7 @@ def build(
         config.input.batch_size, options.gradient_accumulation, config.augment.pairs
     )
     train, test = images or (training_images(config), evaluation_images(config))
-    unlabelled = unlabelled_images(config)
+    unlabelled = unlabelled_images(config, train.class_names)
     record = describe(config, recipe, train)
     model = build_model(record)
 

@@ -10,29 +10,34 @@ told apart, its numbers are 0.0005 apart.
 images, the classes, and which images cannot be read.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from train.data import Source
-from train.errors import UserError
+from train.errors import StorageError, UserError
+from train.folder import FULL, write_json
 
 __all__ = [
     "FORMAT",
     "Chosen",
     "PseudoLabelKind",
     "PseudoLabels",
+    "PseudoLabelsWriter",
     "check_images",
     "choose",
     "header_path",
     "images_digest",
     "predictions",
+    "pseudo_labelled",
     "read_header",
     "read_pseudo_labels",
 ]
@@ -41,6 +46,7 @@ PseudoLabelKind = Literal["soft", "hard"]
 FORMAT = "pseudo-labels 1"
 
 _ROWS = 2**16  # That are looked at together.
+_NAMED = 5  # How many classes a message names.
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,138 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
     return PseudoLabels(probabilities, readable, header)
 
 
+class PseudoLabelsWriter:
+    """Writes a file from its first image to its last, over any number of starts.
+
+    A context: nobody else can write to the file inside it.
+
+    Attributes:
+      header: what `FILE.json` says so far.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Makes the file, or goes on with it; its folder is made if need be.
+
+        Args:
+          path: the file.
+          header: what its header is to say of teacher and images.
+
+        Raises:
+          UserError: if the file is something else, of another teacher or of other
+            images, or is being written, or cannot be.
+          StorageError: if the disk has no room for it.
+        """
+        self._path = path
+        new = {**header, "labelled": 0, "unreadable": {}}
+        there = read_header(path)
+        if there is not None:
+            _check_same(path, there, new)
+        with contextlib.ExitStack() as stack:
+            with _storing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if there is None:  # Before the file, which never is without it.
+                    write_json(header_path(path), new)
+                number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                self._file = stack.enter_context(open(number, "r+b"))
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{path} is being written by another process: end that one first, "
+                    "or take another --out."
+                ) from error
+            # As it is now that nobody else writes; where the file is gone, nothing is.
+            is_new = os.fstat(number).st_size == 0
+            self.header = new if is_new else read_header(path) or new
+            with _storing(path):
+                self._allocate()
+            stack.pop_all()
+
+    def __enter__(self) -> "PseudoLabelsWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    @property
+    def labelled(self) -> int:
+        """Number of images whose labels are written."""
+        return self.header["labelled"]
+
+    def append(
+        self, probabilities: np.ndarray, unreadable: Mapping[int, tuple[str, str]]
+    ) -> None:
+        """Adds the labels of the next images.
+
+        Args:
+          probabilities: float32 `[m, K]`.
+          unreadable: from the index of each image that could not be read to its name
+            and the reason; its row becomes NaN.
+
+        Raises:
+          StorageError: if the disk is full; the images before these are kept.
+        """
+        rows = np.array(probabilities, np.float32)
+        rows[np.asarray(list(unreadable), int) - self.labelled] = np.nan
+        known = {str(index): list(told) for index, told in unreadable.items()}
+        header = {
+            **self.header,
+            "labelled": self.labelled + len(rows),
+            "unreadable": {**self.header["unreadable"], **known},
+        }
+        with _storing(self._path):
+            self._file.seek(self._start + self.labelled * self._row)
+            self._file.write(rows.data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            write_json(header_path(self._path), header)
+        self.header = header
+
+    def _allocate(self) -> None:
+        """Gives the file its size: NumPy's header and all rows."""
+        shape = (self.header["images"], len(self.header["class_names"]))
+        kind = np.dtype(np.float32)
+        fields = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, fields)
+        self._start = self._file.tell()
+        self._file.flush()
+        self._row = shape[1] * kind.itemsize
+        os.posix_fallocate(self._file.fileno(), self._start, shape[0] * self._row)
+
+
+def _check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raises `UserError` where a file is of another teacher or of other images."""
+    for name, other, tell in (
+        ("teacher", "by another teacher", _tell_teacher),
+        ("digest", "of other images", _tell_images),
+    ):
+        if there[name] != here[name]:
+            raise UserError(
+                f"{path} has labels {other}: {tell(there)} there, {tell(here)} here. "
+                "Take another --out."
+            )
+
+
+def _tell_teacher(header: Mapping[str, Any]) -> str:
+    return f"step {header['step']} of {header['run']}{' (EMA)' * header['ema']}"
+
+
+def _tell_images(header: Mapping[str, Any]) -> str:
+    # Of one source there may be other parts, and files with other names.
+    names = header["digest"][:8]
+    return f"{header['images']:,} of {header['data']} (digest {names})"
+
+
+@contextlib.contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        problem = f"{path} cannot be written to: {error.strerror}."
+        kind = StorageError if error.errno in FULL else UserError
+        raise kind(problem) from error
+
+
 def images_digest(source: Source) -> str:
     """What tells a set of images from others: by their names, in their order.
 
@@ -154,6 +292,54 @@ def check_images(path: Path, labels: PseudoLabels, source: Source) -> None:
         f"{path} has labels of other images ({header['data']}) than {source.spec}: "
         f"{reason}. The same source, split, seed and selection give the same images."
     )
+
+
+def pseudo_labelled(
+    path: Path,
+    source: Source,
+    *,
+    class_names: Sequence[str] | None = None,
+    min_confidence: float = 0.0,
+    per_class: int = 0,
+    kind: PseudoLabelKind = "soft",
+    seed: int = 0,
+) -> Source:
+    """The images that are chosen by a file of pseudo-labels, with these as labels.
+
+    Args:
+      path: the file.
+      source: the images that it is of.
+      class_names: what the labels' classes must be; None allows any.
+      min_confidence: see `choose`, as for the others.
+      per_class: likewise.
+      kind: likewise.
+      seed: likewise.
+
+    Raises:
+      UserError: if the file is not of these images and classes, or none are chosen.
+    """
+    labels = read_pseudo_labels(path)
+    check_images(path, labels, source)
+    there = labels.header["class_names"]
+    if class_names is not None and list(class_names) != there:
+        raise UserError(
+            f"{path} has labels of other classes: {_few(there)} there, "
+            f"{_few(class_names)} here."
+        )
+    chosen = choose(
+        labels.probabilities,
+        min_confidence=min_confidence,
+        per_class=per_class,
+        kind=kind,
+        seed=seed,
+    )
+    part = source.take(chosen.indices)
+    return replace(part, beside={**part.beside, "label": chosen.labels})
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" ... ({len(names)})" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,14 +19,18 @@ from train.data import Source
 from train.errors import UserError
 from train.inputs import eval_inputs
 from train.parallel import choose_devices
+from train.pseudo_labels import read_header
 
 __all__ = [
     "build_model",
     "changes",
     "check_classes",
+    "check_pseudo_labels",
     "describe",
+    "machine",
     "over_axis",
     "pixel_inputs",
+    "versions",
 ]
 
 Json = dict[str, Any]
@@ -61,8 +66,9 @@ def describe(config: Config, recipe: str, source: Source) -> Json:
             "std": _per_channel("std", config.input.std, channels),
         },
         "class_names": list(source.class_names),
-        "versions": _versions(),
-        "machine": _machine(config.spread),
+        **_pseudo_labels(config.unlabelled.pseudo_labels),
+        "versions": versions(),
+        "machine": machine(config.spread),
     }
 
 
@@ -108,6 +114,17 @@ def check_classes(record: Json, source: Source) -> None:
             )
 
 
+def check_pseudo_labels(before: Json, now: Json) -> None:
+    """Raises `UserError` where a run would go on with another teacher's labels."""
+    name = "pseudo_labels"
+    if before.get(name) != now.get(name):
+        raise UserError(
+            f"{now['config']['unlabelled'][name]} has labels by another teacher than "
+            "when the run began: by step {step} of {run} then, ".format(**before[name])
+            + "by step {step} of {run} now.".format(**now[name])
+        )
+
+
 def changes(before: Json, now: Json) -> list[str]:
     """A line for each version and part of the machine that is another than before."""
     return [
@@ -119,8 +136,16 @@ def changes(before: Json, now: Json) -> list[str]:
     ]
 
 
-def _versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+def _pseudo_labels(path: str) -> Json:
+    """Who gave them: a file may be another one when the run goes on."""
+    header = read_header(Path(path)) if path else None
+    if header is None:
+        return {}
+    return {"pseudo_labels": {k: header[k] for k in ("run", "step", "teacher")}}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's numbers depend on."""
     return {
         "python": platform.python_version(),
         "cnn-flax": cnn_flax.__version__,
@@ -128,7 +153,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _machine(spread: Devices) -> Json:
+def machine(spread: Devices) -> Json:
     """What else they depend on: another count of either sums in another order."""
     devices = choose_devices(spread.devices)
     return {

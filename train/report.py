@@ -20,6 +20,7 @@ from rich.table import Table
 from train.data import Source
 from train.evaluation import Evaluation
 from train.folder import read_metrics
+from train.pseudo_labels import PseudoLabels, predictions
 
 __all__ = [
     "RunProgress",
@@ -27,12 +28,15 @@ __all__ = [
     "evaluation_table",
     "draw",
     "prediction_table",
+    "pseudo_label_table",
     "result_table",
     "say",
     "scaling_table",
 ]
 
 Json = Mapping[str, Any]
+_BAR = 20  # Characters that stand for all images.
+_ENDS = 10  # Of many classes, the most and the least frequent ones are shown.
 
 
 class RunProgress:
@@ -234,6 +238,54 @@ def prediction_table(
             name = "" if place else escape(str(path))
             table.add_row(name, escape(class_names[int(k)]), _percent(row[k]))
         table.add_section()
+    return table
+
+
+def pseudo_label_table(title: str, labels: PseudoLabels, source: Source) -> Table:
+    """How confident a teacher is, what it sees how often, and how often it is right.
+
+    Args:
+      title: what was labelled.
+      labels: of n images.
+      source: these images; their labels, where they are of the teacher's classes, say
+        what is right.
+    """
+    names = labels.header["class_names"]
+    classes, confidences = predictions(labels.probabilities)
+    readable = labels.readable
+    known = list(source.class_names) == names
+    right = source.labels == classes if known else None
+    table = Table("", "images", "share", title=escape(title), title_justify="left")
+    if known:
+        table.add_column("accuracy")
+    table.add_column("", no_wrap=True)
+
+    def row(name: str, among: np.ndarray) -> None:
+        count, share = int(among.sum()), float(among.sum() / max(readable.sum(), 1))
+        cells = [escape(name), f"{count:,}", _percent(share)]
+        if right is not None:
+            cells.append(_percent(right[among].mean()) if count else "")
+        table.add_row(*cells, "█" * round(_BAR * share))
+
+    row("all", readable)
+    if not readable.all():
+        table.add_row("unreadable", f"{(~readable).sum():,}")
+    table.add_section()
+    bins = np.clip(np.ceil(np.nan_to_num(confidences) * 10).astype(int) - 1, 0, 9)
+    for k in range(10):
+        among = readable & (bins == k)
+        if among.any():
+            row(f"confidence {k / 10:g} to {(k + 1) / 10:g}", among)
+    table.add_section()
+    counts = np.bincount(classes[readable], minlength=len(names))
+    frequent = np.argsort(-counts, kind="stable")
+    shown = range(len(names))
+    if len(names) > 2 * _ENDS:
+        shown = [*frequent[:_ENDS], *frequent[-_ENDS:]]
+    for place, k in enumerate(shown):
+        if len(shown) < len(names) and place == _ENDS:
+            table.add_row(f"... {len(names) - len(shown):,} more classes ...")
+        row(names[k], readable & (classes == k))
     return table
 
 

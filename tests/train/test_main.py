@@ -79,6 +79,10 @@ def test_a_wrong_flag_gets_the_nearest_right_one(capsys, words, message):
         (["evaluate", "nowhere"], "nowhere holds no run."),
         (["predict", "nowhere", "image.png"], "nowhere holds no run."),
         (["predict", "nowhere"], "No image was given"),
+        (
+            ["pseudo-label", "nowhere", "--data", "digits", "--out", "labels.npy"],
+            "nowhere holds no run.",
+        ),
         (["digits_resnet", "--data", "digitz"], "did you mean digits?"),
         (["digits_resnet", "--model", "resnet19"], "Nearest: resnet18"),
         (["digits_resnet", "--data", "folder:nowhere"], "nowhere"),

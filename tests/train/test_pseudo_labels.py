@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from train.pseudo_labels import (
     header_path,
     images_digest,
     predictions,
+    pseudo_labelled,
     read_pseudo_labels,
 )
 
@@ -191,6 +193,32 @@ def test_labels_of_other_images_are_refused(tmp_path, source):
         check_images(path, labels, open_source("digits", count=15, seed=1))
     with pytest.raises(UserError, match="in another order"):
         check_images(path, labels, source.take(np.arange(15)[::-1]))
+
+
+def test_the_chosen_images_have_their_pseudo_labels_beside_them(tmp_path, source):
+    path = write(tmp_path / "labels.npy", source)
+    rows = np.random.default_rng(0).dirichlet([1, 1, 1], 15).astype(np.float32)
+    rows[4] = np.nan
+    np.save(path, rows)
+    source = dataclasses.replace(source, beside={"image_index": np.arange(15)})
+    for kind, labels in (("soft", rows), ("hard", rows.argmax(1).astype(np.int32))):
+        part = pseudo_labelled(path, source, kind=kind, min_confidence=0.5, per_class=6)
+        chosen = choose(rows, min_confidence=0.5, per_class=6)
+        np.testing.assert_array_equal(part.beside["image_index"], chosen.indices)
+        np.testing.assert_array_equal(part.beside["label"], labels[chosen.indices])
+        assert part.beside["label"].dtype == labels.dtype
+        for row, index in enumerate(chosen.indices):
+            np.testing.assert_array_equal(part.read(row), source.read(int(index)))
+
+
+def test_pseudo_labels_of_other_classes_are_refused(tmp_path, source):
+    path = write(tmp_path / "labels.npy", source)
+    assert len(pseudo_labelled(path, source, class_names=("ant", "bee", "cow"))) == 14
+    message = r"other classes: ant, bee, cow there, 0, 1, 2, 3, 4 ... \(10\) here"
+    with pytest.raises(UserError, match=message):
+        pseudo_labelled(path, source, class_names=source.class_names)
+    with pytest.raises(UserError, match="other images"):
+        pseudo_labelled(path, open_source("digits", count=14))
 
 
 def test_a_folder_that_was_moved_or_is_named_otherwise_holds_the_same_images(

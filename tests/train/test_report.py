@@ -7,12 +7,14 @@ from rich.console import Console
 
 from train.data import open_source
 from train.evaluation import Evaluation
+from train.pseudo_labels import PseudoLabels
 from train.report import (
     RunProgress,
     comparison_table,
     draw,
     evaluation_table,
     prediction_table,
+    pseudo_label_table,
     result_table,
     say,
 )
@@ -141,3 +143,51 @@ def test_a_prediction_shows_the_five_most_probable_classes():
     assert order == sorted(order)
     assert "[a]" in text and "[e]" not in text
     assert "50.00 %" in text
+
+
+def pseudo_labels(probabilities, names):
+    probabilities = np.asarray(probabilities, np.float32)
+    readable = ~np.isnan(probabilities[:, 0])
+    return PseudoLabels(probabilities, readable, {"class_names": names})
+
+
+def rows(text):
+    """Cells of a table's rows, without the drawn lines and bars."""
+    lines = (line.replace("│", "|").split("|") for line in text.splitlines())
+    cells = ([cell.strip() for cell in line if cell.strip(" █")] for line in lines)
+    return [row for row in cells if row and row[0][0].isalnum()]
+
+
+def test_pseudo_labels_show_confidence_balance_and_what_is_right():
+    source = open_source("digits").take(np.arange(4))
+    k, other = source.labels[:2].tolist()
+    assert k != other
+    probabilities = np.zeros((4, 10))
+    probabilities[0, [k, other]] = [0.95, 0.05]
+    probabilities[1, [k, other]] = [0.6, 0.4]
+    probabilities[2] = np.nan
+    probabilities[3, source.labels[3]] = 1
+    expected = np.bincount([k, k, source.labels[3]], minlength=10)
+    names = list(source.class_names)
+    table = pseudo_label_table("digits", pseudo_labels(probabilities, names), source)
+    found = {row[0]: row[1:] for row in rows(shown(table))}
+    assert found["all"] == ["3", "100.00 %", "66.67 %"]
+    assert found["unreadable"] == ["1"]
+    assert found["confidence 0.9 to 1"] == ["2", "66.67 %", "100.00 %"]
+    assert found["confidence 0.5 to 0.6"] == ["1", "33.33 %", "0.00 %"]
+    assert sum(name.startswith("confidence") for name in found) == 2
+    counts = [int(found[name][0]) for name in names]
+    assert counts == expected.tolist()
+
+
+def test_without_true_labels_nothing_is_called_right_and_few_of_many_classes_show():
+    source = open_source("digits").take(np.arange(50))
+    names = [f"class{k}" for k in range(25)]
+    probabilities = np.repeat(np.eye(25), 2, axis=0)
+    probabilities[0] = probabilities[-1]
+    table = pseudo_label_table("digits", pseudo_labels(probabilities, names), source)
+    text = shown(table)
+    assert "accuracy" not in text and "5 more classes" in text
+    classes = [row for row in rows(text) if row[0].startswith("class")]
+    assert classes[0][:2] == ["class24", "3"] and classes[-1][:2] == ["class0", "1"]
+    assert len(classes) == 20

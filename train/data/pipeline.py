@@ -123,6 +123,7 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     channels: int,
+    start: int = 0,
     crop_pct: float = 1.0,
     interpolation: Interpolation = "bilinear",
     threads: int | None = None,
@@ -140,6 +141,7 @@ def eval_batches(
       batch_size: N, over all processes.
       image_size: height and width of the batches, in pixels.
       channels: C: 1 or 3, or as many as the images have.
+      start: index of the first image.
       crop_pct: see `decode.fit`.
       interpolation: see `decode.fit`.
       threads: number of threads that read images; None for one a core.
@@ -148,10 +150,10 @@ def eval_batches(
       process_count: number of processes; each gets its rows of every batch.
 
     Returns:
-      `ceil(n / batch_size)` batches of `image` uint8 `[N, image_size, image_size, C]`,
-      `label` int32 `[N]`, `index` int32 `[N]`, the image's index in the set (not below
-      n in rows that fill up), and `mask` float32 `[N]`, 1 where the row counts, else 0.
-      N is this process's share.
+      `ceil((n - start) / batch_size)` batches of `image` uint8 `[N, image_size,
+      image_size, C]`, `label` int32 `[N]`, `index` int32 `[N]`, the image's index in
+      the set (not below n in rows that fill up), and `mask` float32 `[N]`, 1 where the
+      row counts, else 0. N is this process's share.
 
     Raises:
       BadImagesError: too many images cannot be read.
@@ -164,12 +166,13 @@ def eval_batches(
     look.check(source)
 
     def load(positions: np.ndarray) -> Batch:
+        positions = start + positions
         batch, filled = _read(source, positions, positions, example, look)
         mask, index = filled.astype(np.float32), positions.astype(np.int32)
         return {**batch, "index": index, "mask": mask}
 
     rows = _rows(batch_size, process_index, process_count)
-    steps = range(-(-len(source) // batch_size))
+    steps = range(-(-(len(source) - start) // batch_size))
     at_once = look.is_as_stored(source)
     return _stream(load, rows, batch_size, steps, at_once, threads)
 
