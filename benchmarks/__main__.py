@@ -6,7 +6,7 @@ import importlib
 from benchmarks.timing import header
 from cnn_flax.registry import nearest
 
-BENCHMARKS = ("operators",)
+BENCHMARKS = ("labelling_memory", "operators")
 
 
 def main() -> None:

@@ -1,0 +1,94 @@
+"""What labelling takes of memory, by the number of images."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["TITLE", "run"]
+
+TITLE = "memory of `pseudo-label`, by the number of images"
+
+_A_FOLDER = 1000  # Files; each folder's are links to one, as links have their limit.
+
+
+def run(quick: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Labels files of 8 x 8 pixels by a tiny net, each number in its own process.
+
+    Args:
+      quick: whether to show only that it works, on a hundred times fewer.
+
+    Returns:
+      The names of the columns, and the rows.
+    """
+    columns = ["images", "RSS listed, MB", "peak RSS, MB", "file, MB", "images/s"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = Path(folder, "run")
+        _train(teacher)
+        for count in (100, 10_000) if quick else (10_000, 1_000_000):
+            images, out = Path(folder, str(count)), Path(folder, f"{count}.npy")
+            _link(images, count)
+            command = [sys.executable, "-m", __name__, teacher, images, out]
+            told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+            figures = json.loads(told.splitlines()[-1])
+            rows.append(
+                [
+                    f"{count:,}",
+                    f"{figures['listed'] / 1e6:.0f}",
+                    f"{figures['peak'] / 1e6:.0f}",
+                    f"{out.stat().st_size / 1e6:.1f}",
+                    f"{count / figures['seconds']:,.0f}",
+                ]
+            )
+    return columns, rows
+
+
+def _train(folder: Path) -> None:
+    """A run of one epoch on the digits, by a net of one block."""
+    words = ["digits_resnet", "--out", str(folder), "--epochs", "1", "--model-fields"]
+    fields = ["stage_sizes=(1,)", "width=4", "small_inputs=True"]
+    command = [sys.executable, "-m", "train", *words, *fields]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def _link(root: Path, count: int) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        folder = root / f"{i // _A_FOLDER:04}"
+        if i % _A_FOLDER == 0:
+            folder.mkdir(parents=True)
+            first = folder / "000.png"
+            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(first)
+        else:
+            os.link(first, folder / f"{i % _A_FOLDER:03}.png")
+
+
+def _label(teacher: Path, images: Path, out: Path) -> None:
+    """Labels a folder, and prints what that took."""
+    from train.pseudo_label import label_images, open_images
+
+    source, _ = open_images(teacher, f"files:{images}")
+    listed, start = _resident(), time.perf_counter()
+    label_images(teacher, source, out, batch_size=500, say=lambda text: None)
+    seconds = time.perf_counter() - start
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"listed": listed, "peak": peak, "seconds": seconds}))
+
+
+def _resident() -> int:
+    """Memory of this process now, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    _label(*map(Path, sys.argv[1:]))
