@@ -402,6 +402,7 @@ def student(tiny, run, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_pseudo_labels_and_goes_on_exactly(
     student, tmp_path, quiet, monkeypatch
 ):

@@ -156,6 +156,16 @@ def test_evaluation_gives_every_image_once_in_order(source, look, batch_size):
     assert not joined(batches, "label")[80:].any()
 
 
+@pytest.mark.parametrize("start", [0, 20, 33, 80])
+def test_evaluation_from_an_image_on_gives_what_the_whole_gives(source, look, start):
+    batches = evaluate(source, start=start, **look)
+    assert len(batches) == -(-(80 - start) // 10)
+    whole = evaluate(source, **look)
+    for name in batches[0] if batches else ():
+        rows = joined(batches, name)[: 80 - start]
+        np.testing.assert_array_equal(rows, joined(whole, name)[start:])
+
+
 def test_the_same_images_give_the_same_batches_in_every_form(
     any_spec, arrays, tmp_path
 ):
