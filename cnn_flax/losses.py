@@ -1,10 +1,14 @@
-"""Losses on logits: float arrays `[N, K]`, computed in float32 or wider."""
+"""Losses on logits and features, computed in float32 or wider.
+
+Logits are float arrays `[N, K]`; labels are classes, int `[N]` in `[0, K)`, or
+probabilities, float `[N, K]`.
+"""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "decoupled_distillation", "distillation", "hint"]
 
 
 def cross_entropy(
@@ -26,13 +30,165 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}.")
-    if labels.shape not in (logits.shape, logits.shape[:1]):
-        raise ValueError(
-            f"Labels are [N] or [N, K] for logits [N, K]; got labels {labels.shape} "
-            f"for logits {logits.shape}."
-        )
+    _check_labels(logits, labels)
     logits = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
     if labels.ndim == 1:
         labels = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     labels = optax.smooth_labels(labels, label_smoothing)
     return optax.softmax_cross_entropy(logits, labels).mean()
+
+
+def distillation(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array | None = None,
+    temperature: float = 4.0,
+    alpha: float = 0.9,
+) -> jax.Array:
+    """What the teacher says, and the labels, for the student to learn.
+
+    `alpha * T^2 * KL(p || q) + (1 - alpha) * cross_entropy(student_logits, labels)`,
+    with `p = softmax(teacher_logits / T)`, `q = softmax(student_logits / T)` and
+    `KL(p || q) = mean_n sum_k p[n, k] * log(p[n, k] / q[n, k])`. `T^2` holds the
+    gradient's size whatever the temperature (Hinton et al. 2015,
+    https://arxiv.org/abs/1503.02531, section 2). Without labels the loss is
+    `T^2 * KL(p || q)`, which `alpha` does not scale.
+
+    Args:
+      student_logits: `[N, K]`, any float dtype.
+      teacher_logits: `[N, K]`, any float dtype.
+      labels: classes, int `[N]` in `[0, K)`, or probabilities, float `[N, K]`.
+      temperature: `T`, above 0; the higher, the softer both distributions.
+      alpha: the teacher's share, in [0, 1]; the labels have the rest.
+
+    Returns:
+      Scalar, in nats, float32 or wider.
+
+    Raises:
+      ValueError: if the shapes do not fit, `temperature` is not above 0 or `alpha` is
+        outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    loss = temperature**2 * _divergence(teacher, student)
+    if labels is None:
+        return loss
+    return alpha * loss + (1 - alpha) * cross_entropy(student_logits, labels)
+
+
+def decoupled_distillation(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    labels: jax.Array,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> jax.Array:
+    """Distillation in two parts: of the target class, and among the other classes.
+
+    `T^2 * (alpha * TCKD + beta * NCKD)`: TCKD is `KL(teacher || student)` of the two
+    probabilities (target, not target), NCKD that of the other classes' probabilities,
+    given that it is one of them; both at temperature `T`, means over N (Zhao et al.
+    2022, https://arxiv.org/abs/2203.08679, equation 7). The divergence of
+    `distillation` weighs an image's NCKD by what the teacher leaves to the other
+    classes: little where it is sure. There is no cross entropy in it: add it.
+
+    Args:
+      student_logits: `[N, K]`, any float dtype, K at least 2.
+      teacher_logits: `[N, K]`, any float dtype.
+      labels: the target classes, int `[N]` in `[0, K)`, or probabilities, float
+        `[N, K]`, whose most probable class is the target (the first of equals).
+      temperature: `T`, above 0.
+      alpha: weight of TCKD, at least 0.
+      beta: weight of NCKD, at least 0.
+
+    Returns:
+      Scalar, in nats, float32 or wider.
+
+    Raises:
+      ValueError: if the shapes do not fit, there is one class, `temperature` is not
+        above 0, or `alpha` or `beta` is negative.
+    """
+    if min(alpha, beta) < 0:
+        raise ValueError(f"alpha and beta must be 0 or more, got {alpha} and {beta}.")
+    if student_logits.shape[-1] < 2:
+        raise ValueError(f"K must be 2 or more, got logits {student_logits.shape}.")
+    _check_labels(student_logits, labels)
+    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    target = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    student_target, student_others = _decoupled(student, target)
+    teacher_target, teacher_others = _decoupled(teacher, target)
+    return temperature**2 * (
+        alpha * _divergence(teacher_target, student_target)
+        + beta * _divergence(teacher_others, student_others)
+    )
+
+
+def hint(student_features: jax.Array, teacher_features: jax.Array) -> jax.Array:
+    """Half the mean square of the features' differences.
+
+    `1/2 * mean((teacher - student)^2)` over images, places and channels: equation 3 of
+    Romero et al. 2015 (FitNets, https://arxiv.org/abs/1412.6550) divided by the number
+    of features. The student's come from a learned regressor to the teacher's channels.
+
+    Args:
+      student_features: any shape, such as `[N, H, W, C]`, any float dtype.
+      teacher_features: the same shape.
+
+    Returns:
+      Scalar, float32 or wider.
+
+    Raises:
+      ValueError: if the shapes differ: sizes are neither resized nor broadcast.
+    """
+    _check_shapes("features", student_features, teacher_features)
+    student, teacher = _wide(student_features, teacher_features)
+    return jnp.square(teacher - student).mean() / 2
+
+
+def _divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
+    """`KL(teacher || student)` of logits `[N, K]`, mean over N."""
+    teacher, student = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
+    return (jnp.exp(teacher) * (teacher - student)).sum(axis=1).mean()
+
+
+def _softened(
+    student: jax.Array, teacher: jax.Array, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}.")
+    _check_shapes("logits", student, teacher)
+    student, teacher = _wide(student, teacher)
+    return student / temperature, teacher / temperature
+
+
+def _decoupled(logits: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits of (target, not target) `[N, 2]` and of the other classes `[N, K - 1]`."""
+    classes = logits.shape[1]
+    # The classes after the target, and round to the one before it.
+    order = (target[:, None] + jnp.arange(classes)[None]) % classes
+    logits = jnp.take_along_axis(logits, order, axis=1)
+    others = logits[:, 1:]
+    return jnp.stack([logits[:, 0], jax.nn.logsumexp(others, axis=1)], axis=1), others
+
+
+def _wide(*arrays: jax.Array) -> list[jax.Array]:
+    dtype = jnp.result_type(jnp.float32, *(array.dtype for array in arrays))
+    return [array.astype(dtype) for array in arrays]
+
+
+def _check_labels(logits: jax.Array, labels: jax.Array) -> None:
+    if labels.shape not in (logits.shape, logits.shape[:1]):
+        raise ValueError(
+            f"Labels are [N] or [N, K] for logits [N, K]; got labels {labels.shape} "
+            f"for logits {logits.shape}."
+        )
+
+
+def _check_shapes(what: str, student: jax.Array, teacher: jax.Array) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"Student's and teacher's {what} have one shape; got {student.shape} and "
+            f"{teacher.shape}."
+        )

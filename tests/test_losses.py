@@ -1,5 +1,7 @@
 import json
 
+import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +11,11 @@ from tests.figures import REFERENCE
 
 FIGURES = json.loads((REFERENCE / "ops" / "losses.json").read_text())
 LOGITS = jnp.array(FIGURES["student_logits"])
+TEACHER = jnp.array(FIGURES["teacher_logits"])
 LABELS = jnp.array(FIGURES["labels"])
+TEMPERATURES = pytest.mark.parametrize("temperature", [1, 2, 4, 10])
+RNG = np.random.default_rng(0)
+SOFT = RNG.dirichlet(np.ones(10), 6)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +43,132 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
 
 
-def test_bfloat16_logits_give_a_float32_loss():
-    loss = losses.cross_entropy(LOGITS.astype(jnp.bfloat16), LABELS)
-    assert loss.dtype == jnp.float32
+@TEMPERATURES
+def test_distillation_matches_the_reference(temperature):
+    figures = FIGURES[f"T={temperature}"]
+    with jax.enable_x64():
+        student, teacher = jnp.array(LOGITS, float), jnp.array(TEACHER, float)
+        alone = losses.distillation(student, teacher, temperature=temperature)
+        loss, gradient = jax.value_and_grad(losses.distillation)(
+            student, teacher, LABELS, temperature, 0.7
+        )
+    expected = temperature**2 * figures["kl_batchmean"]
+    np.testing.assert_allclose(alone, expected, rtol=1e-12)
+    np.testing.assert_allclose(loss, figures["0.7*T^2*kl+0.3*ce"], rtol=1e-12)
+    np.testing.assert_allclose(gradient, figures["gradient_student"], atol=1e-12)
+
+
+@TEMPERATURES
+@pytest.mark.parametrize("labels", [np.array(LABELS), SOFT], ids=["hard", "soft"])
+def test_distillation_by_hand(labels, temperature):
+    student, teacher = np.array(LOGITS, float), np.array(TEACHER, float)
+    p, q = _softmax(teacher / temperature), _softmax(student / temperature)
+    probabilities = np.eye(10)[labels] if labels.ndim == 1 else labels
+    divergence = np.mean([sum(p[n] * np.log(p[n] / q[n])) for n in range(6)])
+    entropy = np.mean(-np.sum(probabilities * np.log(_softmax(student)), axis=1))
+    expected = 0.6 * temperature**2 * divergence + 0.4 * entropy
+    # The gradient by each logit: T (q - p) and q - p.
+    gradient = 0.6 * temperature * (q - p) + 0.4 * (_softmax(student) - probabilities)
+    with jax.enable_x64():
+        loss = jax.value_and_grad(losses.distillation)
+        value, slope = loss(student, teacher, jnp.array(labels), temperature, 0.6)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(slope, gradient / 6, atol=1e-14)
+    single = losses.distillation(LOGITS, TEACHER, jnp.array(labels), temperature, 0.6)
+    np.testing.assert_allclose(single, expected, rtol=1e-5)
+
+
+def test_without_labels_alpha_scales_nothing():
+    alone = losses.distillation(LOGITS, TEACHER, alpha=0.3)
+    np.testing.assert_array_equal(alone, losses.distillation(LOGITS, TEACHER))
+    whole = losses.distillation(LOGITS, TEACHER, LABELS, alpha=1.0)
+    np.testing.assert_array_equal(alone, whole)
+
+
+@pytest.mark.parametrize("labels", [np.array(LABELS), SOFT], ids=["hard", "soft"])
+def test_decoupled_distillation_by_hand(labels):
+    student, teacher = np.array(LOGITS, float), np.array(TEACHER, float)
+
+    def by_hand(student, temperature, alpha, beta):
+        total = 0
+        for n in range(6):
+            target = labels[n] if labels.ndim == 1 else np.argmax(labels[n])
+            others = [k for k in range(10) if k != target]
+            p, q = (
+                _softmax(teacher[n] / temperature),
+                _softmax(student[n] / temperature),
+            )
+            p_other, q_other = 1 - p[target], 1 - q[target]
+            tckd = p[target] * np.log(p[target] / q[target])
+            tckd += p_other * np.log(p_other / q_other)
+            p_hat, q_hat = p[others] / p_other, q[others] / q_other
+            nckd = np.sum(p_hat * np.log(p_hat / q_hat))
+            total += temperature**2 * (alpha * tckd + beta * nckd)
+        return total / 6
+
+    for options in ((4.0, 1.0, 8.0), (2.0, 0.5, 0.0), (1.0, 0.0, 2.0)):
+        with jax.enable_x64():
+            value, slope = jax.value_and_grad(losses.decoupled_distillation)(
+                student, teacher, jnp.array(labels), *options
+            )
+        np.testing.assert_allclose(value, by_hand(student, *options), rtol=1e-12)
+        for n, k in ((0, 8), (1, 6), (5, 3)):
+            step = np.zeros((6, 10))
+            step[n, k] = 1e-5
+            rise = by_hand(student + step, *options) - by_hand(student - step, *options)
+            np.testing.assert_allclose(slope[n, k], rise / 2e-5, atol=1e-8)
+
+
+def test_the_two_parts_weighed_by_the_teacher_are_the_whole():
+    """Equation 5: KL = TCKD + (1 - p_target) NCKD, here for one image."""
+    for n in range(6):
+        student, teacher, label = LOGITS[n : n + 1], TEACHER[n : n + 1], LABELS[n:][:1]
+        rest = 1 - jax.nn.softmax(teacher / 3)[0, label[0]]
+        np.testing.assert_allclose(
+            losses.decoupled_distillation(student, teacher, label, 3, 1.0, float(rest)),
+            losses.distillation(student, teacher, temperature=3),
+            rtol=1e-5,
+        )
+
+
+def test_decoupled_distillation_is_finite_where_the_teacher_is_certain():
+    teacher = 500 * jnp.eye(10)[LABELS]
+    value, slope = jax.value_and_grad(losses.decoupled_distillation)(
+        LOGITS, teacher, LABELS, 1.0
+    )
+    chex.assert_tree_all_finite((value, slope))
+
+
+def test_hint_by_hand():
+    student, teacher = RNG.normal(size=(2, 3, 4, 4, 5))
+    pairs = zip(teacher.flat, student.flat, strict=True)
+    expected = np.sum([(t - s) ** 2 for t, s in pairs]) / 2 / 240
+    with jax.enable_x64():
+        value, slope = jax.value_and_grad(losses.hint)(student, teacher)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(slope, (student - teacher) / 240, atol=1e-15)
+
+
+def test_the_same_logits_or_features_lose_nothing():
+    assert losses.hint(LOGITS, LOGITS) == 0
+    assert losses.distillation(LOGITS, LOGITS) == 0
+    assert losses.decoupled_distillation(LOGITS, LOGITS, LABELS) == 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: losses.cross_entropy(x, LABELS),
+        lambda x: losses.distillation(x, x[::-1], LABELS),
+        lambda x: losses.decoupled_distillation(x, x[::-1], LABELS),
+        lambda x: losses.hint(x, x[::-1]),
+    ],
+    ids=["cross_entropy", "distillation", "decoupled_distillation", "hint"],
+)
+def test_losses_of_bfloat16_are_computed_in_float32(loss):
+    narrow = LOGITS.astype(jnp.bfloat16)
+    assert loss(narrow).dtype == jnp.float32
+    np.testing.assert_array_equal(loss(narrow), loss(narrow.astype(jnp.float32)))
 
 
 def test_bad_arguments_are_refused():
@@ -47,3 +176,24 @@ def test_bad_arguments_are_refused():
         losses.cross_entropy(LOGITS, LABELS[:5])
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
         losses.cross_entropy(LOGITS, LABELS, 1.5)
+    with pytest.raises(ValueError, match=r"temperature must be above 0, got 0"):
+        losses.distillation(LOGITS, TEACHER, temperature=0)
+    with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 2"):
+        losses.distillation(LOGITS, TEACHER, LABELS, alpha=2)
+    with pytest.raises(
+        ValueError, match=r"logits have one shape.*\(6, 10\) and \(6, 9\)"
+    ):
+        losses.distillation(LOGITS, TEACHER[:, :9])
+    with pytest.raises(ValueError, match=r"\[N\] or \[N, K\].*\(5,\)"):
+        losses.distillation(LOGITS, TEACHER, LABELS[:5])
+    with pytest.raises(ValueError, match=r"0 or more, got 1.0 and -1"):
+        losses.decoupled_distillation(LOGITS, TEACHER, LABELS, beta=-1)
+    with pytest.raises(ValueError, match=r"K must be 2 or more.*\(6, 1\)"):
+        losses.decoupled_distillation(LOGITS[:, :1], TEACHER[:, :1], LABELS)
+    with pytest.raises(ValueError, match=r"features have one shape.*\(6, 10\)"):
+        losses.hint(LOGITS, TEACHER[:1])
+
+
+def _softmax(logits):
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
