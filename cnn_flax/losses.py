@@ -49,8 +49,8 @@ def distillation(
 
     `alpha * T^2 * KL(p || q) + (1 - alpha) * cross_entropy(student_logits, labels)`,
     with `p = softmax(teacher_logits / T)`, `q = softmax(student_logits / T)` and
-    `KL(p || q) = mean_n sum_k p[n, k] * log(p[n, k] / q[n, k])`. `T^2` holds the
-    gradient's size whatever the temperature (Hinton et al. 2015,
+    `KL(p || q) = mean_n sum_k p[n, k] * log(p[n, k] / q[n, k])`. `T^2` makes up for
+    the KL's gradient, which falls as `1 / T^2` (Hinton et al. 2015,
     https://arxiv.org/abs/1503.02531, section 2). Without labels the loss is
     `T^2 * KL(p || q)`, which `alpha` does not scale.
 
