@@ -348,8 +348,6 @@ class Distillation:
             _check(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
         if self.cache_teacher and self.distillation == "hint":
             raise UserError("--cache-teacher keeps answers, and a hint needs features.")
-        if self.cache_teacher and not self.teacher:
-            raise UserError("--cache-teacher needs a --teacher.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -459,6 +457,8 @@ class Config:
         _check(self.epochs > 0, "epochs", self.epochs, "at least 1")
         _check(self.epoch_steps >= 0, "epoch_steps", self.epoch_steps, "at least 0")
         teacher, unlabelled = self.distillation.teacher, self.unlabelled
+        if self.distillation != Distillation() and not teacher:
+            raise UserError("The flags of distillation need --teacher.")
         learns = unlabelled.pseudo_labels or unlabelled.consistency != "none"
         if unlabelled.unlabelled and not (learns or teacher):
             raise UserError(

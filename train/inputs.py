@@ -8,12 +8,13 @@ from typing import Any
 import jax
 
 from cnn_flax import augment
-from train.config import Augment, Unlabelled
+from train.config import Augment, Config, Unlabelled
 
 __all__ = [
     "Batch",
     "Prepare",
     "eval_inputs",
+    "random_changes",
     "train_inputs",
     "two_streams",
     "two_views",
@@ -95,6 +96,25 @@ def train_inputs(
         return {**batch, "image": images, "label": labels}
 
     return prepare
+
+
+def random_changes(config: Config) -> list[str]:
+    """The flags by which training images are changed at random."""
+    values = dataclasses.asdict(config.augment)
+    fields = (
+        "crop_padding",
+        "crop_scale",
+        "flip",
+        "vertical_flip",
+        "policy",
+        "erase",
+        "mixup",
+        "cutmix",
+    )
+    changes = [name for name in fields if values[name] not in (0, "none")]
+    if config.input.load_size not in (0, config.input.trained_size):
+        changes.append("load_size")
+    return ["--" + name.replace("_", "-") for name in changes]
 
 
 def two_streams(labelled: Prepare, unlabelled: Prepare) -> Prepare:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from train import folder
+from train.answers import with_answers
 from train.checkpoint import KEPT, Checkpoints
 from train.config import Config
 from train.data import BadImages, eval_batches, prefetch_to_device
@@ -86,6 +87,10 @@ def fit(
 def _run(config: Config, run: Path, program: Program, console: Console) -> Json:
     """What `fit` does once it is settled that the run is to be."""
     say(console, program.headline)
+    if config.distillation.cache_teacher:
+        with console.status("asking the teacher"):
+            unreadable = _unreadable(config, program, {}, console)
+            program = with_answers(config, program, run, unreadable)
     with Checkpoints(run) as checkpoints:
         try:
             result, evaluation = _train(config, run, program, checkpoints, console)
@@ -115,6 +120,7 @@ def _train(
             state, meta = program.init(), {}
         else:
             state, meta = checkpoints.restore(program.shapes)
+            state = program.hold(state)
     start = meta.get("step", 0)
     if start:
         say(console, f"Going on from step {start} of {program.steps}.")

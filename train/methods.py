@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from train import semi_supervised
+from train import distillation, semi_supervised
 from train.config import Config
 from train.data import Source
 from train.objectives import Objective, supervised
+from train.teacher import Teacher, teaching_pass
 
 __all__ = ["Method", "make_method"]
 
@@ -35,30 +36,38 @@ def make_method(
     config: Config,
     model: nn.Module,
     *,
+    record: dict[str, Any],
     axis: str | None,
     unlabelled: Source | None,
+    teacher: Teacher | None,
     steps_per_epoch: int,
-    class_names: tuple[str, ...],
 ) -> Method:
     """Puts the objective together.
 
     Args:
       config: the run's.
       model: the model.
+      record: what `config.json` says of the run.
       axis: the mapped axis that the batch is split over under `jax.pmap`, else None.
       unlabelled: the images without labels, where there are some.
+      teacher: where there is one.
       steps_per_epoch: of the run.
-      class_names: of the labelled images.
+
+    Raises:
+      UserError: if model and teacher have no features to compare where they should.
     """
     options = {
         "label_smoothing": config.optimization.label_smoothing,
         "axis": axis,
         "freeze_bn": config.optimization.freeze_bn,
     }
+    others, memory = config.unlabelled, None
+    ramp_up_steps = round(others.ramp_up_epochs * steps_per_epoch)
+    if teacher is not None:
+        return _from_teacher(config, model, record, teacher, ramp_up_steps, axis)
     if unlabelled is None:
         return Method(supervised(model, **options))
-    others, memory = config.unlabelled, None
-    known = unlabelled.class_names == class_names
+    known = list(unlabelled.class_names) == record["class_names"]
     match others.consistency:
         case "none":
             loss = semi_supervised.label_loss
@@ -73,7 +82,41 @@ def make_method(
         model,
         loss,
         weight=others.unlabelled_weight,
-        ramp_up_steps=round(others.ramp_up_epochs * steps_per_epoch),
+        ramp_up_steps=ramp_up_steps,
         **options,
     )
     return Method(objective, memory=memory)
+
+
+def _from_teacher(
+    config: Config,
+    model: nn.Module,
+    record: dict[str, Any],
+    teacher: Teacher,
+    ramp_up_steps: int,
+    axis: str | None,
+) -> Method:
+    options, smoothing = config.distillation, config.optimization.label_smoothing
+    inputs, features, own = record["input"], (), None
+    match options.distillation:
+        case "kd":
+            lesson = distillation.kd(options.temperature, options.alpha, smoothing)
+        case "dkd":
+            weights = (options.dkd_alpha, options.dkd_beta)
+            lesson = distillation.dkd(options.temperature, *weights, smoothing)
+        case "hint":
+            at, size = options.hint_at, config.input.trained_size
+            lesson = distillation.hint(at, options.hint_weight, smoothing)
+            features = (at,)
+            own = distillation.regressor(model, teacher, at, size, inputs["channels"])
+    objective = distillation.distilled(
+        model,
+        teaching_pass(teacher, inputs["mean"], inputs["std"], features),
+        lesson,
+        features=features,
+        weight=config.unlabelled.unlabelled_weight,
+        ramp_up_steps=ramp_up_steps,
+        axis=axis,
+        freeze_bn=config.optimization.freeze_bn,
+    )
+    return Method(objective, own)

@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from train.config import Config
@@ -14,7 +15,14 @@ from train.data import Source, steps_per_epoch
 from train.errors import UserError
 from train.images import evaluation_images, training_images, unlabelled_images
 from train.initial import initial_variables
-from train.inputs import Batch, Prepare, train_inputs, two_streams, two_views
+from train.inputs import (
+    Batch,
+    Prepare,
+    random_changes,
+    train_inputs,
+    two_streams,
+    two_views,
+)
 from train.methods import make_method
 from train.optimizer import make_optimizer, make_schedule
 from train.parallel import (
@@ -33,6 +41,7 @@ from train.step import (
     make_eval_step,
     make_train_step,
 )
+from train.teacher import Teacher, expecting_answers, open_teacher
 
 __all__ = [
     "Program",
@@ -55,12 +64,14 @@ class Program:
       train: the images to learn from.
       unlabelled: the images without labels beside them, or None.
       test: the images to be judged on.
+      teacher: the model to learn from, or None.
       steps_per_epoch: full batches in `train`, or as many as the config says.
       steps: of the whole run.
       placement: where arrays lie.
       key: the run's, for every random draw of its steps.
       schedule: the learning rate of a step, which counts from 0.
       initial: loads the weights to begin from, once; none without `--init`.
+      hold: puts the teacher into a state that comes from a checkpoint.
       init: makes the state before the first step, of these weights.
       shapes: of that state, with shardings.
       train_step: of `train.step`, not compiled.
@@ -71,12 +82,14 @@ class Program:
     train: Source
     unlabelled: Source | None
     test: Source
+    teacher: Teacher | None
     steps_per_epoch: int
     steps: int
     placement: Placement
     key: jax.Array
     schedule: Callable[[jax.typing.ArrayLike], jax.Array]
     initial: Callable[[], Any]
+    hold: Callable[[TrainState], TrainState]
     init: Callable[[], TrainState]
     shapes: TrainState
     train_step: TrainStep
@@ -135,6 +148,8 @@ class Program:
         init = self.record["config"]["network"]["init"]
         start = f" ({init} but for the head)" if init else ""
         others = ""
+        if self.teacher is not None:
+            start += f" (taught by {self.teacher.spec})"
         if self.unlabelled is not None:
             spec = self.unlabelled.spec
             others = f"and {len(self.unlabelled):,} without labels of {spec} "
@@ -169,6 +184,17 @@ def build(
     unlabelled = unlabelled_images(config, train.class_names)
     record = describe(config, recipe, train)
     model = build_model(record)
+    teacher = _open_teacher(config, record, train)
+    if teacher is not None and config.distillation.cache_teacher:
+        if changes := random_changes(config):
+            raise UserError(
+                "--cache-teacher keeps one answer to each image, and these flags "
+                f"change it at random: {', '.join(changes)}."
+            )
+        answer = teacher.answer(config.input.trained_size)
+        train = expecting_answers(train, answer)
+        if unlabelled is not None:
+            unlabelled = expecting_answers(unlabelled, answer)
 
     per_epoch = config.epoch_steps or steps_per_epoch(train, config.input.batch_size)
     steps = config.epochs * per_epoch
@@ -182,10 +208,11 @@ def build(
     method = make_method(
         config,
         learner,
+        record=record,
         axis=axis,
         unlabelled=unlabelled,
+        teacher=teacher,
         steps_per_epoch=per_epoch,
-        class_names=train.class_names,
     )
     init = partial(
         create_state,
@@ -207,6 +234,11 @@ def build(
 
     initial = cache(partial(initial_variables, config.network, channels, shapes))
     start = jax.jit(init, out_shardings=placement.whole)
+    asked = None
+    if teacher is not None and not config.distillation.cache_teacher:
+        asked = teacher.variables
+    shapes = dataclasses.replace(shapes, teacher=asked)
+    hold = partial(_hold, asked, placement)
     prepare = _make_prepare(config, record, unlabelled is not None)
     if axis is None:
         prepare = by_device(prepare, placement)
@@ -225,17 +257,39 @@ def build(
         train=train,
         unlabelled=unlabelled,
         test=test,
+        teacher=teacher,
         steps_per_epoch=per_epoch,
         steps=steps,
         placement=placement,
         key=jax.device_put(key_run, placement.whole),
         schedule=schedule,
         initial=initial,
-        init=lambda: start(initial=initial()),
+        hold=hold,
+        init=lambda: hold(start(initial=initial())),
         shapes=placement.shapes(shapes, placement.whole),
         train_step=train_step,
         eval_step=make_eval_step(model, pixel_inputs(record)),
     )
+
+
+def _open_teacher(
+    config: Config, record: dict[str, Any], train: Source
+) -> Teacher | None:
+    if not config.distillation.teacher:
+        return None
+    return open_teacher(
+        config.distillation.teacher,
+        train,
+        size=config.input.trained_size,
+        channels=record["input"]["channels"],
+        dtype=config.network.dtype,
+    )
+
+
+def _hold(variables: Any, placement: Placement, state: TrainState) -> TrainState:
+    # Copies: a step that is given the state takes the memory of all of it.
+    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placement.whole)
+    return dataclasses.replace(state, teacher=copy(variables))
 
 
 def _make_prepare(config: Config, record: dict[str, Any], two: bool) -> Prepare:

@@ -7,14 +7,18 @@ import contextlib
 import dataclasses
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
 
+from tests.train.teachers import untrained_run
 from train.config import (
     Augment,
     Config,
     Devices,
+    Distillation,
     Input,
     Network,
     Optimization,
@@ -74,6 +78,19 @@ SEMI_SUPERVISED = dataclasses.replace(
 )
 
 
+def taught(folder):
+    """By a net of another architecture, on images with and without labels."""
+    fields = {"stage_sizes": (1,), "growth_rate": 4, "small_inputs": True}
+    network = Network("densenet121", fields, dtype="float64")
+    teacher = dataclasses.replace(CONFIG, network=network)
+    return dataclasses.replace(
+        CONFIG,
+        selection=Selection(labels_per_class=4),
+        unlabelled=Unlabelled("rest", ratio=2),
+        distillation=Distillation(str(untrained_run(folder / "teacher", teacher))),
+    )
+
+
 def run(spread, config=CONFIG):
     """Metrics of each step and the last state, and the compiled step's collectives."""
     program = build(dataclasses.replace(config, spread=spread))
@@ -129,15 +146,17 @@ def main():
     }.items():
         other, report[way] = run(spread)
         report[way]["difference"] = difference(whole, other)
-    for name, config in {
-        "in parts": IN_PARTS,
-        "semi-supervised": SEMI_SUPERVISED,
-    }.items():
-        whole, _ = run(Devices(devices=1), config)
-        for way in ("jit", "pmap"):
-            other, found = run(Devices(way, 4), config)
-            report[f"{way} on 4, {name}"] = found
-            found["difference"] = difference(whole, other)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, config in {
+            "in parts": IN_PARTS,
+            "semi-supervised": SEMI_SUPERVISED,
+            "taught": taught(Path(folder)),
+        }.items():
+            whole, _ = run(Devices(devices=1), config)
+            for way in ("jit", "pmap"):
+                other, found = run(Devices(way, 4), config)
+                report[f"{way} on 4, {name}"] = found
+                found["difference"] = difference(whole, other)
     report["evaluations"] = list(evaluations())
     json.dump(report, sys.stdout)
 

@@ -82,6 +82,13 @@ def test_with_unlabelled_images_too(four_devices, way):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+def test_with_a_teacher_too(four_devices, way):
+    found = four_devices[f"{way}, taught"]
+    assert found["difference"] < 1e-9
+    assert found["collectives"] == ["all-reduce"]
+
+
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_no_device_gathers_the_batch(four_devices, way):
     assert "all-reduce" in four_devices[way]["collectives"]
     assert "all-gather" not in four_devices[way]["collectives"]

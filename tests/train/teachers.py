@@ -1,0 +1,22 @@
+"""Runs that teach, without having been trained."""
+
+import jax.numpy as jnp
+
+from tests.models.small import random_variables
+from train.checkpoint import Checkpoints
+from train.folder import write_record
+from train.images import training_images
+from train.record import build_model, describe
+from train.step import TrainState
+
+
+def untrained_run(folder, config):
+    """A run's folder, with random weights and statistics in its checkpoint."""
+    record = describe(config, "", training_images(config))
+    size, channels = record["input"]["image_size"], record["input"]["channels"]
+    variables = random_variables(build_model(record), 1, size, size, channels)
+    step = jnp.zeros((), jnp.int32)
+    write_record(folder, record)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(0, TrainState(step, **variables, opt_state=step), {})
+    return folder
