@@ -9,6 +9,8 @@ python -m train compare DIR DIR ..            draws runs over each other
 python -m train predict DIR IMAGE ...         classifies images by a run
 python -m train pseudo-label DIR --data ..    labels images by a run, into a file
 python -m train search-scaling RECIPE [..]    tries EfficientNet's scalings
+python -m train noisy-student RECIPE --out DIR [--FLAG ..]
+                                              trains on a model's own labels, in rounds
 """
 
 import difflib
@@ -30,6 +32,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from train import recipes
 from train.config import Config
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
+from train.noisy_student import NoisyStudent
 
 __all__ = ["main"]
 
@@ -127,7 +130,26 @@ class SearchScaling:
     """How far from 2 the work may be."""
 
 
-_COMMANDS = ("compare", "evaluate", "predict", "pseudo-label", "search-scaling")
+@dataclass(frozen=True)
+class RunNoisyStudent:
+    """Labels images by a model and trains the next one on them, round after round."""
+
+    out: Path
+    """Folder of all rounds: a new one, or the one of those to go on with."""
+    dry_run: bool
+    """Build every model, say what it takes, and train and write nothing."""
+    student: Annotated[NoisyStudent, OmitArgPrefixes]
+    """What to run."""
+
+
+_COMMANDS = (
+    "compare",
+    "evaluate",
+    "noisy-student",
+    "predict",
+    "pseudo-label",
+    "search-scaling",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,6 +196,8 @@ def _dispatch(words: Sequence[str]) -> int:
         _pseudo_label(_parse(PseudoLabel, words))
     elif name == "search-scaling":
         _search_scaling(_parse(SearchScaling, words))
+    elif name == "noisy-student":
+        _noisy_student(words)
     elif name in recipes.names():
         _run(recipes.load(name), words)
     else:
@@ -198,11 +222,17 @@ def _list_recipes() -> None:
     table.columns[2].overflow = "fold"
     for recipe in map(recipes.load, recipes.names()):
         config = recipe.config
-        table.add_row(recipe.name, config.network.model, config.input.data, recipe.gave)
+        models = " > ".join(recipe.models)
+        table.add_row(recipe.name, models, config.input.data, recipe.gave)
     console.print(table)
 
 
 def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
+    if recipe.noisy_student:
+        raise UserError(
+            f"{recipe.name} is a Noisy Student; it is run by "
+            f"`python -m train noisy-student {recipe.name}`."
+        )
     out = Path("runs", recipe.name)
     default = Run(out=out, dry_run=False, config=recipe.config)
     command = _parse(Run, words, default=default, description=recipe.text)
@@ -211,8 +241,7 @@ def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
 
         return dry_run(command.config, recipe.name, Console())
     _use_compilation_cache()
-    # Orbax logs tracebacks of what it then raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    _silence_orbax()
     from train.loop import fit
     from train.report import result_table
 
@@ -317,6 +346,47 @@ def _search_scaling(command: SearchScaling) -> None:
     Console().print(scaling_table(best, points))
 
 
+def _noisy_student(words: Sequence[str]) -> None:
+    known = {name: recipes.load(name) for name in recipes.names()}
+    names = [name for name, recipe in known.items() if recipe.noisy_student]
+    usage = f"noisy-student RECIPE --out DIR [--FLAG ..]; recipes: {', '.join(names)}"
+    if len(words) < 2:
+        raise UserError(f"Say which: python -m train {usage}.")
+    if words[1] in ("-h", "--help"):
+        return print(f"python -m train {usage}")
+    if words[1] not in known:
+        raise _no_recipe(words[1])
+    recipe = known[words[1]]
+    if recipe.noisy_student is None:
+        raise UserError(
+            f"{recipe.name} is no Noisy Student: `python -m train {recipe.name}` runs "
+            f"it. These are: {', '.join(names)}."
+        )
+    default = RunNoisyStudent(Path("runs", recipe.name), False, recipe.noisy_student)
+    command = _parse(
+        RunNoisyStudent,
+        [" ".join(words[:2]), *words[2:]],
+        default=default,
+        description=recipe.text,
+    )
+    if command.dry_run:
+        from train.noisy_student.dry_run import dry_run
+
+        return dry_run(command.student, recipe.name, Console())
+    _use_compilation_cache()
+    _silence_orbax()
+    from train.noisy_student.run import run
+    from train.report import noisy_student_table
+
+    facts = run(
+        command.student,
+        command.out,
+        recipe=recipe.name,
+        command=f"python -m train {shlex.join(words)}",
+    )
+    Console().print(noisy_student_table(facts))
+
+
 def _parse(form: type, words: Sequence[str], **options):
     prog = f"python -m train {words[0]}"
     return tyro.cli(form, prog=prog, args=words[1:], **options)
@@ -331,6 +401,11 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "cnn_flax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _silence_orbax() -> None:
+    """It logs tracebacks of what it then raises."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _weights_error() -> type[ValueError]:

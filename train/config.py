@@ -28,6 +28,7 @@ __all__ = [
     "config_from_json",
     "config_to_json",
     "flat",
+    "parse_fields",
 ]
 
 
@@ -57,7 +58,12 @@ def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def _parse_fields(words: list[str]) -> dict[str, Any]:
+def parse_fields(words: list[str]) -> dict[str, Any]:
+    """Fields from words such as `width=16`: numbers, truths, tuples, or else words.
+
+    Raises:
+      ValueError: if a word is not of that form.
+    """
     fields = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -73,7 +79,7 @@ def _parse_fields(words: list[str]) -> dict[str, Any]:
 _FIELDS = tyro.constructors.PrimitiveConstructorSpec(
     nargs="*",
     metavar="[NAME=VALUE ...]",
-    instance_from_str=_parse_fields,
+    instance_from_str=parse_fields,
     is_instance=lambda value: isinstance(value, Mapping),
     str_from_instance=lambda fields: [f"{k}={v}" for k, v in fields.items()],
 )
@@ -169,6 +175,8 @@ class Network:
     init: str = ""
     """Weights to begin from, but for the head: a file, a run, an id on the Hugging Face
     Hub, or the word published."""
+    init_head: bool = False
+    """Whether the head begins from them too; they have the same classes then."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """What the model computes in; its parameters are float32, or float64 with it."""
 

@@ -18,7 +18,7 @@ from train.images import evaluation_images, training_images
 from train.program import Program, build, compile_steps
 from train.report import say
 
-__all__ = ["dry_run"]
+__all__ = ["dry_run", "stand_in"]
 
 
 def dry_run(config: Config, recipe: str, console: Console) -> None:
@@ -34,7 +34,7 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
         images = training_images(config), evaluation_images(config)
     except SourceError as error:
         say(console, f"The images are not there: {error}.")
-        images = _stand_in(config), _stand_in(config)
+        images = stand_in(config), stand_in(config)
         say(
             console,
             f"A stand-in of {len(images[0].class_names)} classes and "
@@ -52,7 +52,8 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
     say(console, "A dry run: nothing was trained, and nothing written.")
 
 
-def _stand_in(config: Config) -> Source:
+def stand_in(config: Config) -> Source:
+    """Images of a config whose images are not there: none of them can be read."""
     network = config.network
     model = cnn_flax.create_model(network.model, **network.model_fields)
     classes = tuple(str(k) for k in range(getattr(model, "num_classes", 1000)))

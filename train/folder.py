@@ -22,11 +22,13 @@ __all__ = [
     "FULL",
     "MetricsLog",
     "check_same",
+    "check_same_flags",
     "check_space",
     "lock",
     "read_metrics",
     "read_record",
     "read_result",
+    "replace_file",
     "storing",
     "write_json",
     "write_record",
@@ -148,7 +150,17 @@ def check_same(run: Path, record: Json, recipe: str, config: Config) -> None:
       config: the config that is to be run.
     """
     there = {"recipe": record["recipe"], **flat(config_from_json(record["config"]))}
-    here = {"recipe": recipe, **flat(config)}
+    check_same_flags(run, there, {"recipe": recipe, **flat(config)})
+
+
+def check_same_flags(run: Path, there: Json, here: Json) -> None:
+    """Raises `UserError` where flags are not those that a folder's run began with.
+
+    Args:
+      run: the folder.
+      there: the name of its recipe, and its flags without their dashes.
+      here: the same of what is to be run.
+    """
     named = [
         f"{'' if name == 'recipe' else '--'}{name.replace('_', '-')} "
         f"is {_plain(there[name])} there and {_plain(value)} here"
@@ -190,7 +202,7 @@ class MetricsLog:
         """
         path = run / "metrics.jsonl"
         kept = [line for line in read_metrics(run) if line["step"] <= step]
-        _replace(path, "".join(_line(line) for line in kept))
+        replace_file(path, "".join(_line(line) for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "MetricsLog":
@@ -228,10 +240,10 @@ def _read(path: Path) -> Json | None:
 
 def write_json(path: Path, tree: Json) -> None:
     """Writes a file so that whoever looks finds the old one or the new one, whole."""
-    _replace(path, json.dumps(tree, indent=2) + "\n")
+    replace_file(path, json.dumps(tree, indent=2) + "\n")
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Writes a file so that whoever looks finds the old one or the new one, whole."""
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, "utf-8")

@@ -15,7 +15,9 @@ __all__ = ["initial_variables"]
 def initial_variables(
     network: Network, channels: int, shapes: TrainState
 ) -> dict[str, Any]:
-    """The variables that `--init` names, without a head; none where it names nothing.
+    """The variables that `--init` names; none where it names nothing.
+
+    They have no head, but with `--init-head`.
 
     Args:
       network: the model, and the weights' source.
@@ -32,7 +34,7 @@ def initial_variables(
     _, variables = load_pretrained(
         network.model,
         source,
-        num_classes=0,
+        num_classes=None if network.init_head else 0,
         in_channels=channels,
         **network.model_fields,
     )

@@ -49,6 +49,7 @@ __all__ = [
     "compile_eval_step",
     "compile_steps",
     "compile_train_step",
+    "train_step_shapes",
 ]
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -145,8 +146,9 @@ class Program:
     def headline(self) -> str:
         """What is to be run, in a line."""
         machine = self.record["machine"]
-        init = self.record["config"]["network"]["init"]
-        start = f" ({init} but for the head)" if init else ""
+        network = self.record["config"]["network"]
+        init, head = network["init"], network["init_head"]
+        start = f" ({init}{'' if head else ' but for the head'})" if init else ""
         others = ""
         if self.teacher is not None:
             start += f" (taught by {self.teacher.spec})"
@@ -162,7 +164,10 @@ class Program:
 
 
 def build(
-    config: Config, recipe: str = "", images: tuple[Source, Source] | None = None
+    config: Config,
+    recipe: str = "",
+    images: tuple[Source, Source] | None = None,
+    unlabelled: Source | None = None,
 ) -> Program:
     """Opens the data and puts the steps together; computes and writes nothing.
 
@@ -170,6 +175,7 @@ def build(
       config: the run's.
       recipe: the name of the recipe that it is of.
       images: to learn from and to be judged on; None opens those of the config.
+      unlabelled: the images without labels; None opens those of the config.
 
     Raises:
       SourceError: if the data cannot be used.
@@ -181,7 +187,8 @@ def build(
         config.input.batch_size, options.gradient_accumulation, config.augment.pairs
     )
     train, test = images or (training_images(config), evaluation_images(config))
-    unlabelled = unlabelled_images(config, train.class_names)
+    if unlabelled is None:
+        unlabelled = unlabelled_images(config, train.class_names)
     record = describe(config, recipe, train)
     model = build_model(record)
     teacher = _open_teacher(config, record, train)
@@ -320,18 +327,23 @@ def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
 
 def compile_train_step(program: Program) -> TrainStep:
     """Compiles the step of training; it takes the memory of the state it is given."""
+    return compile_step(
+        program.train_step,
+        train_step_shapes(program),
+        out=program.placement.whole,
+        donate=(0,),
+    )
+
+
+def train_step_shapes(program: Program) -> tuple[Any, Any, Any]:
+    """What the step of training takes, as `jax.ShapeDtypeStruct` with shardings."""
     placement = program.placement
     batch = _batch_shapes(program.train, program.train_options)
     if program.unlabelled is not None:
         options = program.unlabelled_options
         batch["unlabelled"] = _batch_shapes(program.unlabelled, options)
     key = placement.shapes(program.key, placement.whole)
-    return compile_step(
-        program.train_step,
-        (program.shapes, placement.shapes(batch, placement.split), key),
-        out=placement.whole,
-        donate=(0,),
-    )
+    return program.shapes, placement.shapes(batch, placement.split), key
 
 
 def compile_eval_step(program: Program) -> EvalStep:

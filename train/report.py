@@ -20,6 +20,7 @@ from rich.table import Table
 from train.data import Source
 from train.evaluation import Evaluation
 from train.folder import read_metrics
+from train.noisy_student.facts import Facts
 from train.pseudo_labels import PseudoLabels, predictions
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "comparison_table",
     "evaluation_table",
     "draw",
+    "noisy_student_table",
     "prediction_table",
     "pseudo_label_table",
     "result_table",
@@ -308,6 +310,23 @@ def scaling_table(
             f"{result['parameters']:,}",
             _percent(result["accuracy"]),
             "best" if point == best else "",
+        )
+    return table
+
+
+def noisy_student_table(facts: Facts) -> Table:
+    """The models of a Noisy Student, a row each."""
+    columns = ("stage", "model", "parameters", "accuracy", "loss", "training")
+    title = f"Noisy Student, on {facts.test_images:,} {facts.split} images"
+    table = Table(*columns, title=title, title_justify="left")
+    for model in facts.models:
+        table.add_row(
+            model.stage,
+            model.model,
+            f"{model.parameters:,}",
+            _percent(model.accuracy),
+            f"{model.loss:.4f}",
+            _duration(model.seconds),
         )
     return table
 

@@ -101,10 +101,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 def test_model_fields_are_numbers_truths_and_words():
-    from train.config import _parse_fields
+    from train.config import parse_fields
 
     words = ["width=16", "small_inputs=True", "shortcut=zero_pad", "stage_sizes=(1,2)"]
-    assert _parse_fields(words) == {
+    assert parse_fields(words) == {
         "width": 16,
         "small_inputs": True,
         "shortcut": "zero_pad",

@@ -5,6 +5,7 @@ import pkgutil
 from dataclasses import dataclass
 
 from train.config import Config
+from train.noisy_student import NoisyStudent, teacher_config
 
 __all__ = ["Recipe", "load", "names"]
 
@@ -15,15 +16,23 @@ class Recipe:
 
     Attributes:
       name: the module's.
-      config: what it runs.
+      config: what it runs, or its first model.
       gave: the accuracy that it gave, and on what, or that it was not run.
       text: the module's docstring.
+      noisy_student: the rounds that it is, where it is no single run.
     """
 
     name: str
     config: Config
     gave: str
     text: str
+    noisy_student: NoisyStudent | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """Names of its models."""
+        student = self.noisy_student
+        return student.models if student else [self.config.network.model]
 
 
 def names() -> list[str]:
@@ -34,4 +43,6 @@ def names() -> list[str]:
 def load(name: str) -> Recipe:
     """The recipe of that name, one of `names()`."""
     module = importlib.import_module(f"{__name__}.{name}")
-    return Recipe(name, module.config, module.gave, module.__doc__ or "")
+    student = getattr(module, "noisy_student", None)
+    config = teacher_config(student) if student else module.config
+    return Recipe(name, config, module.gave, module.__doc__ or "", student)

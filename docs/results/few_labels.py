@@ -1,0 +1,196 @@
+"""What each method makes of 40, 250 and 1,000 labels."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from docs.machine import where
+from docs.results.rows import Row, spread
+from docs.tables import table
+from train import recipes
+from train.config import Config, Distillation, Selection, Unlabelled
+from train.inference import evaluate_run
+from train.loop import fit
+from train.noisy_student.plan import Train, plan
+from train.noisy_student.run import run as run_noisy_student
+from train.pseudo_label import label_images, open_images
+from train.recipes.noisy_student_fashion_mnist import noisy_student
+
+__all__ = ["ARMS", "LABELS", "SEEDS", "measure", "section"]
+
+LABELS = (40, 250, 1000)
+SEEDS = (0, 1, 2)
+
+_FIXMATCH = recipes.load("fashion_mnist_fixmatch").config.unlabelled
+_OTHERS = Unlabelled("rest", ratio=_FIXMATCH.ratio)
+
+# Of a config, and of the folder for its run; trains, and gives what the row tells.
+Arm = Callable[[Config, Path], Row]
+
+
+def measure(runs: Path) -> Iterator[Row]:
+    """Trains each arm with each number of labels from each seed.
+
+    Args:
+      runs: where the runs are; one that has ended there is not run again.
+    """
+    for labels in LABELS:
+        for seed in SEEDS:
+            # Watched on 600 other training images; the test images are looked at once.
+            select = Selection("val", val_share=0.01, labels_per_class=labels // 10)
+            config = recipes.load("fashion_mnist_few_labels").config
+            config = dataclasses.replace(config, selection=select, seed=seed)
+            for name, arm in ARMS.items():
+                folder = runs / f"{name.replace(' ', '_')}_{labels}_seed{seed}"
+                row = arm(config, folder)
+                yield {"arm": name, "labels": labels, "seed": seed, **row}
+
+
+def section(rows: Sequence[Row]) -> str:
+    """The section of the page."""
+    alone = _found(rows, "supervised")
+    lines, gains = [], []
+    for name in ARMS:
+        found = _found(rows, name)
+        minutes = sum(row["seconds"] for row in found) / len(found) / 60
+        by_labels = [[r for r in found if r["labels"] == n] for n in LABELS]
+        cells = [spread([row["accuracy"] for row in some]) for some in by_labels]
+        lines.append([name, *cells, f"{minutes:.1f}"])
+        if name != "supervised":
+            gains.append([name, *(_gain(some, alone) for some in by_labels)])
+    first, last = _rounds(rows)
+    labels = [f"{count:,} labels" for count in LABELS]
+    return f"""## Few labels
+
+{table(("method", *labels, "minutes a run"), lines)}
+
+Fashion-MNIST with {", ".join(map(str, LABELS[:-1]))} and {LABELS[-1]:,} labels, as many
+of each class; the other training images, close to 60,000, are there without theirs.
+Mean, lowest and highest share of the 10,000 test images that are classified rightly,
+over {len(SEEDS)} seeds, which draw the labelled images, the weights and the changes. A
+ResNet of three blocks ({alone[0]["parameters"]:,} parameters) learns for
+{alone[0]["steps"]:,} steps of 32 labelled images, mirrored and moved by up to two
+pixels, and of 96 others where the method takes them. The minutes are of training, with
+what labels the images, on a loaded machine.
+
+What each gains on supervised training with the same labelled images, in points:
+
+{table(("method", *labels), gains)}
+
+- **Distilled**: a net of 1.5 times the width learns from the labels; the student learns
+  from them and, softened by a temperature of 2, from its answers to all images.
+- **Pseudo-label**: the answers of the supervised run above are the labels of all images
+  that it gave more than 0.3; the same net learns from these and the true labels.
+- **FixMatch**: `python -m train fashion_mnist_fixmatch`.
+- **Noisy Student**: `python -m train noisy-student noisy_student_fashion_mnist`, three
+  rounds of growing nets with noise. The first round, which has the labels alone, comes
+  to {first}; the last to {last} ({", ".join(labels)}).
+
+Raw results: [results/few_labels.jsonl](results/few_labels.jsonl);
+`python -m docs.results --measure few_labels` makes them again ({where(rows)})."""
+
+
+def _found(rows: Sequence[Row], arm: str) -> list[Row]:
+    return [row for row in rows if row["arm"] == arm]
+
+
+def _gain(found: Sequence[Row], alone: Sequence[Row]) -> str:
+    """Mean and range of the points gained, seed by seed."""
+    points = []
+    for row in found:
+        same = [r for r in alone if (r["labels"], r["seed"]) == _place(row)]
+        points.append(100 * (row["accuracy"] - same[0]["accuracy"]))
+    mean = sum(points) / len(points)
+    return f"{mean:+.1f} ({min(points):+.1f} to {max(points):+.1f})"
+
+
+def _place(row: Row) -> tuple[int, int]:
+    return row["labels"], row["seed"]
+
+
+def _rounds(rows: Sequence[Row]) -> tuple[str, str]:
+    """What the first and the last round come to, by the number of labels."""
+    ends = []
+    for i in (0, -1):
+        of_labels = []
+        for count in LABELS:
+            found = _found(rows, "Noisy Student")
+            shares = [r["rounds"][i] for r in found if r["labels"] == count]
+            of_labels.append(f"{100 * sum(shares) / len(shares):.1f}")
+        ends.append(f"{', '.join(of_labels)} %")
+    return ends[0], ends[1]
+
+
+def _supervised(config: Config, folder: Path) -> Row:
+    return _fit(config, folder)
+
+
+def _distilled(config: Config, folder: Path) -> Row:
+    fields = {**config.network.model_fields, "width": 24}
+    network = dataclasses.replace(config.network, model_fields=fields)
+    wide = folder.with_name(folder.name.replace("distilled", "wide"))
+    teacher = _fit(dataclasses.replace(config, network=network), wide)
+    student = dataclasses.replace(
+        config,
+        distillation=Distillation(str(wide), temperature=2.0, alpha=0.5),
+        unlabelled=_OTHERS,
+    )
+    row = _fit(student, folder)
+    return _with(row, teacher=teacher["accuracy"], seconds=teacher["seconds"])
+
+
+def _pseudo_labelled(config: Config, folder: Path) -> Row:
+    teacher = folder.with_name(folder.name.replace("pseudo-label", "supervised"))
+    seconds = _fit(config, teacher)["seconds"]
+    file = folder.with_name(f"{folder.name}.npy")
+    images, opened = open_images(teacher, "rest")
+    label_images(teacher, images, file, opened=opened, say=lambda line: None)
+    others = dataclasses.replace(_OTHERS, pseudo_labels=str(file), min_confidence=0.3)
+    row = _fit(dataclasses.replace(config, unlabelled=others), folder)
+    return _with(row, seconds=seconds)
+
+
+def _fixmatch(config: Config, folder: Path) -> Row:
+    return _fit(dataclasses.replace(config, unlabelled=_FIXMATCH), folder)
+
+
+def _noisy_student(config: Config, folder: Path) -> Row:
+    noisy = dataclasses.replace(
+        noisy_student.config, selection=config.selection, seed=config.seed
+    )
+    student = dataclasses.replace(noisy_student, config=noisy)
+    run_noisy_student(student, folder, console=_silent())
+    stages = [stage for stage in plan(student, folder) if isinstance(stage, Train)]
+    found = [_fit(stage.config, folder / stage.name) for stage in stages]
+    before = sum(row["seconds"] for row in found[:-1])
+    rounds = [row["accuracy"] for row in found]
+    return _with(found[-1], rounds=rounds, seconds=before)
+
+
+def _fit(config: Config, run: Path) -> Row:
+    result = fit(config, run, console=_silent())
+    evaluation, _ = evaluate_run(run, split="test", batch_size=1000)
+    counts = {key: result[key] for key in ("steps", "parameters", "seconds")}
+    return {"accuracy": evaluation.figures()["accuracy"], **counts}
+
+
+def _with(row: Row, seconds: float, **more: Any) -> Row:
+    """A row, with more in it, and the seconds of what had to be trained before."""
+    return {**row, "seconds": row["seconds"] + seconds, **more}
+
+
+def _silent() -> Console:
+    return Console(file=io.StringIO())
+
+
+ARMS: dict[str, Arm] = {
+    "supervised": _supervised,
+    "distilled": _distilled,
+    "pseudo-label": _pseudo_labelled,
+    "FixMatch": _fixmatch,
+    "Noisy Student": _noisy_student,
+}

@@ -1,0 +1,82 @@
+"""What a Noisy Student would be, without running it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from train.data import Source, SourceError
+from train.dry_run import stand_in
+from train.images import evaluation_images, open_unlabelled, training_images
+from train.noisy_student.plan import NoisyStudent, Train, plan
+from train.program import Program, build, train_step_shapes
+from train.report import say
+
+__all__ = ["dry_run"]
+
+
+def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
+    """Builds each model and its step of training, and says what they take.
+
+    The steps are traced and lowered, not compiled, which takes minutes for the largest
+    models. Nothing is trained or written. Where the images are not there, it says so,
+    and goes on with a stand-in of as many classes as the teacher has by itself.
+
+    Raises:
+      UserError: if a stage cannot be run.
+    """
+    config = student.config
+    try:
+        images = training_images(config), evaluation_images(config)
+        unlabelled = open_unlabelled(config, config.unlabelled.unlabelled, keep=False)
+    except SourceError as error:
+        say(
+            console, f"The images are not there: {error}. A stand-in takes their place."
+        )
+        images = stand_in(config), stand_in(config)
+        unlabelled = images[0]
+    table = Table(title="Stages", title_justify="left")
+    for column in ("", "model", "parameters", "images a step", "without labels"):
+        table.add_column(column)
+    table.add_column("operations a step")
+    table.add_column("a checkpoint")
+    for stage in plan(student, Path()):
+        if not isinstance(stage, Train):
+            continue
+        others = None
+        if stage.config.unlabelled.unlabelled:
+            kind = stage.config.unlabelled.pseudo_label_kind
+            others = _labelled(unlabelled, len(images[0].class_names), kind)
+        with console.status(stage.name):
+            program = build(stage.config, recipe, images, others)
+            table.add_row(stage.name, *_takes(program))
+    console.print(table)
+    say(console, "A dry run: nothing was trained, and nothing written.")
+
+
+def _labelled(source: Source, classes: int, kind: str) -> Source:
+    """The images with such labels as a teacher would give them."""
+    if kind == "hard":
+        return source
+    labels = np.broadcast_to(np.float32(1 / classes), (len(source), classes))
+    return replace(source, beside={"label": labels})
+
+
+def _takes(program: Program) -> list[str]:
+    """The cells of a stage's row."""
+    shapes = train_step_shapes(program)
+    lowered = jax.jit(program.train_step).lower(*shapes)
+    operations = (lowered.cost_analysis() or {}).get("flops", 0)
+    _, batch, _ = shapes
+    others = batch.get("unlabelled")
+    return [
+        program.record["model"]["name"],
+        f"{program.parameters:,}",
+        str(list(batch["image"].shape)),
+        str(list(others["image"].shape)) if others else "",
+        f"{operations / 1e9:,.2f} GFLOP",
+        f"{program.bytes / 1e6:,.1f} MB",
+    ]

@@ -1,0 +1,269 @@
+"""The charts of a Noisy Student's report, and all of it in one picture."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from train.noisy_student.facts import BINS, Example, Facts, Labelled
+
+__all__ = ["accuracy_chart", "balance_chart", "confidence_chart", "poster"]
+
+_INK, _GRID, _GREY = "#1f2937", "#e5e7eb", "#94a3b8"
+# Of what is right, and of what is wrong: apart in hue and in lightness.
+_RIGHT, _WRONG = "#1d4ed8", "#f97316"
+_COPIES = "#bfdbfe"
+# More classes have no room for their names.
+_NAMED = 30
+
+
+def accuracy_chart(ax: Axes, facts: Facts) -> None:
+    """Accuracy of each model, and of the pseudo-labels that it gave."""
+    models = facts.models
+    where = range(len(models))
+    accuracy = [100 * model.accuracy for model in models]
+    style = {"marker": "o", "markersize": 7, "linewidth": 2}
+    ax.plot(where, accuracy, color=_INK, label=f"{facts.split} images", **style)
+    for x, y in zip(where, accuracy, strict=True):
+        # White behind it, for lines that pass.
+        ax.annotate(
+            f"{y:.1f}",
+            (x, y),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+            color=_INK,
+            bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.8},
+        )
+    labels = [each.labels for each in facts.rounds]
+    for name, marker, color, values in (
+        ("pseudo-labels: all", "s", _GREY, [each.accuracy for each in labels]),
+        ("pseudo-labels: kept", "^", _RIGHT, [each.kept_accuracy for each in labels]),
+    ):
+        shares = [100 * value for value in values if value is not None]
+        if shares:
+            style = {"marker": marker, "linestyle": ":", "markersize": 6}
+            ax.plot(range(len(shares)), shares, color=color, label=name, **style)
+    ax.set_xticks(where, [f"{_place(model.stage)}\n{model.model}" for model in models])
+    ax.set_xlim(-0.4, len(models) - 0.6)
+    ax.margins(y=0.2)
+    ax.set_ylabel("accuracy (%)")
+    ax.grid(axis="y", color=_GRID)
+    ax.legend(frameon=False, loc="best", fontsize="small")
+    _plain(ax)
+
+
+def confidence_chart(ax: Axes, facts: Facts, labels: Labelled) -> None:
+    """Number of unlabelled images by the confidence of their pseudo-labels.
+
+    All rounds have one scale.
+    """
+    edges = np.linspace(0, 1, BINS + 1)
+    counts = np.asarray(labels.histogram)
+    known, threshold = labels.histogram_right is not None, facts.min_confidence
+    style = {"width": 1 / BINS, "align": "edge", "edgecolor": "white", "linewidth": 0.6}
+    if labels.histogram_right is None:
+        ax.bar(edges[:-1], counts, color=_GREY, **style)
+    else:
+        right = np.asarray(labels.histogram_right)
+        ax.bar(edges[:-1], right, color=_RIGHT, label="right", **style)
+        wrong = {"color": _WRONG, "label": "wrong", "bottom": right}
+        ax.bar(edges[:-1], counts - right, **wrong, **style)
+    if threshold > 0:
+        line = {"color": _INK, "linestyle": "--", "linewidth": 1.2}
+        ax.axvline(threshold, label=f"threshold {threshold:g}", **line)
+    if known or threshold > 0:
+        _legend_above(ax)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.05 * max(max(each.labels.histogram) for each in facts.rounds))
+    ax.set_xlabel("confidence" + ("; left of the line: left out" if threshold else ""))
+    ax.set_ylabel("images")
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    ax.grid(axis="y", color=_GRID)
+    _plain(ax)
+
+
+def balance_chart(ax: Axes, labels: Labelled, names: Sequence[str]) -> None:
+    """Number of images of each class, before filtering and balancing and after."""
+    before, kept, after = (
+        np.asarray(counts)
+        for counts in (labels.before, labels.kept_classes, labels.after)
+    )
+    if len(names) > _NAMED:
+        for name, color, counts in (
+            ("before", _GREY, before),
+            ("after", _RIGHT, after),
+        ):
+            ax.plot(np.sort(counts)[::-1], color=color, label=name)
+        ax.set_xlabel("classes, the largest first")
+        ax.set_ylabel("images")
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+    else:
+        rows = np.arange(len(names))
+        ax.barh(rows - 0.2, before, 0.36, color=_GREY, label="before")
+        ax.barh(rows + 0.2, kept, 0.36, color=_RIGHT, label="after")
+        if labels.duplicates:
+            style: dict[str, Any] = {"color": _COPIES, "label": "after: copies"}
+            ax.barh(rows + 0.2, after - kept, 0.36, left=kept, **style)
+        if labels.true is not None:
+            style = {"color": _INK, "marker": "|", "s": 110, "linewidths": 1.6}
+            ax.scatter(labels.true, rows - 0.2, label="truly", zorder=3, **style)
+        ax.set_yticks(rows, names)
+        ax.invert_yaxis()
+        ax.set_xlabel("images; the student learns from the blue ones")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.grid(axis="both" if len(names) > _NAMED else "x", color=_GRID)
+    _legend_above(ax)
+    _plain(ax)
+
+
+def poster(facts: Facts, read: Callable[[int], np.ndarray]) -> Figure:
+    """The report in one picture: the accuracies, then a row a round.
+
+    Args:
+      facts: of the Noisy Student.
+      read: an unlabelled image by its index, `uint8 [h, w, C]`.
+    """
+    rows = len(facts.rounds)
+    balance = min(len(facts.class_names), _NAMED)
+    height = max(3.6, 1.4 + 0.24 * balance)
+    layout = ConstrainedLayoutEngine(hspace=0.04, wspace=0.03)
+    figure = Figure(figsize=(15, 4.6 + height * rows), dpi=110, layout=layout)
+    heights = [4.6, *[height] * rows]
+    parts = figure.subfigures(rows + 1, 1, squeeze=False, height_ratios=heights)
+    top, *parts = parts.flat
+    top.suptitle(headline(facts), fontsize=17, weight="bold", x=0.02, ha="left")
+    left, right = top.subplots(1, 2, width_ratios=(3, 2))
+    left.set_title("Accuracy, model by model", loc="left")
+    accuracy_chart(left, facts)
+    _table(right, facts)
+    for number, (part, each) in enumerate(zip(parts, facts.rounds, strict=True), 1):
+        teacher = facts.models[number - 1].model
+        part.suptitle(
+            f"Round {number}: {teacher} labels {each.labels.images:,} images, of which "
+            f"{each.student.model} learns from {each.labels.kept:,}",
+            fontsize=14,
+            weight="bold",
+            x=0.02,
+            ha="left",
+        )
+        charts, images = part.subfigures(1, 2, width_ratios=(5, 3.2))
+        confidence, classes = charts.subplots(1, 2)
+        confidence.set_title("Labels by confidence", loc="left", pad=24)
+        confidence_chart(confidence, facts, each.labels)
+        classes.set_title("Labels by class", loc="left", pad=24)
+        balance_chart(classes, each.labels, facts.class_names)
+        _pictures(images, each.labels.examples, facts.class_names, read)
+    return figure
+
+
+def headline(facts: Facts) -> str:
+    """What came of it, in a line."""
+    first, last = facts.teacher.accuracy, facts.models[-1].accuracy
+    return (
+        f"{facts.recipe or 'Noisy Student'}: {100 * first:.1f} % to {100 * last:.1f} % "
+        f"of {facts.test_images:,} {facts.split} images, from {facts.labels:,} labels"
+    )
+
+
+def _table(ax: Axes, facts: Facts) -> None:
+    """The models as a table."""
+    ax.axis("off")
+    table = ax.table(
+        [
+            [
+                f"{_place(model.stage)}: {model.model}",
+                f"{model.parameters:,}",
+                f"{100 * model.accuracy:.2f} %",
+                f"{model.seconds / 60:,.1f} min",
+            ]
+            for model in facts.models
+        ],
+        colLabels=["", "parameters", f"{facts.split} accuracy", "training"],
+        colWidths=[0.4, 0.2, 0.22, 0.18],
+        loc="center",
+        edges="horizontal",
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(10)
+    table.scale(1, 1.8)
+    for (_, column), cell in table.get_celld().items():
+        cell.set_edgecolor(_GRID)
+        cell.get_text().set_horizontalalignment("right" if column else "left")
+
+
+def _pictures(
+    figure: Any,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    read: Callable[[int], np.ndarray],
+    columns: int = 4,
+) -> None:
+    """A row of examples of each kind, each with its class and confidence."""
+    groups = [(kind, list(found)) for kind, found in groupby(examples, kind_of)]
+    if not groups:
+        return
+    parts = figure.subfigures(len(groups), 1, squeeze=False)
+    for part, (kind, found) in zip(parts.flat, groups, strict=True):
+        part.suptitle(KINDS[kind], fontsize=10, x=0.02, ha="left")
+        for ax in (axes := part.subplots(1, columns)):
+            ax.axis("off")
+        for ax, example in zip(axes, found, strict=False):
+            pixels = read(example.index)
+            ax.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
+            title = f"{names[example.predicted]}, {100 * example.confidence:.0f} %"
+            if kind == "wrong" and example.true is not None:
+                title += f"\ntruly {names[example.true]}"
+            ax.set_title(title, fontsize=8, color=_INK)
+
+
+# What kinds of examples there are, and what stands above them.
+KINDS = {
+    "right": "Right, drawn at random",
+    "wrong": "Wrong, the surest first",
+    "unknown": "Drawn at random; the true classes are not known",
+}
+
+
+def kind_of(example: Example) -> str:
+    """The kind that an example is of, a key of `KINDS`."""
+    if example.true is None:
+        return "unknown"
+    return "right" if example.true == example.predicted else "wrong"
+
+
+def _place(stage: str) -> str:
+    """A stage's model, as the charts call it."""
+    folder, _, _ = stage.partition("/")
+    if folder == "final":
+        return "fine-tuned"
+    number = folder.removeprefix("round")
+    return "teacher" if number == "0" else f"student {number}"
+
+
+def _legend_above(ax: Axes) -> None:
+    ax.legend(
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 0.99),
+        ncols=4,
+        fontsize="small",
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
+
+
+def _plain(ax: Axes) -> None:
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    # Apart from the axes, or the two of the corner lie on each other.
+    ax.tick_params(length=0, pad=6)

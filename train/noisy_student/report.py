@@ -1,0 +1,355 @@
+"""The report of a Noisy Student: a page that needs nothing else, and a picture."""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from train.folder import replace_file
+from train.noisy_student.facts import Example, Facts, Labelled, Round
+from train.noisy_student.plots import (
+    KINDS,
+    accuracy_chart,
+    balance_chart,
+    confidence_chart,
+    headline,
+    kind_of,
+    poster,
+)
+
+__all__ = ["page", "write_report"]
+
+_LARGEST = 160  # Pixels of a picture's longer side, in the page.
+
+_STYLE = """
+:root { --ink: #1f2937; --soft: #64748b; --line: #e5e7eb; --blue: #1d4ed8;
+  --orange: #c2410c; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f8fafc; color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 24px 16px 64px; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 8px; overflow-wrap: anywhere; }
+@media (max-width: 600px) { h1 { font-size: 1.4rem; } section { padding: 14px; } }
+h2 { font-size: 1.3rem; line-height: 1.3; margin: 0 0 4px; }
+h3 { font-size: 1rem; margin: 24px 0 8px; }
+p { margin: 0 0 12px; max-width: 72ch; }
+.above { color: var(--soft); margin: 0 0 4px; }
+section { background: white; border: 1px solid var(--line); border-radius: 10px;
+  padding: 20px; margin-top: 20px; }
+.charts { display: grid; gap: 20px; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
+figure { margin: 0; }
+.charts > figure { max-width: 720px; }
+.charts img { width: 100%; height: auto; display: block; }
+figcaption { color: var(--soft); font-size: .875rem; margin-top: 6px; }
+.tiles { display: grid; gap: 12px; margin: 16px 0; padding: 0; list-style: none;
+  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+.tiles li { border-left: 3px solid var(--line); padding-left: 10px; }
+.tiles b { display: block; font-size: 1.35rem; line-height: 1.3; }
+.tiles span { color: var(--soft); font-size: .875rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th { font-weight: 600; color: var(--soft); font-size: .875rem; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.pictures { display: grid; gap: 14px 10px;
+  grid-template-columns: repeat(auto-fill, minmax(92px, 1fr)); }
+.pictures img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #0f172a;
+  image-rendering: pixelated; border-radius: 4px; display: block; }
+.pictures figcaption { font-size: .8rem; line-height: 1.3; margin-top: 4px;
+  color: var(--ink); overflow-wrap: anywhere; }
+.wrong { color: var(--orange); }
+.settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.settings td:first-child { white-space: nowrap; color: var(--soft); }
+code { background: #f1f5f9; padding: 1px 4px; border-radius: 4px;
+  overflow-wrap: anywhere; }
+summary { cursor: pointer; font-weight: 600; }
+"""
+
+
+def write_report(out: Path, facts: Facts, read: Callable[[int], np.ndarray]) -> None:
+    """Writes the page, `report.html`, and the picture, `report.png`.
+
+    Args:
+      out: their folder.
+      facts: what they tell.
+      read: an unlabelled image by its index, `uint8 [h, w, C]`.
+    """
+    replace_file(out / "report.html", page(facts, read))
+    poster(facts, read).savefig(out / "report.png")
+
+
+def page(facts: Facts, read: Callable[[int], np.ndarray]) -> str:
+    """The page, which needs no other file.
+
+    Args:
+      facts: what it tells.
+      read: an unlabelled image by its index, `uint8 [h, w, C]`.
+    """
+    rounds = [
+        _round(facts, number, each, read) for number, each in enumerate(facts.rounds, 1)
+    ]
+    title = escape(headline(facts))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="above">Noisy Student</p>
+<h1>{title}</h1>
+{_story(facts)}
+</header>
+{_overview(facts)}
+{"".join(rounds)}
+{_settings(facts)}
+</main>
+</body>
+</html>
+"""
+
+
+def _story(facts: Facts) -> str:
+    first = facts.teacher
+    students = " then ".join(escape(each.student.model) for each in facts.rounds)
+    end = ""
+    if facts.final:
+        end = (
+            " At the end the last student learned a little more from the labels "
+            f"alone, at {facts.final.image_size} pixels and without augmentation."
+        )
+    images = facts.rounds[0].labels.images
+    return (
+        f"<p>{escape(first.model)} learned from {facts.labels:,} labelled images of "
+        f"{escape(facts.data)} and labelled {images:,} others, without noise. The next "
+        "model learned from both, with noise, and labelled them anew: "
+        f"{students}.{end}</p>"
+    )
+
+
+def _overview(facts: Facts) -> str:
+    chart = _chart(
+        partial(accuracy_chart, facts=facts),
+        (6.2, 4.2),
+        "Accuracy of each model and of its pseudo-labels.",
+        f"Accuracy of each model on the {facts.test_images:,} {facts.split} images"
+        + (
+            ", and of the pseudo-labels that it gave to the images without labels: of "
+            "all of them, and of those that its student learned from. "
+            if facts.rounds[0].labels.accuracy is not None
+            else ". "
+        )
+        + "The axis does not begin at 0.",
+    )
+    rows = [
+        (
+            f"{escape(model.stage)}: {escape(model.model)}",
+            f"{model.parameters:,}",
+            f"{model.image_size} px",
+            _percent(model.accuracy),
+            f"{model.loss:.3f}",
+            _percent(model.calibration_error),
+            f"{model.steps:,}",
+            _time(model.seconds),
+        )
+        for model in facts.models
+    ]
+    header = (
+        "stage",
+        "parameters",
+        "images",
+        "accuracy",
+        "loss",
+        "calibration error",
+        "steps",
+        "training",
+    )
+    return f"""<section>
+<h2>Model by model</h2>
+<div class="charts">{chart}</div>
+<div class="wide">{_table(header, rows)}</div>
+<p><small>Accuracy, loss (nats) and calibration error on the {facts.split} images. All
+training and labelling took {_time(facts.seconds)}.</small></p>
+</section>
+"""
+
+
+def _round(
+    facts: Facts, number: int, each: Round, read: Callable[[int], np.ndarray]
+) -> str:
+    labels, student = each.labels, each.student
+    teacher = facts.models[number - 1]
+    gain = 100 * (student.accuracy - teacher.accuracy)
+    tiles = [
+        (_percent(teacher.accuracy), f"teacher {teacher.model}, {facts.split} images"),
+        (_percent(student.accuracy), f"student {student.model}: {gain:+.2f} points"),
+        (f"{labels.kept:,}", f"of {labels.images:,} images kept"),
+    ]
+    if labels.accuracy is not None:
+        tiles.append((_percent(labels.accuracy), "of all pseudo-labels are right"))
+    if labels.kept_accuracy is not None:
+        tiles.append((_percent(labels.kept_accuracy), "of the kept ones are right"))
+    names = facts.class_names
+    confidence = _chart(
+        partial(confidence_chart, facts=facts, labels=labels),
+        (5.2, 3.6),
+        "Histogram of the confidence of the pseudo-labels.",
+        _confidence_caption(labels, facts.min_confidence),
+    )
+    balance = _chart(
+        partial(balance_chart, labels=labels, names=names),
+        (5.2, max(3.6, 1.2 + 0.24 * min(len(names), 30))),
+        "Number of images of each class, before and after.",
+        _balance_caption(labels, facts.per_class),
+    )
+    shown = "".join(
+        f"<h3>{KINDS[kind]}</h3><div class='pictures'>"
+        + "".join(_example(example, names, read) for example in found)
+        + "</div>"
+        for kind, found in groupby(labels.examples, kind_of)
+    )
+    took = "" if labels.seconds is None else f"Labelling took {_time(labels.seconds)}. "
+    return f"""<section>
+<h2>Round {number}: {escape(teacher.model)} teaches {escape(student.model)}</h2>
+<ul class="tiles">{"".join(map(_tile, tiles))}</ul>
+<div class="charts">{confidence}{balance}</div>
+{shown}
+<p><small>Each picture has its pseudo-label and the teacher's confidence in it.
+{took}Training the student took {_time(student.seconds)}.</small></p>
+</section>
+"""
+
+
+def _confidence_caption(labels: Labelled, threshold: float) -> str:
+    known = labels.histogram_right is not None
+    colours = (
+        ": in blue where it is right, in orange where it is wrong" if known else ""
+    )
+    kept = (
+        f"Images to the left of {threshold:g} are left out."
+        if threshold > 0
+        else "None is left out for its confidence."
+    )
+    return (
+        f"The {labels.images:,} images without labels by the probability of their most "
+        f"probable class{colours}. {kept} All rounds have one scale."
+    )
+
+
+def _balance_caption(labels: Labelled, per_class: int) -> str:
+    quota = (
+        f"Of each class the {per_class:,} surest are taken; a class with fewer is "
+        f"filled up with copies, {labels.duplicates:,} in all."
+        if per_class
+        else "Classes are not balanced."
+    )
+    truly = " A mark says how many there truly are." if labels.true else ""
+    return (
+        "Images by their pseudo-label: all of them (before), and those that the "
+        f"student learned from (after). {quota}{truly}"
+    )
+
+
+def _settings(facts: Facts) -> str:
+    rows = [
+        (escape(name.replace("_", "-")), escape(_plain(value)))
+        for name, value in facts.settings.items()
+    ]
+    where = {**facts.machine, **facts.versions}
+    made = [(escape(name), escape(str(value))) for name, value in where.items()]
+    return f"""<section>
+<h2>How it was made</h2>
+<p><code>{escape(facts.command)}</code></p>
+<p>The same command writes this page again. Images without labels:
+<code>{escape(facts.unlabelled)}</code>; pseudo-labels are {escape(facts.kind)}.</p>
+<details><summary>All settings</summary>
+<div class="settings">{_table((), rows)}</div></details>
+<details><summary>Machine and versions</summary>
+<div class="settings">{_table((), made)}</div></details>
+</section>
+"""
+
+
+def _chart(
+    draw: Callable[[Axes], None], size: tuple[float, float], alt: str, caption: str
+) -> str:
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.subplots())
+    file = io.BytesIO()
+    # The same facts give the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "noisy student"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return (
+        f'<figure><img src="{_data("image/svg+xml", file.getvalue())}" '
+        f'alt="{escape(alt)}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _example(
+    example: Example, names: Sequence[str], read: Callable[[int], np.ndarray]
+) -> str:
+    image = Image.fromarray(read(example.index).squeeze())
+    image.thumbnail((_LARGEST, _LARGEST))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    told = f"{escape(names[example.predicted])}, {100 * example.confidence:.0f}&nbsp;%"
+    if kind_of(example) == "wrong" and example.true is not None:
+        told = (
+            f'<span class="wrong">{told}</span><br>truly {escape(names[example.true])}'
+        )
+    return (
+        f'<figure><img src="{_data("image/png", file.getvalue())}" '
+        f'alt="{escape(example.name)}" title="{escape(example.name)}">'
+        f"<figcaption>{told}</figcaption></figure>"
+    )
+
+
+def _tile(tile: tuple[str, str]) -> str:
+    value, meaning = tile
+    return f"<li><b>{escape(value)}</b><span>{escape(meaning)}</span></li>"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; header and cells are HTML."""
+    head = "".join(f"<th>{cell}</th>" for cell in header)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f"<table>{f'<tr>{head}</tr>' if header else ''}{body}</table>"
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = [f"{name}={part}" for name, part in value.items()]
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

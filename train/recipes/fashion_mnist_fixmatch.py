@@ -1,0 +1,23 @@
+"""FixMatch on Fashion-MNIST: 250 labels, and the other 59,750 images without theirs.
+
+    python -m train fashion_mnist_fixmatch
+
+Sohn et al. 2020, https://arxiv.org/abs/2001.07685: the model's sure answer to a weakly
+changed image is the label of the same image strongly changed. Three unlabelled images a
+step for each labelled one, where the paper has seven; threshold 0.95 and weight 1 are
+the paper's. `--consistency flexmatch` has a threshold for each class.
+"""
+
+import dataclasses
+
+from train.config import Unlabelled
+from train.recipes.fashion_mnist_few_labels import config as supervised
+
+gave = ""
+
+config = dataclasses.replace(
+    supervised,
+    unlabelled=Unlabelled(
+        "rest", ratio=3, consistency="fixmatch", threshold=0.95, strong_erase=0.5
+    ),
+)

@@ -1,0 +1,47 @@
+"""Noisy Student on Fashion-MNIST: 250 labels, and the other 59,750 images without any.
+
+    python -m train noisy-student noisy_student_fashion_mnist
+
+Three models, each larger than the one that labels for it: nets of width 16, 20 and 24.
+Their noise is RandAugment, erasing, dropout and stochastic depth; pseudo-labels are
+soft, above a confidence of 0.3, and as many of each class, as in the paper.
+`fashion_mnist_few_labels` is the first net without the noise.
+"""
+
+import dataclasses
+
+from train.config import Unlabelled
+from train.noisy_student import EACH_ROUND, NoisyStudent, Student
+from train.recipes.fashion_mnist_few_labels import config as few_labels
+
+gave = ""
+
+_NOISE = {"dropout_rate": 0.2, "drop_path_rate": 0.1}
+
+noisy_student = NoisyStudent(
+    config=dataclasses.replace(
+        few_labels,
+        network=dataclasses.replace(
+            few_labels.network,
+            model_fields={**few_labels.network.model_fields, **_NOISE},
+        ),
+        augment=dataclasses.replace(
+            few_labels.augment,
+            policy="rand_augment",
+            operations=1,
+            magnitude=4,
+            erase=0.5,
+        ),
+        unlabelled=Unlabelled(
+            "rest",
+            ratio=3,
+            pseudo_labels=EACH_ROUND,
+            min_confidence=0.3,
+            per_class=5000,
+        ),
+    ),
+    students=(
+        Student("resnet18", {"width": 20}),
+        Student("resnet18", {"width": 24}),
+    ),
+)
