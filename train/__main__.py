@@ -15,7 +15,6 @@ python -m train noisy-student RECIPE --out DIR [--FLAG ..]
 
 import difflib
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
 from train import recipes
+from train.compilation import use_compilation_cache
 from train.config import Config
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
 from train.noisy_student import NoisyStudent
@@ -240,7 +240,7 @@ def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
         from train.dry_run import dry_run
 
         return dry_run(command.config, recipe.name, Console())
-    _use_compilation_cache()
+    use_compilation_cache()
     _silence_orbax()
     from train.loop import fit
     from train.report import result_table
@@ -251,7 +251,7 @@ def _run(recipe: recipes.Recipe, words: Sequence[str]) -> None:
 
 
 def _evaluate(command: Evaluate) -> None:
-    _use_compilation_cache()
+    use_compilation_cache()
     import cnn_flax
     from cnn_flax.registry import nearest
     from train.inference import evaluate_model, evaluate_run
@@ -299,7 +299,7 @@ def _compare(command: Compare) -> None:
 def _predict(command: Predict) -> None:
     if not command.images:
         raise UserError("No image was given: python -m train predict DIR IMAGE ...")
-    _use_compilation_cache()
+    use_compilation_cache()
     from train.inference import predict_images
     from train.report import prediction_table
 
@@ -308,7 +308,7 @@ def _predict(command: Predict) -> None:
 
 
 def _pseudo_label(command: PseudoLabel) -> None:
-    _use_compilation_cache()
+    use_compilation_cache()
     from train.pseudo_label import label_images, open_images
     from train.report import pseudo_label_table, say
 
@@ -332,7 +332,7 @@ def _search_scaling(command: SearchScaling) -> None:
     if command.recipe not in recipes.names():
         raise _no_recipe(command.recipe)
     recipe = recipes.load(command.recipe)
-    _use_compilation_cache()
+    use_compilation_cache()
     from train.report import scaling_table
     from train.scaling import search
 
@@ -373,7 +373,7 @@ def _noisy_student(words: Sequence[str]) -> None:
         from train.noisy_student.dry_run import dry_run
 
         return dry_run(command.student, recipe.name, Console())
-    _use_compilation_cache()
+    use_compilation_cache()
     _silence_orbax()
     from train.noisy_student.run import run
     from train.report import noisy_student_table
@@ -390,17 +390,6 @@ def _noisy_student(words: Sequence[str]) -> None:
 def _parse(form: type, words: Sequence[str], **options):
     prog = f"python -m train {words[0]}"
     return tyro.cli(form, prog=prog, args=words[1:], **options)
-
-
-def _use_compilation_cache() -> None:
-    """Keeps compiled programs for the next start; JAX's own variable moves them."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "cnn_flax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _silence_orbax() -> None:

@@ -6,6 +6,7 @@ import docs.results
 from docs.command import page_parser
 from docs.results import rows
 from docs.results.page import EXPERIMENTS, page
+from train.compilation import use_compilation_cache
 
 _DOCS = Path(__file__).parents[1]
 
@@ -21,6 +22,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.measure is not None:
+        use_compilation_cache()
         for name in options.measure or EXPERIMENTS:
             rows.write(name, EXPERIMENTS[name].measure(options.runs / name))
     (_DOCS / "results.md").write_text(page())

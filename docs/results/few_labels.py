@@ -10,7 +10,7 @@ from rich.console import Console
 
 from docs.machine import where
 from docs.results.rows import Row, spread
-from docs.tables import table
+from docs.tables import percent, table
 from train import recipes
 from train.config import Config, Distillation, Selection, Unlabelled
 from train.inference import evaluate_run
@@ -22,7 +22,7 @@ from train.recipes.noisy_student_fashion_mnist import noisy_student
 
 __all__ = ["ARMS", "LABELS", "SEEDS", "measure", "section"]
 
-LABELS = (40, 250, 1000)
+LABELS = (250, 40, 1000)
 SEEDS = (0, 1, 2)
 
 _FIXMATCH = recipes.load("fashion_mnist_fixmatch").config.unlabelled
@@ -51,44 +51,44 @@ def measure(runs: Path) -> Iterator[Row]:
 
 
 def section(rows: Sequence[Row]) -> str:
-    """The section of the page."""
+    """The section of the page, for the numbers of labels that were measured."""
+    counts = sorted({row["labels"] for row in rows})
     alone = _found(rows, "supervised")
     lines, gains = [], []
     for name in ARMS:
         found = _found(rows, name)
         minutes = sum(row["seconds"] for row in found) / len(found) / 60
-        by_labels = [[r for r in found if r["labels"] == n] for n in LABELS]
-        cells = [spread([row["accuracy"] for row in some]) for some in by_labels]
+        by_count = [[row for row in found if row["labels"] == n] for n in counts]
+        cells = [spread([row["accuracy"] for row in some]) for some in by_count]
         lines.append([name, *cells, f"{minutes:.1f}"])
         if name != "supervised":
-            gains.append([name, *(_gain(some, alone) for some in by_labels)])
-    first, last = _rounds(rows)
-    labels = [f"{count:,} labels" for count in LABELS]
+            gains.append([name, *(_gain(some, alone) for some in by_count)])
+    first, last = (_round(rows, counts, number) for number in (0, -1))
+    labels = [f"{count:,} labels" for count in counts]
     return f"""## Few labels
 
 {table(("method", *labels, "minutes a run"), lines)}
 
-Fashion-MNIST with {", ".join(map(str, LABELS[:-1]))} and {LABELS[-1]:,} labels, as many
-of each class; the other training images, close to 60,000, are there without theirs.
-Mean, lowest and highest share of the 10,000 test images that are classified rightly,
-over {len(SEEDS)} seeds, which draw the labelled images, the weights and the changes. A
-ResNet of three blocks ({alone[0]["parameters"]:,} parameters) learns for
-{alone[0]["steps"]:,} steps of 32 labelled images, mirrored and moved by up to two
-pixels, and of 96 others where the method takes them. The minutes are of training, with
-what labels the images, on a loaded machine.
+Fashion-MNIST with {", ".join(labels)}, as many of each class; the other training
+images, close to 60,000, are there without theirs. Mean, lowest and highest share of the
+10,000 test images that are classified rightly, over {len(SEEDS)} seeds, which draw the
+labelled images, the weights and the changes. A ResNet of three blocks
+({alone[0]["parameters"]:,} parameters) learns for {alone[0]["steps"]:,} steps of 32
+labelled images, mirrored and moved by up to two pixels, and of 96 others where the
+method takes them. The minutes are of training, teachers included, on a loaded machine.
 
 What each gains on supervised training with the same labelled images, in points:
 
 {table(("method", *labels), gains)}
 
 - **Distilled**: a net of 1.5 times the width learns from the labels; the student learns
-  from them and, softened by a temperature of 2, from its answers to all images.
+  from them and from its answers to all images, softened by a temperature of 2.
 - **Pseudo-label**: the answers of the supervised run above are the labels of all images
   that it gave more than 0.3; the same net learns from these and the true labels.
 - **FixMatch**: `python -m train fashion_mnist_fixmatch`.
 - **Noisy Student**: `python -m train noisy-student noisy_student_fashion_mnist`, three
-  rounds of growing nets with noise. The first round, which has the labels alone, comes
-  to {first}; the last to {last} ({", ".join(labels)}).
+  rounds of growing nets with noise. The first, which has the labels alone, comes to
+  {first} with {", ".join(labels)}; the last to {last}.
 
 Raw results: [results/few_labels.jsonl](results/few_labels.jsonl);
 `python -m docs.results --measure few_labels` makes them again ({where(rows)})."""
@@ -100,29 +100,21 @@ def _found(rows: Sequence[Row], arm: str) -> list[Row]:
 
 def _gain(found: Sequence[Row], alone: Sequence[Row]) -> str:
     """Mean and range of the points gained, seed by seed."""
-    points = []
-    for row in found:
-        same = [r for r in alone if (r["labels"], r["seed"]) == _place(row)]
-        points.append(100 * (row["accuracy"] - same[0]["accuracy"]))
+    before = {(row["labels"], row["seed"]): row["accuracy"] for row in alone}
+    points = [
+        100 * (row["accuracy"] - before[row["labels"], row["seed"]]) for row in found
+    ]
     mean = sum(points) / len(points)
     return f"{mean:+.1f} ({min(points):+.1f} to {max(points):+.1f})"
 
 
-def _place(row: Row) -> tuple[int, int]:
-    return row["labels"], row["seed"]
-
-
-def _rounds(rows: Sequence[Row]) -> tuple[str, str]:
-    """What the first and the last round come to, by the number of labels."""
-    ends = []
-    for i in (0, -1):
-        of_labels = []
-        for count in LABELS:
-            found = _found(rows, "Noisy Student")
-            shares = [r["rounds"][i] for r in found if r["labels"] == count]
-            of_labels.append(f"{100 * sum(shares) / len(shares):.1f}")
-        ends.append(f"{', '.join(of_labels)} %")
-    return ends[0], ends[1]
+def _round(rows: Sequence[Row], counts: Sequence[int], number: int) -> str:
+    """What a round of the Noisy Student comes to, by the number of labels."""
+    means = []
+    for count in counts:
+        found = [row for row in _found(rows, "Noisy Student") if row["labels"] == count]
+        means.append(sum(row["rounds"][number] for row in found) / len(found))
+    return ", ".join(map(percent, means))
 
 
 def _supervised(config: Config, folder: Path) -> Row:

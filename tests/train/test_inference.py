@@ -159,7 +159,7 @@ def test_weights_of_another_number_of_classes_are_refused(weights):
 
 
 def test_the_command_evaluates_runs_and_models(run, weights, capsys, monkeypatch):
-    monkeypatch.setattr("train.__main__._use_compilation_cache", lambda: None)
+    monkeypatch.setattr("train.__main__.use_compilation_cache", lambda: None)
     file, data = weights
     words = [
         "evaluate",

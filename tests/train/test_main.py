@@ -92,7 +92,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     capsys, monkeypatch, tmp_path, words, message
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("train.__main__._use_compilation_cache", lambda: None)
+    monkeypatch.setattr("train.__main__.use_compilation_cache", lambda: None)
     assert main(words) == 2
     shown = capsys.readouterr()
     assert message in shown.err
@@ -137,7 +137,7 @@ def test_compiled_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    from train.__main__ import _use_compilation_cache
+    from train.compilation import use_compilation_cache
 
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -149,7 +149,7 @@ def test_compiled_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
     usual = {name: getattr(jax.config, name) for name in names}
     try:
         compilation_cache.reset_cache()
-        _use_compilation_cache()
+        use_compilation_cache()
         jax.jit(lambda x: 3 * x + 17)(1.0)
         assert list((tmp_path / "cnn_flax" / "xla").iterdir())
     finally:

@@ -336,7 +336,7 @@ def command(*words):
 
 @pytest.fixture
 def own_cache(monkeypatch):
-    monkeypatch.setattr("train.__main__._use_compilation_cache", lambda: None)
+    monkeypatch.setattr("train.__main__.use_compilation_cache", lambda: None)
 
 
 @pytest.mark.usefixtures("own_cache")
