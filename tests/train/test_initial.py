@@ -4,6 +4,7 @@ import io
 import shutil
 import signal
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_a_run_begins_from_the_weights_but_for_the_head(teacher, tiny):
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_head_begins_from_them_too_where_that_is_asked_for(teacher, tiny):
+    _, weights = load_pretrained("resnet18", teacher)
+    config = beginning_from(teacher, tiny)
+    network = dataclasses.replace(config.network, init_head=True)
+    program = build(dataclasses.replace(config, network=network))
+    chex.assert_trees_all_equal(program.init().variables, weights)
+    assert f"({teacher})" in program.headline
 
 
 def test_the_seed_decides_the_head(teacher, tiny):

@@ -8,7 +8,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from cnn_flax import load_pretrained
 from train import folder
@@ -24,12 +23,12 @@ from train.config import (
 from train.errors import UserError
 from train.images import open_unlabelled
 from train.inference import evaluate_run
-from train.loop import _batches, _unreadable
 from train.noisy_student import EACH_ROUND, NoisyStudent, Student
 from train.noisy_student.plan import Train, plan
 from train.noisy_student.run import run
 from train.program import build
 from train.pseudo_labels import choose
+from train.streams import training_stream
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
 
@@ -171,8 +170,7 @@ def test_other_flags_are_refused(done):
 def metrics_of(config):
     """Of the first step of a run."""
     program = build(config)
-    found = _unreadable(config, program, {}, Console(quiet=True))
-    with contextlib.closing(_batches(config, program, 0, found)) as batches:
+    with contextlib.closing(training_stream(config, program)) as batches:
         step = jax.jit(program.train_step)
         _, metrics = step(program.init(), next(batches), program.key)
     return jax.device_get(metrics)
