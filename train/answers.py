@@ -5,7 +5,7 @@ image: `RUN/teacher_logits_train.npy`, float `[n, K]`, and the same for `unlabel
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,16 @@ from train.teacher import ANSWERS, teaching_pass
 __all__ = ["with_answers"]
 
 
-def with_answers(
-    config: Config, program: Program, run: Path, bad_images: Mapping[str, BadImages]
-) -> Program:
+def with_answers(config: Config, program: Program, run: Path) -> Program:
     """The program with the teacher's answers beside its images.
 
     Args:
       config: of the run, with `cache_teacher`.
       program: of the run; its images expect answers.
       run: its folder.
-      bad_images: notes the images that cannot be read, by `train` and `unlabelled`.
 
     Raises:
+      BadImagesError: too many images cannot be read.
       UserError: if a file holds answers to other images, by their number.
     """
     assert program.teacher is not None
@@ -53,9 +51,11 @@ def with_answers(
     def kept(source: Source | None, split: str) -> Source | None:
         if source is None:
             return None
-        bad = bad_images[split]
 
         def answers():
+            share = config.input.max_bad_share
+            # Training names them.
+            bad = BadImages(len(source), max_share=share, say=lambda message: None)
             batches = eval_batches(source, **options, bad_images=bad)
             for batch in prefetch_to_device(batches, placement.split):
                 yield batch["index"], batch["mask"], ask(variables, batch["image"])

@@ -89,8 +89,7 @@ def _run(config: Config, run: Path, program: Program, console: Console) -> Json:
     say(console, program.headline)
     if config.distillation.cache_teacher:
         with console.status("asking the teacher"):
-            unreadable = _unreadable(config, program, {}, console)
-            program = with_answers(config, program, run, unreadable)
+            program = with_answers(config, program, run)
     with Checkpoints(run) as checkpoints:
         try:
             result, evaluation = _train(config, run, program, checkpoints, console)

@@ -15,7 +15,6 @@ from train.config import (
     Selection,
     Unlabelled,
 )
-from train.data import BadImages
 from train.errors import Interrupted, UserError
 from train.folder import read_metrics
 from train.inference import evaluate_run
@@ -62,11 +61,6 @@ def files(run):
     return {path.name: path.stat().st_mtime_ns for path in run.glob("*.npy")}
 
 
-def bad(program):
-    sources = {"train": program.train, "unlabelled": program.unlabelled}
-    return {split: BadImages(len(source)) for split, source in sources.items()}
-
-
 def test_each_images_answer_is_kept(config, tmp_path):
     program = build(cached(config))
     teacher = open_teacher(
@@ -74,7 +68,7 @@ def test_each_images_answer_is_kept(config, tmp_path):
     )
     # The step does not ask it again.
     assert program.shapes.teacher is None
-    kept = with_answers(cached(config), program, tmp_path, bad(program))
+    kept = with_answers(cached(config), program, tmp_path)
     before = files(tmp_path)
     assert set(before) == {"teacher_logits_train.npy", "teacher_logits_unlabelled.npy"}
     teach = jax.jit(teaching_pass(teacher, teacher.mean, teacher.std))
@@ -85,7 +79,7 @@ def test_each_images_answer_is_kept(config, tmp_path):
         images = np.stack([source.read(i) for i in range(40)]) / np.float32(255)
         logits, _ = teach(teacher.variables, (images - 0.1) / np.float32(0.7))
         np.testing.assert_allclose(rows[:40], logits, rtol=1e-3, atol=1e-4)
-    with_answers(cached(config), program, tmp_path, bad(program))
+    with_answers(cached(config), program, tmp_path)
     assert files(tmp_path) == before
 
 
@@ -180,7 +174,7 @@ def test_answers_to_other_images_are_refused(config, tmp_path):
     np.save(run / "teacher_logits_train.npy", np.zeros((3, 10), np.float32))
     program = build(cached(config))
     with pytest.raises(UserError, match=r"shape \[3, 10\], .* want \[40, 10\]"):
-        with_answers(cached(config), program, run, bad(program))
+        with_answers(cached(config), program, run)
 
 
 def test_the_flags_of_distillation_need_a_teacher(tiny):
