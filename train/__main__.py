@@ -8,6 +8,7 @@ python -m train evaluate MODEL --data ..      evaluates published weights, or a 
 python -m train compare DIR DIR ..            draws runs over each other
 python -m train predict DIR IMAGE ...         classifies images by a run
 python -m train pseudo-label DIR --data ..    labels images by a run, into a file
+python -m train advise --data .. --init ..    says which kind of transfer suits
 python -m train search-scaling RECIPE [..]    tries EfficientNet's scalings
 python -m train noisy-student RECIPE --out DIR [--FLAG ..]
                                               trains on a model's own labels, in rounds
@@ -18,7 +19,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -65,6 +66,9 @@ class Evaluate:
     """Images a step; by default as in the run, or 64. It changes no figure."""
     ema: bool = False
     """Whether to take the running means of the weights, of a run with --ema-decay."""
+    old_head: bool = False
+    """Whether to take the head of the task before, of a run with --transfer lwf; --data
+    is that task's."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,33 @@ class RunNoisyStudent:
     """What to run."""
 
 
+@dataclass(frozen=True)
+class Advise:
+    """Says whether feature extraction, fine-tuning or neither suits the images."""
+
+    data: str
+    """Where the images come from, as for a recipe."""
+    init: str
+    """The weights: a file, a run, an id on the Hugging Face Hub, or the word
+    published."""
+    model: str | None = None
+    """What they are weights of; by default what they say."""
+    image_size: int = 0
+    """Height and width that the model sees, in pixels; 0 for the weights' own."""
+    images: int = 500
+    """Probe no more images than this, for the means and held out."""
+    seed: int = 0
+    """Decides which."""
+    try_both: bool = False
+    """Whether to train both ways too, for a few steps."""
+    steps: int = 200
+    """How many."""
+    out: Path = Path("runs/advise")
+    """Folder of their runs."""
+
+
 _COMMANDS = (
+    "advise",
     "compare",
     "evaluate",
     "noisy-student",
@@ -194,6 +224,8 @@ def _dispatch(words: Sequence[str]) -> int:
         _predict(_parse(Predict, words))
     elif name == "pseudo-label":
         _pseudo_label(_parse(PseudoLabel, words))
+    elif name == "advise":
+        _advise(_parse(Advise, words))
     elif name == "search-scaling":
         _search_scaling(_parse(SearchScaling, words))
     elif name == "noisy-student":
@@ -263,6 +295,8 @@ def _evaluate(command: Evaluate) -> None:
             raise UserError(f"Give the images to evaluate {name} on: --data SOURCE")
         if command.ema:
             raise UserError(f"--ema is of a run; {name} is a model.")
+        if command.old_head:
+            raise UserError(f"--old-head is of a run; {name} is a model.")
         evaluation, source = evaluate_model(
             name,
             command.data,
@@ -282,6 +316,7 @@ def _evaluate(command: Evaluate) -> None:
             command.split,
             batch_size=command.batch_size,
             ema=command.ema,
+            old_head=command.old_head,
         )
     means = " (EMA)" if command.ema else ""
     title = f"{command.what}{means} on images of {source.spec}"
@@ -326,6 +361,28 @@ def _pseudo_label(command: PseudoLabel) -> None:
     )
     title = f"{command.out}: {source.spec} by {command.run}"
     console.print(pseudo_label_table(title, labels, source))
+
+
+def _advise(command: Advise) -> None:
+    use_compilation_cache()
+    from train.advise import advise, starting_from, try_both
+    from train.report import advice_table, trial_table
+
+    console = Console()
+    config = starting_from(
+        command.data,
+        command.init,
+        model=command.model,
+        image_size=command.image_size,
+        seed=command.seed,
+    )
+    title = f"{config.network.model} ({command.init}) for {command.data}"
+    with console.status("probing"):
+        advice = advise(config, images=command.images)
+    console.print(advice_table(title, asdict(advice)))
+    if command.try_both:
+        results = try_both(config, command.out, steps=command.steps, console=console)
+        console.print(trial_table(results))
 
 
 def _search_scaling(command: SearchScaling) -> None:

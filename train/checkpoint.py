@@ -22,8 +22,9 @@ class Checkpoints:
     """The last checkpoints of a run.
 
     Each holds three items: `model`, the variables, which `cnn_flax.load_pretrained`
-    reads; `rest`, what else the state has; and `meta`, JSON. Running means of the
-    variables, where the state has them, are a fourth, `ema`, of the form of `model`.
+    reads; `rest`, what else the state has; and `meta`, JSON. Where the state has them,
+    running means of the variables are one more, `ema`, of the form of `model`, and
+    the objective's own parameters another, `objective`.
     """
 
     def __init__(self, run: Path, *, keep: int = KEPT) -> None:
@@ -77,10 +78,11 @@ class Checkpoints:
         items = {k: ocp.args.StandardRestore(v) for k, v in _items(shapes).items()}
         args = ocp.args.Composite(**items, meta=ocp.args.JsonRestore())
         read = self._manager.restore(self.latest, args=args)
-        rest, model = dict(read["rest"]), dict(read["model"])
-        if "objective" in rest:
-            model["params"] = {**model["params"], "objective": rest.pop("objective")}
-        return TrainState(**model, **rest, ema=read.get("ema")), read["meta"]
+        model = dict(read["model"])
+        if "objective" in read:
+            model["params"] = {**model["params"], "objective": read["objective"]}
+        state = TrainState(**model, **read["rest"], ema=read.get("ema"))
+        return state, read["meta"]
 
     def restore_ema(self, variables: Any) -> Any:
         """Reads the running means of the last checkpoint, which has them.
@@ -91,12 +93,21 @@ class Checkpoints:
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(variables))
         return self._manager.restore(self.latest, args=args)["ema"]
 
+    def restore_objective(self, own: Any) -> Any:
+        """Reads the objective's own parameters, of the last checkpoint, which has them.
+
+        Args:
+          own: arrays or shapes of the same form.
+        """
+        args = ocp.args.Composite(objective=ocp.args.StandardRestore(own))
+        return self._manager.restore(self.latest, args=args)["objective"]
+
 
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
-    if "objective" in state.params:
-        rest["objective"] = state.params["objective"]
     if state.memory is not None:
         rest["memory"] = state.memory
     items = {"model": state.variables, "rest": rest}
+    if "objective" in state.params:
+        items["objective"] = state.params["objective"]
     return items if state.ema is None else {**items, "ema": state.ema}

@@ -81,8 +81,10 @@ def _shapes(program: Program) -> Table:
         ("evaluation batch", program.eval_options),
     ):
         size, side, channels = options.values()
-        shape = (size, side, side, channels)
-        table.add_row(name, f"uint8 {list(shape)}", f"{math.prod(shape):,}")
+        dtype, shape = "uint8", (size, side, side, channels)
+        if program.features:
+            dtype, shape = program.features.dtype, (size, *program.features.shape)
+        table.add_row(name, f"{dtype} {list(shape)}", f"{math.prod(shape):,}")
     table.add_section()
     for part, tree in program.shapes.params.items():
         leaves = jax.tree.leaves(tree)

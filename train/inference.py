@@ -26,11 +26,13 @@ from train.data.sources import Split
 from train.errors import UserError
 from train.evaluation import Evaluation, evaluate
 from train.folder import read_record
+from train.forgetting import head_of, with_old_head
 from train.images import evaluation_images, reading
 from train.inputs import eval_inputs
 from train.parallel import Placement
 from train.record import check_classes, pixel_inputs
 from train.step import make_eval_step, make_predict_step
+from train.transfer import find_layers
 
 __all__ = [
     "evaluate_model",
@@ -83,6 +85,7 @@ def evaluate_run(
     *,
     batch_size: int | None = None,
     ema: bool = False,
+    old_head: bool = False,
 ) -> tuple[Evaluation, Source]:
     """Evaluates a run's last checkpoint.
 
@@ -92,17 +95,22 @@ def evaluate_run(
       split: `train`, `val` or `test`; None is the one that the run is judged on.
       batch_size: images a step; None is the run's.
       ema: whether to take the running means of the weights.
+      old_head: whether to take the head that the run was to keep, of `--transfer lwf`,
+        on images of the task before.
 
     Returns:
       The evaluation, and the test images that it is of.
 
     Raises:
-      UserError: if the folder holds no run, or the classes differ.
+      UserError: if the folder holds no run, or no old head, or the classes differ.
     """
     record, model, variables, _ = load_run(run, ema=ema)
     config = config_from_json(record["config"])
+    if old_head:
+        model, variables = _with_old_head(run, record, model, variables, data)
+        record = {**record, "class_names": record["old_task"]["class_names"]}
     source = evaluation_images(config, data, split)
-    check_classes(record, source)
+    _check_classes(record, source, getattr(model, "num_classes", 0))
     rows = batch_size or config.input.batch_size
     placement = Placement()
     batches = eval_batches(
@@ -198,3 +206,31 @@ def predict_images(
     # One at a time: one compilation whatever the number of files.
     rows = [np.exp(step(variables, image[None])[0]) for image in images]
     return np.stack(rows), record["class_names"]
+
+
+def _with_old_head(
+    run: Path, record: dict[str, Any], model: nn.Module, variables: Any, data: Any
+) -> tuple[nn.Module, Any]:
+    if "old_task" not in record:
+        raise UserError(f"{run} has no old head: it was run without --transfer lwf.")
+    if data is None:
+        raise UserError("Give the images of the old task: --data SOURCE")
+    old = model.clone(num_classes=record["old_task"]["num_classes"])
+    size, channels = record["input"]["image_size"], record["input"]["channels"]
+    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    shapes = jax.eval_shape(old.init, jax.random.key(0), images)
+    head = head_of(find_layers(old, (size, size, channels)), shapes)
+    with Checkpoints(run) as checkpoints:
+        own = checkpoints.restore_objective({"old_head": head})
+    return old, with_old_head(variables, own["old_head"])
+
+
+def _check_classes(record: dict[str, Any], source: Source, classes: int) -> None:
+    """The old task's names are known only where it was a run of ours."""
+    if record["class_names"] is not None:
+        check_classes(record, source)
+    elif len(source.class_names) != classes:
+        raise UserError(
+            f"The old task has {classes} classes, and {source.spec} has "
+            f"{len(source.class_names)}."
+        )

@@ -16,7 +16,7 @@ from train.config import Config
 from train.data import BadImages, eval_batches, prefetch_to_device
 from train.errors import Interrupted, NotFiniteError
 from train.evaluation import Evaluation, evaluate
-from train.images import reading
+from train.features import with_features
 from train.meter import Meter
 from train.program import EvalStep, Program, build, compile_steps
 from train.record import changes, check_classes, check_pseudo_labels
@@ -125,6 +125,9 @@ def _train(
         say(console, f"Going on from step {start} of {program.steps}.")
     meter = Meter(config.input.batch_size, meta.get("meter"))
     unreadable = _unreadable(config, program, meta.get("unreadable", {}), console)
+    if program.features:
+        with console.status("computing the backbone's features"):
+            program = with_features(config, program, run, state, unreadable)
     split = program.eval_split
     evaluation, figures = None, {}
 
@@ -207,7 +210,7 @@ def _evaluate(
         batches = eval_batches(
             program.test,
             **program.eval_options,
-            **reading(config),
+            **program.reading(config),
             bad_images=unreadable,
         )
         on_devices = prefetch_to_device(batches, program.placement.split)

@@ -11,8 +11,10 @@ from flax import linen as nn
 from train import distillation, semi_supervised
 from train.config import Config
 from train.data import Source
+from train.forgetting import head_of, without_forgetting
 from train.objectives import Objective, supervised
 from train.teacher import Teacher, teaching_pass
+from train.transfer import Layers
 
 __all__ = ["Method", "make_method"]
 
@@ -40,6 +42,7 @@ def make_method(
     axis: str | None,
     unlabelled: Source | None,
     teacher: Teacher | None,
+    layers: Layers | None,
     steps_per_epoch: int,
 ) -> Method:
     """Puts the objective together.
@@ -50,7 +53,8 @@ def make_method(
       record: what `config.json` says of the run.
       axis: the mapped axis that the batch is split over under `jax.pmap`, else None.
       unlabelled: the images without labels, where there are some.
-      teacher: where there is one.
+      teacher: where there is one; the old model, for learning without forgetting.
+      layers: the model's, where a flag of transfer needs them.
       steps_per_epoch: of the run.
 
     Raises:
@@ -63,6 +67,18 @@ def make_method(
     }
     others, memory = config.unlabelled, None
     ramp_up_steps = round(others.ramp_up_epochs * steps_per_epoch)
+    if config.transfer.transfer == "lwf" and teacher and layers:
+        head, size = head_of(layers, teacher.variables), config.input.trained_size
+        objective = without_forgetting(
+            model,
+            teacher.model,
+            layers,
+            (size, size, record["input"]["channels"]),
+            weight=config.transfer.lwf_weight,
+            temperature=config.transfer.lwf_temperature,
+            **options,
+        )
+        return Method(objective, own=lambda key: {"old_head": head})
     if teacher is not None:
         return _from_teacher(config, model, record, teacher, ramp_up_steps, axis)
     if unlabelled is None:

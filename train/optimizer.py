@@ -1,6 +1,7 @@
 """Learning rates over the run, and the optimizers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,8 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from train.config import Optimization
+from train.transfer import Stage, place
 
-__all__ = ["kernels", "make_optimizer", "make_schedule", "warmup_cosine", "warmup_step"]
+__all__ = [
+    "kernels",
+    "make_optimizer",
+    "make_schedule",
+    "warmup_cosine",
+    "warmup_step",
+]
 
 
 def warmup_cosine(
@@ -92,7 +100,9 @@ def kernels(params: Any) -> Any:
 
 
 def make_optimizer(
-    options: Optimization, learning_rate: optax.ScalarOrSchedule
+    options: Optimization,
+    learning_rate: optax.ScalarOrSchedule,
+    stages: Sequence[Stage] = (),
 ) -> optax.GradientTransformation:
     """The optimizer that `options` name, with weight decay on kernels only.
 
@@ -100,11 +110,46 @@ def make_optimizer(
     AdamW's decay is apart from the gradient, and scaled by the rate. LAMB is that of
     You et al. 2019, https://arxiv.org/abs/1904.00962, algorithm 2. Clipping comes
     before all else, as torch's `clip_grad_norm_`.
+
+    Args:
+      options: the run's.
+      learning_rate: of each step, which counts from 0.
+      stages: how a model's stages learn, the head's being the last; without them all
+        parameters learn alike. A stage that does not learn yet is as it was to the bit,
+        and so is its part of the optimizer's state: there is no decay, and no moment is
+        warmed. One that never learns has no such state.
     """
     tx = _unclipped(options, learning_rate)
+    if stages:
+        parts = [_stage_optimizer(options, learning_rate, stage) for stage in stages]
+        tx = optax.partition(
+            dict(enumerate(parts)), lambda params: {k: place(stages, k) for k in params}
+        )
     if not options.clip_norm:
         return tx
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), tx)
+
+
+def _stage_optimizer(
+    options: Optimization,
+    learning_rate: optax.ScalarOrSchedule,
+    stage: Stage,
+) -> optax.GradientTransformation:
+    start = stage.start
+    if start is None:
+        return optax.set_to_zero()
+
+    def rate(step):
+        """Of a step that counts from the stage's first."""
+        now = learning_rate(step + start) if callable(learning_rate) else learning_rate
+        return stage.rate * now
+
+    tx = _unclipped(options, rate)
+    return optax.conditionally_mask(tx, partial(_is_on, start)) if start else tx
+
+
+def _is_on(start: int, step: Any, **extra: Any) -> Any:
+    return step >= start
 
 
 def _unclipped(

@@ -1,7 +1,8 @@
 """What a config asks to be computed: data, model, state and steps, ready to compile."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -9,11 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from train.config import Config
+from train.config import Config, Transfer
 from train.data import Source, steps_per_epoch
 from train.errors import UserError
-from train.images import evaluation_images, training_images, unlabelled_images
+from train.forgetting import beside_the_backbone, old_task, open_old
+from train.images import (
+    evaluation_images,
+    reading,
+    training_images,
+    unlabelled_images,
+)
 from train.initial import initial_variables
 from train.inputs import (
     Batch,
@@ -42,6 +50,16 @@ from train.step import (
     make_train_step,
 )
 from train.teacher import Teacher, expecting_answers, open_teacher
+from train.transfer import (
+    Layers,
+    Stage,
+    expecting_features,
+    feed,
+    find_layers,
+    hold_still,
+    on_features,
+    plan,
+)
 
 __all__ = [
     "Program",
@@ -66,6 +84,8 @@ class Program:
       unlabelled: the images without labels beside them, or None.
       test: the images to be judged on.
       teacher: the model to learn from, or None.
+      features: what the backbone gives for an image, `[F]`, where it does so once, and
+        batches have that in the place of images; else None.
       steps_per_epoch: full batches in `train`, or as many as the config says.
       steps: of the whole run.
       placement: where arrays lie.
@@ -84,6 +104,7 @@ class Program:
     unlabelled: Source | None
     test: Source
     teacher: Teacher | None
+    features: jax.ShapeDtypeStruct | None
     steps_per_epoch: int
     steps: int
     placement: Placement
@@ -102,7 +123,7 @@ class Program:
         fields = self.record["input"]
         return {
             "batch_size": self.record["config"]["input"]["batch_size"],
-            "image_size": fields["image_size"],
+            "image_size": 1 if self.features else fields["image_size"],
             "channels": fields["channels"],
         }
 
@@ -110,6 +131,8 @@ class Program:
     def train_options(self) -> dict[str, Any]:
         """The same for training, where images may be larger, to be cut."""
         options, fields = self.batch_options, self.record["config"]["input"]
+        if self.features:
+            return options
         size = fields["load_size"] or fields["train_size"] or options["image_size"]
         return {**options, "image_size": size}
 
@@ -130,6 +153,10 @@ class Program:
         parts = self.record["config"]["optimization"]["gradient_accumulation"]
         options = self.batch_options
         return {**options, "batch_size": options["batch_size"] // parts}
+
+    def reading(self, config: Config, *, training: bool = False) -> dict[str, Any]:
+        """How the batches' images are read; see `train.images.reading`."""
+        return {} if self.features else reading(config, training=training)
 
     @property
     def parameters(self) -> int:
@@ -192,6 +219,8 @@ def build(
     record = describe(config, recipe, train)
     model = build_model(record)
     teacher = _open_teacher(config, record, train)
+    if teacher is not None and _is_lwf(config):
+        record["old_task"] = old_task(teacher)
     if teacher is not None and config.distillation.cache_teacher:
         if changes := random_changes(config):
             raise UserError(
@@ -206,10 +235,12 @@ def build(
     per_epoch = config.epoch_steps or steps_per_epoch(train, config.input.batch_size)
     steps = config.epochs * per_epoch
     schedule = make_schedule(options, per_epoch, steps)
-    tx = make_optimizer(options, schedule)
 
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     size, channels = record["input"]["image_size"], record["input"]["channels"]
+    with _fitting(config.network.model, (size, size, channels)):
+        layers, stages = _stages(config, model, (size, size, channels), per_epoch)
+    tx = make_optimizer(options, schedule, stages)
     axis = AXIS if config.spread.parallel == "pmap" else None
     learner = over_axis(model, axis) if config.spread.bn == "global" else model
     method = make_method(
@@ -219,6 +250,7 @@ def build(
         axis=axis,
         unlabelled=unlabelled,
         teacher=teacher,
+        layers=layers,
         steps_per_epoch=per_epoch,
     )
     init = partial(
@@ -231,13 +263,8 @@ def build(
         own=method.own,
         memory=method.memory,
     )
-    try:
+    with _fitting(config.network.model, (size, size, channels)):
         shapes = jax.eval_shape(init)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{config.network.model} cannot be built for images of {size} x {size} x "
-            f"{channels}: {error}"
-        ) from error
 
     initial = cache(partial(initial_variables, config.network, channels, shapes))
     start = jax.jit(init, out_shardings=placement.whole)
@@ -246,11 +273,21 @@ def build(
         asked = teacher.variables
     shapes = dataclasses.replace(shapes, teacher=asked)
     hold = partial(_hold, asked, placement)
+    objective = hold_still(method.objective, stages)
     prepare = _make_prepare(config, record, unlabelled is not None)
+    eval_step = make_eval_step(model, pixel_inputs(record))
+    features = None
+    if layers and _has_features(config):
+        shape = (size, size, channels)
+        features = _backbone_gives(model, shapes, shape)
+        train, test = (expecting_features(s, features) for s in (train, test))
+        objective = feed(objective, layers, shape)
+        eval_step = on_features(eval_step, layers, shape)
+        prepare = _as_they_are
     if axis is None:
         prepare = by_device(prepare, placement)
     train_step = make_train_step(
-        method.objective,
+        objective,
         tx,
         prepare,
         axis=axis,
@@ -265,6 +302,7 @@ def build(
         unlabelled=unlabelled,
         test=test,
         teacher=teacher,
+        features=features,
         steps_per_epoch=per_epoch,
         steps=steps,
         placement=placement,
@@ -275,13 +313,68 @@ def build(
         init=lambda: hold(start(initial=initial())),
         shapes=placement.shapes(shapes, placement.whole),
         train_step=train_step,
-        eval_step=make_eval_step(model, pixel_inputs(record)),
+        eval_step=eval_step,
     )
+
+
+@contextlib.contextmanager
+def _fitting(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        shape = " x ".join(map(str, image_shape))
+        raise UserError(
+            f"{name} cannot be built for images of {shape}: {error}"
+        ) from error
+
+
+def _stages(
+    config: Config,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    steps_per_epoch: int,
+) -> tuple[Layers | None, tuple[Stage, ...]]:
+    """The model's layers and how they learn, where a flag of transfer needs them."""
+    if config.transfer == Transfer():
+        return None, ()
+    layers = find_layers(model, image_shape)
+    learning = beside_the_backbone(layers) if _is_lwf(config) else layers
+    return layers, plan(config.transfer, learning, steps_per_epoch)
+
+
+def _is_lwf(config: Config) -> bool:
+    return config.transfer.transfer == "lwf"
+
+
+def _has_features(config: Config) -> bool:
+    """Whether an image's features are the same in every epoch, and all there is."""
+    return (
+        config.transfer.transfer == "features"
+        and not random_changes(config)
+        and not config.distillation.teacher
+        and not config.unlabelled.unlabelled
+    )
+
+
+def _backbone_gives(
+    model: nn.Module, shapes: TrainState, image_shape: tuple[int, int, int]
+) -> jax.ShapeDtypeStruct:
+    images = jnp.zeros((1, *image_shape))
+    features: Any = jax.eval_shape(
+        model.clone(num_classes=0).apply, shapes.variables, images
+    )
+    return jax.ShapeDtypeStruct(features.shape[1:], features.dtype)
+
+
+def _as_they_are(keys: Any, batch: Batch, key: Any) -> Batch:
+    return batch
 
 
 def _open_teacher(
     config: Config, record: dict[str, Any], train: Source
 ) -> Teacher | None:
+    if _is_lwf(config):
+        return open_old(config.network, record)
     if not config.distillation.teacher:
         return None
     return open_teacher(

@@ -25,6 +25,7 @@ from train.pseudo_labels import PseudoLabels, predictions
 
 __all__ = [
     "RunProgress",
+    "advice_table",
     "comparison_table",
     "evaluation_table",
     "draw",
@@ -34,6 +35,7 @@ __all__ = [
     "result_table",
     "say",
     "scaling_table",
+    "trial_table",
 ]
 
 Json = Mapping[str, Any]
@@ -327,6 +329,51 @@ def noisy_student_table(facts: Facts) -> Table:
             _percent(model.accuracy),
             f"{model.loss:.4f}",
             _duration(model.seconds),
+        )
+    return table
+
+
+def advice_table(title: str, advice: Json) -> Table:
+    """What the images and the weights say, and what follows.
+
+    Args:
+      title: which they are.
+      advice: the fields of `train.advise.Advice`.
+    """
+    table = Table("", "", title=escape(title), title_justify="left")
+    table.add_row("training images", f"{advice['images']:,}")
+    table.add_row("classes", f"{advice['classes']:,}")
+    table.add_row("images of the smallest class", f"{advice['least']:,}")
+    table.add_section()
+    means, held_out = advice["probed"]
+    for name, share in advice["accuracy"].items():
+        table.add_row(f"nearest mean, {name}", f"{_percent(share)} of {held_out:,}")
+    table.add_row("errors that the weights avoid", _percent(max(advice["gain"], 0)))
+    table.caption = f"Means are of {means:,} images."
+    table.caption_justify = "left"
+    table.add_section()
+    table.add_row("suits", advice["method"])
+    table.add_row("because", escape(advice["reason"]))
+    table.add_row("flags", escape(advice["flags"]))
+    return table
+
+
+def trial_table(results: Mapping[str, Json]) -> Table:
+    """Ways of transfer beside each other, a row each.
+
+    Args:
+      results: from a way's name to its run's result.
+    """
+    table = Table("", "accuracy", "loss", "steps", "training", title_justify="left")
+    table.title = "Tried"
+    best = max(results.values(), key=lambda result: result["accuracy"])
+    for name, result in results.items():
+        table.add_row(
+            f"{name} (best)" if result is best else name,
+            _percent(result["accuracy"]),
+            f"{result['loss']:.4f}",
+            f"{result['steps']:,}",
+            _duration(result["seconds"]),
         )
     return table
 

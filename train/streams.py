@@ -12,7 +12,6 @@ from train.data import (
     prefetch_to_device,
     train_batches,
 )
-from train.images import reading
 from train.inputs import Batch
 from train.program import Program
 
@@ -38,7 +37,7 @@ def training_stream(
         return train_batches(
             at_least(source, options["batch_size"]),
             **options,
-            **reading(config, training=True),
+            **program.reading(config, training=True),
             seed=config.seed,
             start_step=start,
             bad_images=unreadable[split] if unreadable else None,

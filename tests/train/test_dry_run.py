@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from train.__main__ import main
-from train.config import Augment
+from train.config import Augment, Transfer
 from train.data import SourceError
 from train.dry_run import dry_run
 from train.loop import fit
@@ -55,6 +55,18 @@ def test_the_flag_writes_nothing(tmp_path, capsys, monkeypatch):
     assert main(["digits_resnet", "--dry-run", "--out", "here", *fields]) == 0
     assert "training batch" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_features_take_the_place_of_images_where_they_are_kept(tiny, quiet):
+    network = dataclasses.replace(tiny.network, init="none is read")
+    config = dataclasses.replace(
+        tiny,
+        network=network,
+        augment=Augment(),
+        transfer=Transfer(transfer="features"),
+    )
+    dry_run(config, "", quiet)
+    assert rows(quiet)["training batch"] == ["float32 [100, 8]", "800"]
 
 
 @pytest.mark.slow

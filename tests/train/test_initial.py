@@ -3,6 +3,7 @@ import dataclasses
 import io
 import shutil
 import signal
+from typing import Any
 
 import chex
 import jax
@@ -13,6 +14,7 @@ from rich.console import Console
 from cnn_flax import load_pretrained
 from cnn_flax.weights import WeightsError
 from train.config import Network
+from train.data import open_source
 from train.errors import Interrupted, UserError
 from train.loop import fit
 from train.program import build
@@ -101,3 +103,18 @@ def test_a_run_that_goes_on_needs_the_weights_no_more(
             fit(config, tmp_path / "run", console=quiet)
     shutil.rmtree(source)
     assert fit(config, tmp_path / "run", console=quiet)["epochs"] == 2
+
+
+def test_a_run_with_other_classes_gives_all_but_its_head(teacher, tiny, tmp_path):
+    arrays: dict[str, Any] = {"class_names": ["even", "odd"]}
+    for split in ("train", "test"):
+        source = open_source("digits", split)
+        arrays |= {f"x_{split}": source.images, f"y_{split}": source.labels % 2}
+    np.savez(tmp_path / "parity.npz", **arrays)
+    config = beginning_from(teacher, tiny)
+    inputs = dataclasses.replace(config.input, data=f"npz:{tmp_path / 'parity.npz'}")
+    state = build(dataclasses.replace(config, input=inputs)).init()
+    _, weights = load_pretrained("resnet18", teacher)
+    head, theirs = state.params.pop("head"), weights["params"].pop("head")
+    assert (head["kernel"].shape, theirs["kernel"].shape) == ((4, 2), (4, 10))
+    chex.assert_trees_all_equal(state.variables, weights)
