@@ -120,6 +120,7 @@ def test_features_of_other_images_are_refused(extracting, tmp_path, quiet):
         fit(extracting, run, console=quiet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_images_that_cannot_be_read_are_left_out_as_they_are_without(
     extracting, tmp_path, quiet, split

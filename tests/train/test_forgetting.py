@@ -195,6 +195,7 @@ def old_run(programs, tasks, tmp_path_factory):
 LWF = Transfer(transfer="lwf")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_keeps_its_old_head_to_the_bit(
     tasks, old_run, tmp_path, quiet, monkeypatch
 ):
