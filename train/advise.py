@@ -43,10 +43,10 @@ from train.data import Source, SourceError, eval_batches, open_source
 from train.data.base import subset
 from train.data.decode import Interpolation
 from train.errors import UserError
-from train.features import features_of
 from train.folder import read_record
 from train.images import evaluation_images, training_images
 from train.inputs import eval_inputs
+from train.kept import rows_of
 from train.loop import fit
 
 __all__ = ["Advice", "advise", "judge", "nearest_mean", "starting_from", "try_both"]
@@ -311,7 +311,7 @@ def _features(
         crop_pct=config.input.crop_pct,
         interpolation=cast(Interpolation, config.input.interpolation),
     )
-    parts = list(features_of(step, batches))
+    parts = list(rows_of(step, batches))
     rows = np.full((len(source), parts[0][1].shape[1]), np.nan)
     for index, features in parts:
         rows[index] = features

@@ -7,12 +7,10 @@ missing it is made again. The head learns on them as it would on the images, but
 rounding.
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,13 +23,13 @@ from train.data import (
     eval_batches,
     prefetch_to_device,
 )
-from train.errors import UserError
 from train.images import reading
+from train.kept import kept_rows, rows_of
 from train.program import Program
 from train.record import build_model, pixel_inputs
 from train.step import TrainState
 
-__all__ = ["features_of", "with_features"]
+__all__ = ["with_features"]
 
 
 def with_features(
@@ -65,59 +63,14 @@ def with_features(
             **reading(config, training=split == "train"),
             bad_images=bad_images[split],
         )
-        found = features_of(
-            partial(step, state.variables), prefetch_to_device(batches, placement.split)
-        )
-        rows = _kept(run / f"features_{split}.npy", source, found)
+        on_device = prefetch_to_device(batches, placement.split)
+        found = rows_of(partial(step, state.variables), on_device)
+        path = run / f"features_{split}.npy"
+        rows = kept_rows(path, source.beside["features"], found)
         return _filled(source, rows, bad_images[split], replaced=split == "train")
 
     train, test = given("train", program.train), given("test", program.test)
     return replace(program, train=train, test=test)
-
-
-def features_of(
-    step: Callable[[jax.Array], jax.Array], batches: Iterable[Mapping[str, Any]]
-) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Indices and features, a batch at a time, of the images that can be read.
-
-    Args:
-      step: from pixels `uint8 [N, H, W, C]` to features `[N, F]`.
-      batches: on the device, from `train.data.eval_batches`.
-    """
-    for batch in batches:
-        rows, readable = np.asarray(step(batch["image"])), np.asarray(batch["mask"]) > 0
-        yield np.asarray(batch["index"])[readable], rows[readable]
-
-
-def _kept(
-    path: Path, source: Source, found: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> np.ndarray:
-    """The features in a file, which is written first if it is not there: whole, or not.
-
-    Args:
-      path: the file.
-      source: the images, with room for features.
-      found: what `features_of` gives for them.
-
-    Raises:
-      UserError: if the file is of other images, by their number.
-    """
-    room = source.beside["features"]
-    if not path.exists():
-        new = path.with_name(f".{path.name}.new")
-        rows = np.lib.format.open_memmap(new, "w+", dtype=room.dtype, shape=room.shape)
-        rows[:] = np.nan
-        for index, features in found:
-            rows[index] = features
-        rows.flush()
-        os.replace(new, path)
-    rows = np.load(path, mmap_mode="r")  # A row is read when it is wanted.
-    if rows.shape != room.shape:
-        raise UserError(
-            f"{path} holds features of shape {list(rows.shape)}, and the images want "
-            f"{list(room.shape)}. Remove it, and it is made again."
-        )
-    return rows
 
 
 def _filled(

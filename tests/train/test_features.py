@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnn_flax import load_pretrained
 from train.config import Augment, Network, Optimization, Transfer
-from train.errors import Interrupted, UserError
+from train.errors import Interrupted
 from train.folder import read_metrics, read_result
 from train.loop import fit
 
@@ -110,14 +110,6 @@ def test_features_that_are_gone_are_made_again_and_the_run_ends_the_same(
     fit(extracting, run, console=quiet)
     assert figures(run) == figures(kept)
     assert (run / "features_train.npy").exists()
-
-
-def test_features_of_other_images_are_refused(extracting, tmp_path, quiet):
-    run = tmp_path / "run"
-    run.mkdir()
-    with pytest.raises(UserError, match="is not empty"):
-        np.save(run / "features_train.npy", np.zeros((3, 4)))
-        fit(extracting, run, console=quiet)
 
 
 @pytest.mark.slow
