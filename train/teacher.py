@@ -162,10 +162,9 @@ def _renormalised(
 def _from_weights(spec: str, source: Source, dtype: str) -> Teacher:
     name, equals, weights = spec.partition("=")
     if name not in cnn_flax.list_models():
-        raise UserError(
-            f"--teacher {spec} is no folder of a run, and {name!r} is no model. "
-            f"{nearest(name, cnn_flax.list_models())}"
-        )
+        near = nearest(name, cnn_flax.list_models())
+        message = f"--teacher {spec} is no folder of a run, and {name!r} is no model."
+        raise UserError(f"{message} {near}".rstrip())
     if equals and not weights:
         raise UserError(f"--teacher {spec} names no weights after the =.")
     info = cnn_flax.model_info(name)

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import chex
@@ -10,10 +11,20 @@ from flax import linen as nn
 import cnn_flax
 from cnn_flax import losses
 from tests.models.small import random_variables
-from train.config import Augment
+from train.config import (
+    Augment,
+    Config,
+    Distillation,
+    Input,
+    Network,
+    Optimization,
+    Selection,
+    Unlabelled,
+)
 from train.distillation import distilled, dkd, hint, kd, regressor
 from train.errors import UserError
 from train.inputs import train_inputs
+from train.loop import fit
 from train.semi_supervised import interleave, separate
 from train.step import TrainState
 from train.teacher import Teacher, teaching_pass
@@ -256,3 +267,46 @@ def test_noise_is_on_for_the_student_and_off_for_the_teacher(noise):
         assert np.abs(student - quiet).max() > 1e-2
     by_key = np.abs(found[0][0] - found[1][0]).max()
     assert by_key == 0 if noise == "batch statistics" else by_key > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("programs")
+def test_a_student_beats_itself_trained_without_its_teacher(tmp_path, quiet):
+    """On two labels a class, in the same steps; the teacher has seen all labels."""
+    config = Config(
+        input=Input("digits", image_size=8, batch_size=20, mean=(0.3,), std=(0.4,)),
+        selection=Selection(labels_per_class=2),
+        network=Network(
+            "resnet18", {"stage_sizes": (1,), "width": 8, "small_inputs": True}
+        ),
+        augment=Augment(crop_padding=1),
+        optimization=Optimization(warmup_epochs=0.5, weight_decay=5e-4),
+        epochs=2,
+        epoch_steps=100,
+    )
+    larger = Network(
+        "resnet18", {"stage_sizes": (1, 1), "width": 16, "small_inputs": True}
+    )
+    teacher = dataclasses.replace(
+        config,
+        input=dataclasses.replace(config.input, batch_size=100),
+        selection=Selection(),
+        network=larger,
+        epochs=4,
+        epoch_steps=0,
+    )
+
+    def accuracy(arm, config, seed):
+        run = dataclasses.replace(config, seed=seed)
+        return fit(run, tmp_path / f"{arm} {seed}", console=quiet)["accuracy"]
+
+    found = {"alone": [], "taught": [], "on the rest too": []}
+    for seed in range(3):  # It draws the test images too, hence a teacher each.
+        accuracy("teacher", teacher, seed)
+        by = Distillation(str(tmp_path / f"teacher {seed}"))
+        taught = dataclasses.replace(config, distillation=by)
+        more = dataclasses.replace(taught, unlabelled=Unlabelled("rest"))
+        for arm, run in zip(found, (config, taught, more), strict=True):
+            found[arm].append(accuracy(arm, run, seed))
+    alone, taught, more = map(np.mean, found.values())
+    assert alone < taught < more, found
