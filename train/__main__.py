@@ -343,6 +343,8 @@ def _predict(command: Predict) -> None:
 
 
 def _pseudo_label(command: PseudoLabel) -> None:
+    if command.threads < 0:
+        raise UserError(f"--threads must be at least 0, got {command.threads}.")
     use_compilation_cache()
     from train.pseudo_label import label_images, open_images
     from train.report import pseudo_label_table, say

@@ -119,8 +119,9 @@ def label_images(
         "machine": machine(Devices()),
     }
     with PseudoLabelsWriter(out, header) as writer:
-        for change in changes(writer.header, header):
-            say(change)
+        if writer.labelled < len(source):
+            for change in changes(writer.header, header):
+                say(change)
         config = config_from_json(record["config"])
         bad = BadImages(
             len(source),

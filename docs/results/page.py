@@ -1,11 +1,11 @@
 """The page, put together."""
 
-from docs.results import augmentation, rows
+from docs.results import augmentation, few_labels, rows
 
 __all__ = ["EXPERIMENTS", "page"]
 
 # Each has `measure(runs)`, which yields rows, and `section(rows)`, their Markdown.
-EXPERIMENTS = {"augmentation": augmentation}
+EXPERIMENTS = {"few_labels": few_labels, "augmentation": augmentation}
 
 _HEAD = """# Results
 

@@ -20,7 +20,15 @@ from tests.devices import on_four_devices
 from train import pseudo_label
 from train.__main__ import main
 from train.checkpoint import Checkpoints
-from train.config import Augment, Selection, Unlabelled
+from train.config import (
+    Augment,
+    Config,
+    Input,
+    Network,
+    Optimization,
+    Selection,
+    Unlabelled,
+)
 from train.data import BadImagesError, open_source
 from train.errors import Interrupted, StorageError, UserError
 from train.folder import read_metrics
@@ -227,10 +235,20 @@ def test_a_file_that_is_finished_is_not_labelled_again(run, tmp_path, monkeypatc
     assert contents(tmp_path / "labels.npy") == before
 
 
-def test_a_file_that_is_gone_is_made_again(run, tmp_path):
+def stop(*arguments):
+    raise Stop
+
+
+def test_a_file_that_is_gone_is_made_again(run, tmp_path, monkeypatch):
     source, out = open_source("digits", count=250), tmp_path / "labels.npy"
     label(run, source, out)
     before = contents(out)
+    out.write_bytes(before[0][:3000])
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(pseudo_label.PseudoLabelsWriter, "append", stop)
+        label(run, source, out)
+    with pytest.raises(UserError, match="is not finished: 0 of 250"):
+        read_pseudo_labels(out)
     out.unlink()
     label(run, source, out)
     assert contents(out) == before
@@ -370,6 +388,7 @@ def test_the_command_measures_by_true_labels(run, tmp_path, capsys):
     ("words", "message"),
     [
         (["--data", "rest"], "No images are left over: rest are the training images"),
+        (["--data", "digits", "--threads", "-1"], "--threads must be at least 0"),
         (["--data", "digitz"], "did you mean digits?"),
         (["--data", "files:nowhere"], "there is no such folder"),
         (["--data", "digits", "--ema", "--split", "val"], "has no val split"),
@@ -465,3 +484,33 @@ def test_hard_labels_are_classes_and_a_file_of_other_images_is_refused(student):
         unlabelled(unlabelled="digits")
     with pytest.raises(UserError, match="above 1: the largest of 1,338 is 0."):
         unlabelled(min_confidence=1.0)
+
+
+@pytest.mark.slow
+def test_pseudo_labels_gain_on_few_labels(tmp_path, quiet):
+    # 4 labels of each digit. Seen: 70.5 to 76.9 % alone, 74.9 to 85.0 % with the rest.
+    fields = {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}
+    gains = []
+    for seed in range(3):
+        alone = Config(
+            input=Input(
+                "digits", image_size=8, batch_size=40, mean=(0.305,), std=(0.376,)
+            ),
+            selection=Selection(labels_per_class=4),
+            network=Network("resnet18", fields),
+            augment=Augment(crop_padding=1),
+            optimization=Optimization(warmup_epochs=1, weight_decay=5e-4),
+            epochs=3,
+            epoch_steps=80,
+            seed=seed,
+        )
+        teacher, out = tmp_path / f"teacher{seed}", tmp_path / f"{seed}.npy"
+        less = fit(alone, teacher, console=quiet)["accuracy"]
+        label(teacher, open_unlabelled(alone, "rest"), out)
+        options = Unlabelled(
+            "rest", ratio=3, pseudo_labels=str(out), min_confidence=0.3, per_class=100
+        )
+        both = dataclasses.replace(alone, unlabelled=options)
+        more = fit(both, tmp_path / f"student{seed}", console=quiet)["accuracy"]
+        gains.append(more - less)
+    assert np.mean(gains) > 0
