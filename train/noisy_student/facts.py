@@ -81,8 +81,9 @@ class Labelled:
       kept_classes: kept images by class, `[K]`.
       after: the same with the duplicates, `[K]`.
       true: images by true class, `[K]`, or None.
-      examples: some kept images: drawn from those with the right class, then the
-        surest of those with a wrong one; drawn from all where it is not known.
+      examples: some kept images: drawn from those with the right class, then of those
+        with a wrong one the surest of each pair of classes, the surest first; drawn
+        from all where it is not known.
       seconds: that labelling took, since it was last started; None where it was
         stopped right at its end.
     """
@@ -162,6 +163,12 @@ class Facts:
         return [self.teacher, *students, *([self.final] if self.final else [])]
 
     @property
+    def roles(self) -> list[str]:
+        """What each model is called: the teacher, student 1, ..."""
+        students = [f"student {number}" for number, _ in enumerate(self.rounds, 1)]
+        return ["the teacher", *students, *(["fine-tuned"] if self.final else [])]
+
+    @property
     def seconds(self) -> float:
         """Of all training and labelling."""
         parts = [*self.models, *(each.labels for each in self.rounds)]
@@ -214,12 +221,14 @@ def count_labels(
         return Example(i, name(i), int(predicted[i]), float(confidence[i]), label)
 
     draw = np.random.default_rng(seed).permutation(kept)
-    if right is None:
+    if true is None or right is None:
         shown = draw[:_EXAMPLES]
     else:
         wrong = kept[~right[kept]]
-        surest = wrong[np.argsort(-confidence[wrong], kind="stable")]
-        shown = [*draw[right[draw]][:_EXAMPLES], *surest[:_EXAMPLES]]
+        wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+        pairs = np.stack([predicted[wrong], true[wrong]])
+        firsts = np.sort(np.unique(pairs, axis=1, return_index=True)[1])
+        shown = [*draw[right[draw]][:_EXAMPLES], *wrong[firsts][:_EXAMPLES]]
     return Labelled(
         stage=stage,
         teacher=teacher,

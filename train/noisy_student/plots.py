@@ -12,7 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 from train.noisy_student.facts import BINS, Example, Facts, Labelled
 
-__all__ = ["accuracy_chart", "balance_chart", "confidence_chart", "poster"]
+__all__ = [
+    "KINDS",
+    "accuracy_chart",
+    "balance_chart",
+    "confidence_chart",
+    "headline",
+    "kind_of",
+    "poster",
+    "short",
+]
 
 _INK, _GRID, _GREY = "#1f2937", "#e5e7eb", "#94a3b8"
 # Of what is right, and of what is wrong: apart in hue and in lightness.
@@ -50,7 +59,11 @@ def accuracy_chart(ax: Axes, facts: Facts) -> None:
         if shares:
             style = {"marker": marker, "linestyle": ":", "markersize": 6}
             ax.plot(range(len(shares)), shares, color=color, label=name, **style)
-    ax.set_xticks(where, [f"{_place(model.stage)}\n{model.model}" for model in models])
+    names = [
+        f"{role.removeprefix('the ')}\n{model.model}, {short(model.parameters)}"
+        for role, model in zip(facts.roles, models, strict=True)
+    ]
+    ax.set_xticks(where, names)
     ax.set_xlim(-0.4, len(models) - 0.6)
     ax.margins(y=0.2)
     ax.set_ylabel("accuracy (%)")
@@ -147,10 +160,10 @@ def poster(facts: Facts, read: Callable[[int], np.ndarray]) -> Figure:
     accuracy_chart(left, facts)
     _table(right, facts)
     for number, (part, each) in enumerate(zip(parts, facts.rounds, strict=True), 1):
-        teacher = facts.models[number - 1].model
+        labels = each.labels
         part.suptitle(
-            f"Round {number}: {teacher} labels {each.labels.images:,} images, of which "
-            f"{each.student.model} learns from {each.labels.kept:,}",
+            f"Round {number}: {facts.roles[number]} learns from {labels.kept:,} of "
+            f"{labels.images:,} images that {facts.roles[number - 1]} labels",
             fontsize=14,
             weight="bold",
             x=0.02,
@@ -159,10 +172,10 @@ def poster(facts: Facts, read: Callable[[int], np.ndarray]) -> Figure:
         charts, images = part.subfigures(1, 2, width_ratios=(5, 3.2))
         confidence, classes = charts.subplots(1, 2)
         confidence.set_title("Labels by confidence", loc="left", pad=24)
-        confidence_chart(confidence, facts, each.labels)
+        confidence_chart(confidence, facts, labels)
         classes.set_title("Labels by class", loc="left", pad=24)
-        balance_chart(classes, each.labels, facts.class_names)
-        _pictures(images, each.labels.examples, facts.class_names, read)
+        balance_chart(classes, labels, facts.class_names)
+        _pictures(images, labels.examples, facts.class_names, read)
     return figure
 
 
@@ -175,18 +188,24 @@ def headline(facts: Facts) -> str:
     )
 
 
+def short(count: int) -> str:
+    """A number in three digits or so, such as "78.4 k" or "25.6 M", unbroken."""
+    value, unit = (count / 1e6, "M") if count >= 1e6 else (count / 1e3, "k")
+    return f"{value:.3g}\N{NO-BREAK SPACE}{unit}"
+
+
 def _table(ax: Axes, facts: Facts) -> None:
     """The models as a table."""
     ax.axis("off")
     table = ax.table(
         [
             [
-                f"{_place(model.stage)}: {model.model}",
+                f"{role.removeprefix('the ')}: {model.model}",
                 f"{model.parameters:,}",
                 f"{100 * model.accuracy:.2f} %",
                 f"{model.seconds / 60:,.1f} min",
             ]
-            for model in facts.models
+            for role, model in zip(facts.roles, facts.models, strict=True)
         ],
         colLabels=["", "parameters", f"{facts.split} accuracy", "training"],
         colWidths=[0.4, 0.2, 0.22, 0.18],
@@ -229,7 +248,7 @@ def _pictures(
 # What kinds of examples there are, and what stands above them.
 KINDS = {
     "right": "Right, drawn at random",
-    "wrong": "Wrong, the surest first",
+    "wrong": "Wrong, the surest of each mistake",
     "unknown": "Drawn at random; the true classes are not known",
 }
 
@@ -239,15 +258,6 @@ def kind_of(example: Example) -> str:
     if example.true is None:
         return "unknown"
     return "right" if example.true == example.predicted else "wrong"
-
-
-def _place(stage: str) -> str:
-    """A stage's model, as the charts call it."""
-    folder, _, _ = stage.partition("/")
-    if folder == "final":
-        return "fine-tuned"
-    number = folder.removeprefix("round")
-    return "teacher" if number == "0" else f"student {number}"
 
 
 def _legend_above(ax: Axes) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from train.folder import replace_file
-from train.noisy_student.facts import Example, Facts, Labelled, Round
+from train.noisy_student.facts import Example, Facts, Labelled, Round, Trained
 from train.noisy_student.plots import (
     KINDS,
     accuracy_chart,
@@ -25,6 +25,7 @@ from train.noisy_student.plots import (
     headline,
     kind_of,
     poster,
+    short,
 )
 
 __all__ = ["page", "write_report"]
@@ -74,6 +75,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .settings td:first-child { white-space: nowrap; color: var(--soft); }
 code { background: #f1f5f9; padding: 1px 4px; border-radius: 4px;
   overflow-wrap: anywhere; }
+.note { color: var(--soft); font-size: .875rem; margin: 14px 0 0; }
 summary { cursor: pointer; font-weight: 600; }
 """
 
@@ -126,20 +128,22 @@ def page(facts: Facts, read: Callable[[int], np.ndarray]) -> str:
 
 
 def _story(facts: Facts) -> str:
-    first = facts.teacher
-    students = " then ".join(escape(each.student.model) for each in facts.rounds)
+    first, *students = (f"({escape(_what(model))})" for model in facts.models)
+    again = "".join(
+        f"; it labelled them anew for student {number} {students[number - 1]}"
+        for number, _ in enumerate(facts.rounds[1:], 2)
+    )
     end = ""
     if facts.final:
         end = (
             " At the end the last student learned a little more from the labels "
             f"alone, at {facts.final.image_size} pixels and without augmentation."
         )
-    images = facts.rounds[0].labels.images
     return (
-        f"<p>{escape(first.model)} learned from {facts.labels:,} labelled images of "
-        f"{escape(facts.data)} and labelled {images:,} others, without noise. The next "
-        "model learned from both, with noise, and labelled them anew: "
-        f"{students}.{end}</p>"
+        f"<p>The teacher {first} learned from {facts.labels:,} labelled images of "
+        f"{escape(facts.data)} and labelled {facts.rounds[0].labels.images:,} others, "
+        f"without noise, for student 1 {students[0]}, which learned from both, with "
+        f"noise{again}.{end}</p>"
     )
 
 
@@ -184,8 +188,8 @@ def _overview(facts: Facts) -> str:
 <h2>Model by model</h2>
 <div class="charts">{chart}</div>
 <div class="wide">{_table(header, rows)}</div>
-<p><small>Accuracy, loss (nats) and calibration error on the {facts.split} images. All
-training and labelling took {_time(facts.seconds)}.</small></p>
+<p class="note">Accuracy, loss (nats) and calibration error on the {facts.split} images.
+All training and labelling took {_time(facts.seconds)}.</p>
 </section>
 """
 
@@ -197,8 +201,11 @@ def _round(
     teacher = facts.models[number - 1]
     gain = 100 * (student.accuracy - teacher.accuracy)
     tiles = [
-        (_percent(teacher.accuracy), f"teacher {teacher.model}, {facts.split} images"),
-        (_percent(student.accuracy), f"student {student.model}: {gain:+.2f} points"),
+        (_percent(teacher.accuracy), f"{facts.roles[number - 1]}: {_what(teacher)}"),
+        (
+            _percent(student.accuracy),
+            f"{facts.roles[number]}: {_what(student)}; {gain:+.2f} points",
+        ),
         (f"{labels.kept:,}", f"of {labels.images:,} images kept"),
     ]
     if labels.accuracy is not None:
@@ -226,14 +233,18 @@ def _round(
     )
     took = "" if labels.seconds is None else f"Labelling took {_time(labels.seconds)}. "
     return f"""<section>
-<h2>Round {number}: {escape(teacher.model)} teaches {escape(student.model)}</h2>
+<h2>Round {number}: {facts.roles[number]} learns from {facts.roles[number - 1]}</h2>
 <ul class="tiles">{"".join(map(_tile, tiles))}</ul>
 <div class="charts">{confidence}{balance}</div>
 {shown}
-<p><small>Each picture has its pseudo-label and the teacher's confidence in it.
-{took}Training the student took {_time(student.seconds)}.</small></p>
+<p class="note">Each picture has its pseudo-label and the teacher's confidence in it.
+{took}Training the student took {_time(student.seconds)}.</p>
 </section>
 """
+
+
+def _what(model: Trained) -> str:
+    return f"{model.model}, {short(model.parameters)} parameters"
 
 
 def _confidence_caption(labels: Labelled, threshold: float) -> str:

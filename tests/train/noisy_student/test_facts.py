@@ -3,7 +3,7 @@ import json
 import numpy as np
 
 from tests.train.noisy_student.made_up import labelled, make_facts
-from train.noisy_student.facts import BINS
+from train.noisy_student.facts import BINS, count_labels
 
 LABELS = labelled(1)
 
@@ -43,6 +43,24 @@ def test_examples_are_kept_images_and_the_surest_mistakes():
     assert [(e.index, e.predicted, e.true) for e in wrong] == [(6, 0, 2), (2, 1, 0)]
     assert wrong[0].name == "image 6"
     np.testing.assert_allclose(wrong[0].confidence, 0.96)
+
+
+def test_a_mistake_is_shown_once_at_its_surest():
+    confidence = np.array([0.6, 0.9, 0.8, 0.7], np.float32)
+    predicted, true = np.array([0, 0, 1, 0]), np.array([1, 1, 0, 1])
+    rows = np.full((4, 2), 0.0, np.float32)
+    rows[range(4), predicted] = confidence
+    rows[range(4), 1 - predicted] = 1 - confidence
+    labels = count_labels(
+        rows,
+        np.arange(4),
+        stage="",
+        teacher="",
+        readable=np.ones(4, bool),
+        true=true,
+        name=str,
+    )
+    assert [example.index for example in labels.examples] == [1, 2]
 
 
 def test_without_true_classes_nothing_is_called_right():
