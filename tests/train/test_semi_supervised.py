@@ -277,6 +277,7 @@ def test_a_stopped_run_remembers_what_it_chose(few, tmp_path, monkeypatch):
     assert_same_end(tmp_path / "whole", tmp_path / "stopped", config)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_fixmatch_beats_its_labels_alone(few, tmp_path, quiet):

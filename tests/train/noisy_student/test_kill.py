@@ -97,6 +97,7 @@ def has_ended(path):
     return header is not None and header["labelled"] == header["images"]
 
 
+@pytest.mark.long
 def test_killed_in_every_stage_it_ends_to_the_bit_and_repeats_none(tmp_path, programs):
     whole, out = tmp_path / "whole", tmp_path / "killed"
     process = start(whole, programs)
