@@ -110,6 +110,7 @@ def test_the_probe_looks_at_held_out_training_images_alone(source):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_advises_and_tries_both(source, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("train.__main__.use_compilation_cache", lambda: None)
     words = ["advise", "--data", "digits", "--init", str(source), "--images", "50"]

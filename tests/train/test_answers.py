@@ -84,6 +84,7 @@ def test_each_images_answer_is_kept(config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kept_answers_train_as_those_of_the_step_and_a_run_goes_on_with_them(
     config, tmp_path, quiet, monkeypatch
 ):
@@ -106,6 +107,7 @@ def test_kept_answers_train_as_those_of_the_step_and_a_run_goes_on_with_them(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_a_hint_goes_on_as_if_nothing_had_been(
     config, tmp_path, quiet, monkeypatch
 ):

@@ -113,6 +113,7 @@ def test_features_that_are_gone_are_made_again_and_the_run_ends_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_images_that_cannot_be_read_are_left_out_as_they_are_without(
     extracting, tmp_path, quiet, split

@@ -196,6 +196,7 @@ LWF = Transfer(transfer="lwf")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_stopped_keeps_its_old_head_to_the_bit(
     tasks, old_run, tmp_path, quiet, monkeypatch
 ):
@@ -237,6 +238,7 @@ def test_a_run_without_an_old_head_says_so(old_run, tasks):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_less_is_forgotten_than_by_fine_tuning(programs, tasks, tmp_path, quiet):
     forgotten = []
     for seed in range(3):

@@ -55,6 +55,7 @@ def four_devices():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_ten_steps_are_those_of_one_device(four_devices, way):
     # All augmentation and drop path drawn by each image's place; BatchNorm over the
@@ -64,6 +65,7 @@ def test_ten_steps_are_those_of_one_device(four_devices, way):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_in_parts_too(four_devices, way):
     found = four_devices[f"{way}, in parts"]
@@ -72,6 +74,7 @@ def test_in_parts_too(four_devices, way):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_unlabelled_images_too(four_devices, way):
     # Under pmap each device tells the others what it remembers of its images.
@@ -81,6 +84,7 @@ def test_with_unlabelled_images_too(four_devices, way):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_a_teacher_too(four_devices, way):
     found = four_devices[f"{way}, taught"]
@@ -95,11 +99,13 @@ def test_no_device_gathers_the_batch(four_devices, way):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_local_statistics_are_each_devices_own(four_devices):
     assert four_devices["local on 4"]["difference"] > 1e-3
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_evaluation_counts_every_image_once_on_any_number_of_devices(four_devices):
     for found in four_devices["evaluations"]:
         assert found["images"] == 359

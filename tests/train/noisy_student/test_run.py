@@ -30,7 +30,7 @@ from train.program import build
 from train.pseudo_labels import choose
 from train.streams import training_stream
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.usefixtures("programs")]
 
 FIELDS = {
     "stage_sizes": (1, 1),
