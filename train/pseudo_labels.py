@@ -173,11 +173,10 @@ class PseudoLabelsWriter:
                     f"{path} is being written by another process: end that one first, "
                     "or take another --out."
                 ) from error
-            # As it is now that nobody else writes; where the file is gone, nothing is.
-            is_new = os.fstat(number).st_size == 0
-            self.header = new if is_new else read_header(path) or new
+            # As it is now that nobody else writes.
+            self.header = read_header(path) or new
             with _storing(path):
-                self._allocate()
+                self._allocate(new)
             stack.pop_all()
 
     def __enter__(self) -> "PseudoLabelsWriter":
@@ -220,16 +219,20 @@ class PseudoLabelsWriter:
             write_json(header_path(self._path), header)
         self.header = header
 
-    def _allocate(self) -> None:
+    def _allocate(self, new: dict[str, Any]) -> None:
         """Gives the file its size: NumPy's header and all rows."""
-        shape = (self.header["images"], len(self.header["class_names"]))
+        shape = (new["images"], len(new["class_names"]))
         kind = np.dtype(np.float32)
         fields = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        before = os.fstat(self._file.fileno()).st_size
         np.lib.format.write_array_header_1_0(self._file, fields)
-        self._start = self._file.tell()
+        self._start, self._row = self._file.tell(), shape[1] * kind.itemsize
+        size = shape[0] * self._row
+        if before < self._start + size and self.labelled:  # They are there no more.
+            self.header = new
+            write_json(header_path(self._path), new)
         self._file.flush()
-        self._row = shape[1] * kind.itemsize
-        os.posix_fallocate(self._file.fileno(), self._start, shape[0] * self._row)
+        os.posix_fallocate(self._file.fileno(), self._start, size)
 
 
 def _check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -235,10 +235,20 @@ def test_a_file_that_is_finished_is_not_labelled_again(run, tmp_path, monkeypatc
     assert contents(tmp_path / "labels.npy") == before
 
 
-def test_a_file_that_is_gone_is_made_again(run, tmp_path):
+def stop(*arguments):
+    raise Stop
+
+
+def test_a_file_that_is_gone_is_made_again(run, tmp_path, monkeypatch):
     source, out = open_source("digits", count=250), tmp_path / "labels.npy"
     label(run, source, out)
     before = contents(out)
+    out.write_bytes(before[0][:3000])
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(pseudo_label.PseudoLabelsWriter, "append", stop)
+        label(run, source, out)
+    with pytest.raises(UserError, match="is not finished: 0 of 250"):
+        read_pseudo_labels(out)
     out.unlink()
     label(run, source, out)
     assert contents(out) == before
