@@ -1,11 +1,15 @@
 """The page, put together."""
 
-from docs.results import augmentation, few_labels, rows
+from docs.results import augmentation, few_labels, rows, transfer
 
 __all__ = ["EXPERIMENTS", "page"]
 
 # Each has `measure(runs)`, which yields rows, and `section(rows)`, their Markdown.
-EXPERIMENTS = {"few_labels": few_labels, "augmentation": augmentation}
+EXPERIMENTS = {
+    "few_labels": few_labels,
+    "transfer": transfer,
+    "augmentation": augmentation,
+}
 
 _HEAD = """# Results
 
