@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.train.runs import assert_same_end, interrupt_at, last_checkpoint
-from train import loop
+from train import loop, streams
 from train.checkpoint import Checkpoints
 from train.config import Augment, Devices, Input, Network, Optimization, Selection
 from train.data import SourceError, train_batches
@@ -383,9 +383,9 @@ def test_windows_are_cut_from_images_that_were_loaded_larger(
     tmp_path, tiny, quiet, photos, monkeypatch
 ):
     asked = []
-    for name in ("train_batches", "eval_batches"):
-        whole = getattr(loop, name)
-        monkeypatch.setattr(loop, name, partial(spy_on, asked, whole))
+    for module, name in ((streams, "train_batches"), (loop, "eval_batches")):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(spy_on, asked, whole))
     config = on(photos, tiny)
     config = dataclasses.replace(
         config,
@@ -409,9 +409,9 @@ def test_images_are_brought_to_size_as_asked(
     config = dataclasses.replace(
         config, input=dataclasses.replace(config.input, **change)
     )
-    for name in ("train_batches", "eval_batches"):
-        whole = getattr(loop, name)
-        monkeypatch.setattr(loop, name, partial(spy_on, asked, whole))
+    for module, name in ((streams, "train_batches"), (loop, "eval_batches")):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(spy_on, asked, whole))
     fit(config, tmp_path / "run", console=quiet)
     assert len(asked) == 2
     assert all(change.items() <= options.items() for options in asked)

@@ -223,7 +223,7 @@ def test_the_rest_is_what_the_selection_leaves_out(few):
 
 def test_no_rest_is_an_error_that_says_what_to_give(few):
     config = dataclasses.replace(few, selection=Selection())
-    with pytest.raises(UserError, match="no images.*--labels-per-class"):
+    with pytest.raises(UserError, match="No images.*--labels-per-class"):
         unlabelled_images(config)
 
 
