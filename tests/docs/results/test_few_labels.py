@@ -19,7 +19,8 @@ def test_gains_are_taken_seed_by_seed():
     assert "| supervised | 75.0 % (70.0 to 80.0) | 1.0 |" in text
     assert "| FixMatch | 77.0 % (71.0 to 82.0) | 1.0 |" in text
     assert "| FixMatch | +2.0 (+1.0 to +3.0) |" in text
-    assert "73.0 % with 250 labels; the last to 77.0 %" in " ".join(text.split())
+    assert "| 1 | 73.0 % (68.0 to 78.0) |" in text
+    assert "| 3 | 77.0 % (71.0 to 82.0) |" in text
 
 
 def test_every_arm_was_measured_from_every_seed_in_equal_steps():
