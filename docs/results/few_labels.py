@@ -68,9 +68,9 @@ def section(rows: Sequence[Row]) -> str:
 
 {table(("method", *labels, "minutes a run"), lines)}
 
-Fashion-MNIST with {", ".join(labels)}, as many of each class; the other training
-images, close to 60,000, are there without theirs. Mean, lowest and highest share of the
-10,000 test images that are classified rightly, over {len(SEEDS)} seeds, which draw the
+Fashion-MNIST with so many labels, as many of each class; the other training images,
+close to 60,000, are there without theirs. Mean, lowest and highest share of the 10,000
+test images that are classified rightly, over {len(SEEDS)} seeds, which draw the
 labelled images, the weights and the changes. A ResNet of three blocks
 ({alone[0]["parameters"]:,} parameters) learns for {alone[0]["steps"]:,} steps of 32
 labelled images, mirrored and moved by up to two pixels, and of 96 others where the
@@ -80,6 +80,8 @@ What each gains on supervised training with the same labelled images, in points:
 
 {table(("method", *labels), gains)}
 
+The fewer the labels, the more the other images give.
+
 - **Pseudo-label**: the answers of the supervised run above are the labels of all images
   that it gave more than 0.3; the same net learns from these and the true labels.
 - **FixMatch**: `python -m train fashion_mnist_fixmatch`.
@@ -87,8 +89,8 @@ What each gains on supervised training with the same labelled images, in points:
   labels and from the teacher's answers to all images, softened by a temperature of 2.
 - **Noisy Student**: `python -m train noisy-student noisy_student_fashion_mnist`, three
   rounds of growing nets with noise, which no other method here has. The first round has
-  the labels alone: what it gains on the supervised net is the noise's, and what the
-  last gains on it is the rounds':
+  the labels alone: what it gains or loses on the supervised net is the noise's doing,
+  and what the last gains on it the rounds':
 
 {table(("round", *labels), _rounds(rows, counts))}
 

@@ -214,9 +214,9 @@ def section(rows: Sequence[Row]) -> str:
 
 Patches of 16 photographs, ten of each to learn from: mean, lowest and highest share of
 320 test patches that are classified rightly, over {len(SEEDS)} draws. They are from
-other places of the same photographs, so that the figures say what the weights gain, not
-how well a cat is told from a coin; `docs/results/transfer.py` states the rest. Steps are
-of 16 patches at 64 px, by AdamW at one rate, chosen beforehand.
+other places of the same photographs, so that the figures say what the weights gain,
+not how well a cat is told from a coin; `docs/results/transfer.py` states the rest.
+Steps are of 16 patches at 64 px, by AdamW at one rate, chosen beforehand.
 
 Ten images a class are few, and the weights are near: their features alone, without any
 training, tell most patches apart by the nearest class mean, and a head that is trained
