@@ -149,7 +149,8 @@ def _backward(epsilon, axis_name, kept, cotangents):
     own = _means(dy, dy * centred)
     both = _shared(own, axis_name)
     dmean, dvar = _shared((dmean, dvar), axis_name)
-    count = x.size // x.shape[-1]
+    # A float: a large batch has more pixels than 32 bits count.
+    count = float(x.size // x.shape[-1])
     factor = scale * over_std
     # Of the elements' cotangents, of 1, and of the elements.
     slope = -factor * over_std**2 * both[1] + 2 / count * dvar

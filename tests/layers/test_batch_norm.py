@@ -109,6 +109,15 @@ def test_initialization_needs_no_mapped_axis_and_moves_no_statistics():
     np.testing.assert_array_equal(statistics["var"], 1)
 
 
+def test_a_batch_may_have_more_pixels_than_32_bits_count():
+    def loss(x):
+        y, _ = BatchNorm().apply(variables(3), x, False, mutable=["batch_stats"])
+        return y.mean()
+
+    large = jax.ShapeDtypeStruct((2**12, 2**10, 2**10, 3), jnp.float32)
+    assert jax.eval_shape(jax.grad(loss), large).shape == large.shape
+
+
 def test_evaluation_keeps_the_statistics():
     _, after = BatchNorm().apply(variables(3), X, True, mutable=["batch_stats"])
     chex.assert_trees_all_equal(after["batch_stats"], variables(3)["batch_stats"])
