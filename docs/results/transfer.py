@@ -149,7 +149,8 @@ def measure(runs: Path) -> Iterator[Row]:
             arrays: Any = patches(seed)
             np.savez(file, **arrays)
         folders = {}
-        for i, arm in enumerate([*ARMS, *([NOT_KEPT] if seed == SEEDS[0] else [])]):
+        arms = [*ARMS, NOT_KEPT] if seed == SEEDS[0] else list(ARMS)
+        for i, arm in enumerate(arms):
             folders[arm] = runs / f"{i}_seed{seed}"
             config = _config(arm, f"npz:{file}", seed)
             result = fit(config, folders[arm], console=Console(file=io.StringIO()))
