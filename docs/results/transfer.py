@@ -220,14 +220,14 @@ not how well a cat is told from a coin; `docs/results/transfer.py` states the re
 Steps are of 16 patches at 64 px, by AdamW at one rate, chosen beforehand.
 
 Ten images a class are few, and the weights are near: their features alone, without any
-training, tell most patches apart by the nearest class mean, and a head that is trained
-on them for long does best of all. Thirty steps are too few for a new head, frozen or
-fine-tuned; only with kept features are a thousand cheap. From random weights thirty
-steps give little, and a hundred about half of what that head comes to.
+training, tell most patches apart by the nearest class mean. Thirty steps are too few
+for a new head to come so far, frozen or fine-tuned; in {_LONGER} both pass it, and
+random weights do not reach it.
 
 With its features kept, the head learned from {kept:,.0f} images a second ({longer:,.0f}
-in the longer run); with the backbone run in every step, from {not_kept:,.0f}, to the
-same accuracy. The features cost one pass over the images.
+in the longer run), {kept / not_kept:.0f} to {longer / not_kept:.0f} times as many as
+with the backbone run in every step ({not_kept:,.0f}), to the same accuracy. The
+features cost one pass over the images.
 
 Raw results: [results/transfer.jsonl](results/transfer.jsonl);
 `python -m docs.results --measure transfer` makes them again ({where(rows)}; the machine

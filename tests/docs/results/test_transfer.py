@@ -21,6 +21,21 @@ def test_every_arm_was_measured_from_every_seed():
     assert len(found) == len(set(found))
 
 
+def test_weights_are_worth_more_than_steps():
+    accuracy = {(r["arm"], r["seed"]): r["accuracy"] for r in rows.read("transfer")}
+
+    def found(arm):
+        return np.array([accuracy[arm, seed] for seed in transfer.SEEDS])
+
+    nearest, fine_tuned = found(transfer.NEAREST), "fine-tuned, the backbone at a tenth"
+    scratch, head = found("from scratch, longer"), "features: the head alone"
+    for short in (head, fine_tuned, "from scratch"):
+        assert (found(short) < nearest).all()
+    for long in (f"{head}, longer", "fine-tuned, longer"):
+        assert (found(long) > nearest).all()
+    assert (scratch < nearest).all()
+
+
 def test_both_sides_of_a_picture_are_apart():
     for left, right in transfer.pictures().values():
         whole = left.shape[1] / 0.55
