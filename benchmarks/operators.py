@@ -6,12 +6,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from benchmarks.options import Options
+from benchmarks.record import Row
+from benchmarks.tables import OURS, Columns
 from benchmarks.timing import alternate
 from cnn_flax.layers import Conv
 
-__all__ = ["TITLE", "run"]
+__all__ = ["COLUMNS", "TITLE", "measure"]
 
 TITLE = "our layers against Flax's, with the same parameters"
+COLUMNS: Columns = {}
 
 # ResNet-50's convolutions at 224 px (the paper's table 1): name, map, channels in,
 # channels out, kernel, stride.
@@ -23,44 +27,28 @@ CONVOLUTIONS = (
 )
 
 
-def run(quick: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Measures every convolution.
-
-    Args:
-      quick: whether to show only that it works: a batch of one, two short blocks.
-
-    Returns:
-      The names of the columns, and the rows.
-    """
-    batch, blocks, seconds = (1, 2, 0.01) if quick else (8, 15, 0.1)
-    columns = ["convolution", "pass", "flax ms", "ours ms", "speed-up", "spread"]
+def measure(options: Options) -> list[Row]:
+    """Measures every convolution, by default at batch 8."""
+    batch = options.batch_size or (1 if options.quick else 8)
     rows = []
     for name, size, channels, features, kernel_size, strides in CONVOLUTIONS:
         x = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
         arguments = (features, (kernel_size, kernel_size), strides, kernel_size // 2)
-        layers = {"flax": nn.Conv(*arguments), "ours": Conv(*arguments)}
-        variables = layers["flax"].init(jax.random.key(1), x)
+        layers = {"Flax": nn.Conv(*arguments), OURS: Conv(*arguments)}
+        variables = layers["Flax"].init(jax.random.key(1), x)
         for what, program in (("forward", _forward), ("gradients", _gradients)):
             timings = alternate(
                 {
                     who: partial(jax.jit(partial(program, layer)), variables, x)
                     for who, layer in layers.items()
                 },
-                blocks=blocks,
-                block_seconds=seconds,
+                **options.turns(block_seconds=0.1),
             )
-            flax, ours = timings["flax"], timings["ours"]
-            rows.append(
-                [
-                    name,
-                    what,
-                    f"{flax.median * 1e3:.2f}",
-                    f"{ours.median * 1e3:.2f}",
-                    f"{flax.median / ours.median:.2f}",
-                    f"{max(flax.spread, ours.spread):.0%}",
-                ]
-            )
-    return columns, rows
+            rows += [
+                {"case": f"{name}, {what}", "candidate": who, **timing.row()}
+                for who, timing in timings.items()
+            ]
+    return rows
 
 
 def _forward(layer, variables, x):

@@ -29,4 +29,4 @@ def test_median_and_spread_by_hand():
 
 
 def test_the_header_names_device_and_versions():
-    assert {"device", "processor", "python", "jax", "flax"} == set(header())
+    assert {"device", "processor", "python", "jax", "flax"} <= set(header())

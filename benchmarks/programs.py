@@ -1,0 +1,140 @@
+"""What workers run of ours and of plain Flax. Each returns its program, and its facts.
+
+The compiled programs are kept where `JAX_COMPILATION_CACHE_DIR` says, if it does.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+import cnn_flax
+from benchmarks.plain_flax import plain_flax
+from benchmarks.worker import Program
+from train.compilation import use_compilation_cache
+from train.objectives import supervised
+from train.step import create_state, make_train_step
+
+__all__ = ["copy", "inference", "matrix_product", "training", "training_step"]
+
+if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    use_compilation_cache()
+
+_Facts = dict[str, Any]
+
+
+def inference(
+    model: str,
+    fields: Mapping[str, Any],
+    batch_size: int,
+    image_size: int,
+    dtype: str,
+    plain: bool = False,
+) -> tuple[Program, _Facts]:
+    """Logits of images: ours with the BatchNorms folded, or as plain Flax."""
+    net = _network(model, fields, dtype)
+    images = _images(batch_size, image_size)
+    variables = jax.jit(net.init)(jax.random.key(0), images)
+    if not plain:
+        fold = getattr(cnn_flax, "fold_batch_norm", lambda *model: model)
+        net, variables = fold(net, variables)
+    predict = jax.jit(_in_context(net.apply, plain))
+    return _repeat(partial(predict, variables, images)), {}
+
+
+def training(
+    model: str,
+    fields: Mapping[str, Any],
+    batch_size: int,
+    image_size: int,
+    dtype: str,
+    plain: bool = False,
+) -> tuple[Program, _Facts]:
+    """Steps of `python -m train`, by SGD with momentum, on images as they are."""
+    net = _network(model, fields, dtype)
+    step, state, batch = training_step(net, batch_size, image_size)
+    step = jax.jit(_in_context(step, plain), donate_argnums=0)
+    key = jax.random.key(1)
+    states = [state]
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            state, metrics = step(states.pop(), batch, key)
+            states.append(state)
+        jax.block_until_ready((states, metrics))
+
+    return run, {}
+
+
+def training_step(
+    net: nn.Module, batch_size: int, image_size: int, axis: str | None = None
+) -> tuple[Callable[..., Any], Any, dict[str, jax.Array]]:
+    """A step, not compiled, its first state and a batch.
+
+    Args:
+      net: the model.
+      batch_size: images a step.
+      image_size: height and width, in pixels.
+      axis: the mapped axis that the batch is split over under `jax.pmap`, else None.
+    """
+    tx = optax.sgd(1e-3, momentum=0.9)
+    shape = (image_size, image_size, 3)
+    state = jax.jit(partial(create_state, net, tx, shape))(jax.random.key(0))
+    step = make_train_step(supervised(net, axis=axis), tx, _as_it_is, axis=axis)
+    batch = {
+        "image": _images(batch_size, image_size),
+        "label": jnp.arange(batch_size) % 10,
+        "index": jnp.arange(batch_size),
+    }
+    return step, state, batch
+
+
+def matrix_product(size: int, dtype: str) -> tuple[Program, _Facts]:
+    """A product of square matrices: what the device can do at best."""
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    return _repeat(partial(jax.jit(jnp.matmul), a, a)), {"flops": 2 * size**3}
+
+
+def copy(megabytes: int) -> tuple[Program, _Facts]:
+    """An array read and another written: the memory's bandwidth at best."""
+    x = jnp.zeros((megabytes, 250_000), jnp.float32)
+    return _repeat(partial(jax.jit(jnp.negative), x)), {"bytes": 2 * x.nbytes}
+
+
+def _network(model: str, fields: Mapping[str, Any], dtype: str) -> nn.Module:
+    return cnn_flax.create_model(model, dtype=jnp.dtype(dtype), **fields)
+
+
+def _images(batch_size: int, image_size: int) -> jax.Array:
+    shape = (batch_size, image_size, image_size, 3)
+    return jax.random.normal(jax.random.key(2), shape)
+
+
+def _in_context(function: Callable[..., Any], plain: bool) -> Callable[..., Any]:
+    if not plain:
+        return function
+
+    def traced(*args: Any) -> Any:
+        with plain_flax():
+            return function(*args)
+
+    return traced
+
+
+def _repeat(function: Callable[[], Any]) -> Program:
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            y = function()
+        jax.block_until_ready(y)
+
+    return run
+
+
+def _as_it_is(keys: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
+    del keys, key
+    return batch
