@@ -60,6 +60,8 @@ def _run(arguments: Sequence[str]) -> None:
                 f"There is no benchmark {name!r}. {nearest(name, BENCHMARKS)} "
                 f"There are: {', '.join(BENCHMARKS)}."
             )
+    if chosen.plot and chosen.names and "inference" not in chosen.names:
+        parser.error("--plot draws what `inference` measures, which was not asked for.")
     # Benchmarks share the device with the processes that they start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     fields = set(Options.__dataclass_fields__) & set(vars(chosen))
@@ -74,6 +76,10 @@ def _run(arguments: Sequence[str]) -> None:
         measured = [{"benchmark": name, **row} for row in module.measure(options)]
         rows += measured
         _print(console, f"{name}: {module.TITLE}", *tabulate(measured, module.COLUMNS))
+        if chosen.plot and hasattr(module, "plot"):
+            picture = _picture(chosen.json, name)
+            module.plot(measured, picture)
+            console.print(f"{picture} shows them.", highlight=False)
         if not _is_file(chosen.json):
             path = chosen.json / f"{name}.json"
             write(path, Record(head, measured))
@@ -109,15 +115,36 @@ def _parser() -> argparse.ArgumentParser:
         help="where the raw results go: a file that ends in .json, or a folder with a "
         "file a benchmark; by default runs/benchmarks/NOW",
     )
+    parser.add_argument(
+        "--plot",
+        action="store_true",
+        help="draw published accuracy against the measured throughput of inference, "
+        "beside the raw results; --models all for every model that has both",
+    )
     parser.add_argument("--blocks", type=_count, help="turns that each candidate gets")
     parser.add_argument("--block-seconds", type=float, help="how long a turn lasts")
     models = parser.add_argument_group("of inference and training")
-    models.add_argument("--models", type=_words, metavar="NAME,..")
-    models.add_argument("--candidates", type=_words, metavar="NAME,..")
+    models.add_argument(
+        "--models",
+        type=_words,
+        metavar="NAME,..",
+        help="or all: those with published accuracy",
+    )
+    models.add_argument(
+        "--candidates", type=_words, metavar="NAME,..", help="of all benchmarks"
+    )
     models.add_argument("--batch-size", type=_count)
     models.add_argument("--image-size", type=_count)
     models.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     return parser
+
+
+def _picture(results: Path, name: str) -> Path:
+    picture = (
+        results.with_suffix(".png") if _is_file(results) else results / f"{name}.png"
+    )
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    return picture
 
 
 def _words(text: str) -> tuple[str, ...]:

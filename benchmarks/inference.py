@@ -4,9 +4,10 @@ import jax
 
 from benchmarks.networks import COLUMNS, measure_networks
 from benchmarks.options import Options
+from benchmarks.plot import plot_accuracy as plot
 from benchmarks.record import Row
 
-__all__ = ["COLUMNS", "TITLE", "measure"]
+__all__ = ["COLUMNS", "TITLE", "measure", "plot"]
 
 TITLE = "logits of whole models, BatchNorms folded in ours"
 

@@ -11,6 +11,7 @@ import jax
 
 import cnn_flax
 from benchmarks.options import Options
+from benchmarks.plot import accuracy
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import Timing, take_turns
@@ -79,6 +80,9 @@ def measure_networks(task: str, options: Options, batch_size: int) -> list[Row]:
     """
     if options.quick:
         options = _quick(options)
+    if options.models == ("all",):
+        names = tuple(n for n in cnn_flax.list_models() if accuracy(n) is not None)
+        options = dataclasses.replace(options, models=names)
     check_models(options)
     rows = []
     for name in options.models or MODELS:
@@ -125,7 +129,7 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
         for candidate, (module, how) in options.chosen(CANDIDATES).items():
             if not _exists(candidate, module, name):
                 continue
-            row: Row = {"case": case, "candidate": candidate}
+            row: Row = {"case": case, "candidate": candidate, "model": name}
             rows[candidate] = row
             arguments = (f"{module}:{task}", {**asked, **how})
             try:

@@ -11,7 +11,7 @@ class Options:
 
     Attributes:
       quick: whether to show only that it works, in seconds: its figures mean nothing.
-      models: names of the registry.
+      models: names of the registry; "all" alone: those with published accuracy.
       candidates: which of a benchmark's candidates to measure.
       batch_size: images a step.
       image_size: height and width, in pixels.

@@ -1,6 +1,7 @@
 """Tables of what was measured, for the terminal and for pages."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.record import Row
@@ -49,6 +50,9 @@ def tabulate(
     shown["not measured"] = lambda row: row.get("error", "")
     lines = [{heading: show(row) for heading, show in shown.items()} for row in rows]
     headings = [h for h in shown if any(line[h] for line in lines)]
+    for before, line in reversed(list(pairwise(lines))):
+        if line["case"] == before["case"]:
+            line["case"] = ""  # It goes on.
     return headings, [[line[h] for h in headings] for line in lines]
 
 
