@@ -45,7 +45,7 @@ def dm_pix(
     task: str, batch_size: int, size: int, window: int
 ) -> tuple[Program, _Facts]:
     """A change by dm-pix; see `benchmarks.augmentation`."""
-    import dm_pix
+    import dm_pix  # pyright: ignore[reportMissingImports]
 
     del window
 

@@ -78,6 +78,6 @@ def _compiled(sizes: dict[str, int], options: Options) -> tuple[Any, int]:
     step, state, batch = training_step(net, sizes["batch"], sizes["resolution"])
     arguments = (state, batch, jax.random.key(1))
     compiled = jax.jit(step).lower(*arguments).compile()
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return partial(compiled, *arguments), used

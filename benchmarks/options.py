@@ -1,6 +1,7 @@
 """What a benchmark is asked for on the command line."""
 
 import dataclasses
+from typing import Any
 
 __all__ = ["Options"]
 
@@ -29,7 +30,7 @@ class Options:
     blocks: int | None = None
     block_seconds: float | None = None
 
-    def turns(self, blocks: int = 15, block_seconds: float = 1.0) -> dict[str, float]:
+    def turns(self, blocks: int = 15, block_seconds: float = 1.0) -> dict[str, Any]:
         """Arguments of `benchmarks.timing.take_turns`, with defaults for long runs."""
         if self.quick:
             blocks, block_seconds = 2, 0.01

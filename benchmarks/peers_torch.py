@@ -1,5 +1,8 @@
 """What workers run of torch's and torchvision's: the one module that imports them."""
 
+# They are in an extra that linters are run without.
+# pyright: reportMissingImports=false
+
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -8,8 +8,10 @@ from benchmarks.record import Row
 
 __all__ = ["OURS", "Columns", "tabulate"]
 
-# Heading -> how a row's figure is shown, or (name of the figure, format, factor).
-Columns = Mapping[str, tuple[str, str] | tuple[str, str, float]]
+# Name of a figure, its format, and what it is multiplied by before.
+Column = tuple[str, str] | tuple[str, str, float]
+# By their headings.
+Columns = Mapping[str, Column]
 
 OURS = "ours"
 
@@ -24,8 +26,7 @@ def tabulate(
 
     Args:
       rows: of one benchmark.
-      columns: what is shown beside time, heading -> (figure's name, format) or (name,
-        format, factor to multiply by).
+      columns: what is shown beside time.
 
     Returns:
       Headings and lines.
@@ -41,11 +42,11 @@ def tabulate(
     shown: dict[str, Callable[[Row], str]] = {
         "case": lambda row: row["case"],
         "candidate": lambda row: row["candidate"],
-        "ms": lambda row: _figure(row, "median", ",.2f", 1e3),
-        "spread": lambda row: _figure(row, "spread", ".0%"),
+        "ms": lambda row: _figure(row, ("median", ",.2f", 1e3)),
+        "spread": lambda row: _figure(row, ("spread", ".0%")),
     }
     for heading, column in columns.items():
-        shown[heading] = lambda row, column=column: _figure(row, *column)
+        shown[heading] = lambda row, column=column: _figure(row, column)
     shown["ours faster by"] = ratio
     shown["not measured"] = lambda row: row.get("error", "")
     lines = [{heading: show(row) for heading, show in shown.items()} for row in rows]
@@ -56,8 +57,7 @@ def tabulate(
     return headings, [[line[h] for h in headings] for line in lines]
 
 
-def _figure(row: Row, name: str, form: str, factor: float = 1) -> str:
+def _figure(row: Row, column: Column) -> str:
+    name, form, *factor = column
     value: Any = row.get(name)
-    if value is None:
-        return ""
-    return format(value * factor if factor != 1 else value, form)
+    return "" if value is None else format(value * factor[0] if factor else value, form)
