@@ -20,7 +20,8 @@ from benchmarks.compare import compare_files
 from benchmarks.options import Options
 from benchmarks.record import Record, Row, describe, write
 from benchmarks.tables import tabulate
-from cnn_flax.registry import nearest
+from benchmarks.worker import WorkerError
+from cnn_flax.registry import UnknownModelError, nearest
 from train.errors import StorageError, UserError
 
 __all__ = ["BENCHMARKS", "main"]
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _compare(arguments[1:])
         else:
             _run(arguments)
-    except (UserError, StorageError) as error:
+    except (StorageError, UnknownModelError, UserError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -71,22 +72,30 @@ def _run(arguments: Sequence[str]) -> None:
     for key, value in head.items():
         console.print(f"{key}: {value}", highlight=False)
     rows: list[Row] = []
+    failed = False
     for name in chosen.names or BENCHMARKS:
         module = importlib.import_module(f"benchmarks.{name}")
-        measured = [{"benchmark": name, **row} for row in module.measure(options)]
-        rows += measured
+        path = chosen.json
+        if not _is_file(path):
+            path, rows = path / f"{name}.json", []
+        first = len(rows)
+        try:
+            for row in module.measure(options):
+                rows.append({"benchmark": name, **row})
+                # What is measured is kept, whatever comes after it.
+                write(path, Record(head, rows))
+        except WorkerError as error:
+            failed = True
+            console.print(f"{name} failed: {error}", highlight=False, markup=False)
+        measured = rows[first:]
         _print(console, f"{name}: {module.TITLE}", *tabulate(measured, module.COLUMNS))
         if chosen.plot and hasattr(module, "plot"):
-            picture = _picture(chosen.json, name)
+            picture = path.with_suffix(".png")
             module.plot(measured, picture)
             console.print(f"{picture} shows them.", highlight=False)
-        if not _is_file(chosen.json):
-            path = chosen.json / f"{name}.json"
-            write(path, Record(head, measured))
-            console.print(f"{path} has the raw results.", highlight=False)
-    if _is_file(chosen.json):
-        write(chosen.json, Record(head, rows))
-        console.print(f"{chosen.json} has the raw results.", highlight=False)
+        console.print(f"{path} has the raw results.", highlight=False)
+    if failed:
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,14 +146,6 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--image-size", type=_count)
     models.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     return parser
-
-
-def _picture(results: Path, name: str) -> Path:
-    picture = (
-        results.with_suffix(".png") if _is_file(results) else results / f"{name}.png"
-    )
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    return picture
 
 
 def _words(text: str) -> tuple[str, ...]:

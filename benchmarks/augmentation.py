@@ -63,9 +63,9 @@ def _candidates(task: str) -> dict[str, tuple[str, dict[str, Any]]]:
     }
     if has_torch():
         peer = "benchmarks.peers_torch:augmentation"
-        candidates["torchvision, uint8"] = (peer, {"on": "uint8"})
-        candidates["torchvision, float32"] = (peer, {"on": "float32"})
-        candidates["torchvision, Pillow"] = (peer, {"on": "pillow"})
+        candidates["torchvision uint8"] = (peer, {"on": "uint8"})
+        candidates["torchvision float32"] = (peer, {"on": "float32"})
+        candidates["torchvision Pillow"] = (peer, {"on": "pillow"})
     if task in _DM_PIX and importlib.util.find_spec("dm_pix") is not None:
         candidates["dm-pix"] = ("benchmarks.changes:dm_pix", {})
     return candidates

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.worker import Program
 from cnn_flax import augment
@@ -72,7 +73,7 @@ def _batches(
     change: Callable[[jax.Array, jax.Array], jax.Array], batch_size: int, size: int
 ) -> tuple[Program, _Facts]:
     shape = (batch_size, size, size, 3)
-    images = jax.random.randint(jax.random.key(0), shape, 0, 256).astype(jnp.uint8)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     @jax.jit
     def step(count: int, images: jax.Array) -> jax.Array:

@@ -16,8 +16,6 @@ from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import Timing, take_turns
 from benchmarks.worker import Worker, WorkerError, has_torch
-from cnn_flax.registry import nearest
-from train.errors import UserError
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
@@ -34,9 +32,12 @@ MODELS = (
     "resnet50_dcn",
 )
 
+_AUGMENTING = "ours augmenting"  # In training alone.
+
 # Name -> the module that builds it, and how.
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     OURS: ("benchmarks.programs", {}),
+    _AUGMENTING: ("benchmarks.programs", {"augmented": True}),
     "plain Flax": ("benchmarks.programs", {"plain": True}),
     "torch eager": ("benchmarks.peers_torch", {}),
     "torch channels_last": ("benchmarks.peers_torch", {"channels_last": True}),
@@ -48,6 +49,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
 
 COLUMNS: Columns = {
     "images/s": ("images_per_second", ",.1f"),
+    "augmentation": ("augmentation_share", ".0%"),
     "cold start, s": ("first_step_cold", ".1f"),
     "warm start, s": ("first_step_warm", ".1f"),
     "memory, MB": ("peak_memory", ",.0f", 1e-6),
@@ -58,13 +60,13 @@ COLUMNS: Columns = {
 
 # Fields by which a model is the same as the peers'.
 _SAME = {"googlenet": {"aux_logits": False}}
-_QUICK = {"stage_sizes": (1, 1)}
+_QUICK_MODEL = "resnet18"  # With one block.
 
 _PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 _KEPT = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
-def measure_networks(task: str, options: Options, batch_size: int) -> list[Row]:
+def measure_networks(task: str, options: Options, batch_size: int) -> Iterator[Row]:
     """Measures models beside what the device can do, in the same run.
 
     Args:
@@ -72,11 +74,12 @@ def measure_networks(task: str, options: Options, batch_size: int) -> list[Row]:
       options: of the command line.
       batch_size: images a step where the options do not say.
 
-    Returns:
-      Rows; where a candidate fails, the row has `error`.
+    Yields:
+      Rows, model by model; where a candidate fails, the row has `error`.
 
     Raises:
-      UserError: there is no such model or candidate.
+      UnknownModelError: there is no such model.
+      UserError: there is no such candidate.
     """
     if options.quick:
         options = _quick(options)
@@ -84,27 +87,20 @@ def measure_networks(task: str, options: Options, batch_size: int) -> list[Row]:
         names = tuple(n for n in cnn_flax.list_models() if accuracy(n) is not None)
         options = dataclasses.replace(options, models=names)
     check_models(options)
-    rows = []
     for name in options.models or MODELS:
-        rows += _measure(task, name, options, options.batch_size or batch_size)
-    return rows
+        yield from _measure(task, name, options, options.batch_size or batch_size)
 
 
 def check_models(options: Options) -> None:
-    """Raises `UserError` where a model or a candidate is not known."""
-    for word, known in (
-        *((m, cnn_flax.list_models()) for m in options.models or ()),
-        *((c, list(CANDIDATES)) for c in options.candidates or ()),
-    ):
-        if word not in known:
-            kind = "candidate" if known == list(CANDIDATES) else "model"
-            raise UserError(f"There is no {kind} {word!r}. {nearest(word, known)}")
+    """Raises `UnknownModelError` where a model is not known."""
+    for name in options.models or ():
+        cnn_flax.model_info(name)
 
 
 def _quick(options: Options) -> Options:
     return dataclasses.replace(
         options,
-        models=options.models or ("resnet18",),
+        models=options.models or (_QUICK_MODEL,),
         batch_size=options.batch_size or 2,
         image_size=options.image_size or 32,
     )
@@ -112,22 +108,25 @@ def _quick(options: Options) -> Options:
 
 def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Row]:
     size = options.image_size or cnn_flax.model_info(name).image_size
+    fields: dict[str, Any] = _SAME.get(name, {})
+    if options.quick and name == _QUICK_MODEL:
+        fields = {"stage_sizes": (1,)}
     asked = {
         "model": name,
-        "fields": _QUICK if options.quick else _SAME.get(name, {}),
+        "fields": fields,
         "batch_size": batch_size,
         "image_size": size,
         "dtype": options.dtype,
     }
     case = f"{name}, batch {batch_size}, {size} px, {options.dtype}"
     # Of one image, there and back in training.
-    multiply_adds = cnn_flax.summary(cnn_flax.create_model(name), size).multiply_adds
-    flops = 2 * multiply_adds * (3 if task == "training" else 1)
+    summary = cnn_flax.summary(cnn_flax.create_model(name, **fields), size)
+    flops = 2 * summary.multiply_adds * (3 if task == "training" else 1)
     rows: dict[str, Row] = {}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for candidate, (module, how) in options.chosen(CANDIDATES).items():
-            if not _exists(candidate, module, name):
+            if not _exists(candidate, module, name, task):
                 continue
             row: Row = {"case": case, "candidate": candidate, "model": name}
             rows[candidate] = row
@@ -159,10 +158,15 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
             "flops_per_second": flops * images_per_second,
             "share_of_peak": flops * images_per_second / peak,
         }
+    if {OURS, _AUGMENTING} <= memory.keys():
+        share = 1 - timings[OURS].median / timings[_AUGMENTING].median
+        rows[_AUGMENTING]["augmentation_share"] = share
     return [*rows.values(), *_at_best(case, facts, timings)]
 
 
-def _exists(candidate: str, module: str, name: str) -> bool:
+def _exists(candidate: str, module: str, name: str, task: str) -> bool:
+    if candidate == _AUGMENTING:
+        return task == "training"
     if module == "benchmarks.peers_torch":
         return has_torch()
     # Flax has no deformable convolution.

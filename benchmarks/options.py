@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any
 
+from cnn_flax.registry import nearest
+from train.errors import UserError
+
 __all__ = ["Options"]
 
 
@@ -39,8 +42,16 @@ class Options:
             "block_seconds": self.block_seconds or block_seconds,
         }
 
-    def chosen(self, candidates: dict) -> dict:
-        """Those that are to be measured."""
-        if self.candidates is None:
-            return candidates
-        return {k: v for k, v in candidates.items() if k in self.candidates}
+    def chosen(self, candidates: dict[str, Any]) -> dict[str, Any]:
+        """Those of a benchmark's candidates that are to be measured.
+
+        Raises:
+          UserError: there is none of that name.
+        """
+        for name in self.candidates or ():
+            if name not in candidates:
+                raise UserError(
+                    f"There is no candidate {name!r}. {nearest(name, candidates)} "
+                    f"There are: {', '.join(candidates)}."
+                )
+        return {name: candidates[name] for name in self.candidates or candidates}

@@ -10,13 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
+from flax import traverse_util
 
 import cnn_flax
 from benchmarks.plain_flax import plain_flax
 from benchmarks.worker import Program
 from train.compilation import use_compilation_cache
+from train.config import Augment
+from train.inputs import train_inputs
 from train.objectives import supervised
 from train.step import create_state, make_train_step
 
@@ -39,7 +43,7 @@ def inference(
     """Logits of images: ours with the BatchNorms folded, or as plain Flax."""
     net = _network(model, fields, dtype)
     images = _images(batch_size, image_size)
-    variables = jax.jit(net.init)(jax.random.key(0), images)
+    variables = _variables(net, images)
     if not plain:
         fold = getattr(cnn_flax, "fold_batch_norm", lambda *model: model)
         net, variables = fold(net, variables)
@@ -54,10 +58,22 @@ def training(
     image_size: int,
     dtype: str,
     plain: bool = False,
+    augmented: bool = False,
 ) -> tuple[Program, _Facts]:
-    """Steps of `python -m train`, by SGD with momentum, on images as they are."""
+    """Steps of `python -m train`, by SGD with momentum.
+
+    Args:
+      model: name of the registry.
+      fields: of the model.
+      batch_size: images a step.
+      image_size: height and width that the model sees, in pixels.
+      dtype: of the computation.
+      plain: whether it is made of Flax's layers.
+      augmented: whether windows are cut from `uint8` images at random and mirrored, in
+        the step; else the images are floats that the model takes as they are.
+    """
     net = _network(model, fields, dtype)
-    step, state, batch = training_step(net, batch_size, image_size)
+    step, state, batch = training_step(net, batch_size, image_size, augmented=augmented)
     step = jax.jit(_in_context(step, plain), donate_argnums=0)
     key = jax.random.key(1)
     states = [state]
@@ -72,7 +88,11 @@ def training(
 
 
 def training_step(
-    net: nn.Module, batch_size: int, image_size: int, axis: str | None = None
+    net: nn.Module,
+    batch_size: int,
+    image_size: int,
+    axis: str | None = None,
+    augmented: bool = False,
 ) -> tuple[Callable[..., Any], Any, dict[str, jax.Array]]:
     """A step, not compiled, its first state and a batch.
 
@@ -81,13 +101,20 @@ def training_step(
       batch_size: images a step.
       image_size: height and width, in pixels.
       axis: the mapped axis that the batch is split over under `jax.pmap`, else None.
+      augmented: see `training`.
     """
     tx = optax.sgd(1e-3, momentum=0.9)
     shape = (image_size, image_size, 3)
     state = jax.jit(partial(create_state, net, tx, shape))(jax.random.key(0))
-    step = make_train_step(supervised(net, axis=axis), tx, _as_it_is, axis=axis)
+    prepare, images = _as_it_is, _images(batch_size, image_size)
+    if augmented:
+        changes = Augment(crop_scale=0.08, flip=0.5)
+        look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+        prepare = train_inputs(changes, **look, size=image_size)
+        images = _images(batch_size, round(image_size * 256 / 224), np.uint8)
+    step = make_train_step(supervised(net, axis=axis), tx, prepare, axis=axis)
     batch = {
-        "image": _images(batch_size, image_size),
+        "image": images,
         "label": jnp.arange(batch_size) % 10,
         "index": jnp.arange(batch_size),
     }
@@ -96,7 +123,8 @@ def training_step(
 
 def matrix_product(size: int, dtype: str) -> tuple[Program, _Facts]:
     """A product of square matrices: what the device can do at best."""
-    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    rng = np.random.default_rng(0)
+    a = jnp.asarray(rng.standard_normal((size, size), np.float32), dtype)
     return _repeat(partial(jax.jit(jnp.matmul), a, a)), {"flops": 2 * size**3}
 
 
@@ -110,9 +138,27 @@ def _network(model: str, fields: Mapping[str, Any], dtype: str) -> nn.Module:
     return cnn_flax.create_model(model, dtype=jnp.dtype(dtype), **fields)
 
 
-def _images(batch_size: int, image_size: int) -> jax.Array:
-    shape = (batch_size, image_size, image_size, 3)
-    return jax.random.normal(jax.random.key(2), shape)
+def _variables(net: nn.Module, images: jax.Array) -> Any:
+    """As random as they are at first, without a program that draws them."""
+    rng = np.random.default_rng(0)
+
+    def fill(path: tuple[str, ...], leaf: Any) -> jax.Array:
+        if path[-1] == "kernel":
+            values = rng.standard_normal(leaf.shape, np.float32)
+            values *= np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        else:
+            values = np.full(leaf.shape, float(path[-1] in ("scale", "var")))
+        return jnp.asarray(values, leaf.dtype)
+
+    shapes: Any = jax.eval_shape(net.init, jax.random.key(0), images)
+    return traverse_util.path_aware_map(fill, shapes)
+
+
+def _images(batch_size: int, image_size: int, dtype: Any = np.float32) -> jax.Array:
+    shape, rng = (batch_size, image_size, image_size, 3), np.random.default_rng(0)
+    if dtype == np.uint8:
+        return jnp.asarray(rng.integers(0, 256, shape, np.uint8))
+    return jnp.asarray(rng.standard_normal(shape, dtype))
 
 
 def _in_context(function: Callable[..., Any], plain: bool) -> Callable[..., Any]:

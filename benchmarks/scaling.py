@@ -46,7 +46,8 @@ def measure(options: Options) -> list[Row]:
     net = {"stage_sizes": (1,), "width": 8} if options.quick else {}
     model = {"fields": net, "image_size": size, "dtype": options.dtype}
     rows = []
-    for kind in ("weak", "strong", "dispatch"):
+    kinds = ("weak", "dispatch") if options.quick else ("weak", "strong", "dispatch")
+    for kind in kinds:
         asked: dict[tuple[str, int], dict[str, Any]] = {}
         for count in counts:
             images = batch_size * {"weak": count, "strong": 4}.get(kind, 0)
