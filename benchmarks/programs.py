@@ -105,7 +105,12 @@ def training_step(
     """
     tx = optax.sgd(1e-3, momentum=0.9)
     shape = (image_size, image_size, 3)
-    state = jax.jit(partial(create_state, net, tx, shape))(jax.random.key(0))
+
+    @jax.jit
+    def begin(initial: Any) -> Any:
+        return create_state(net, tx, shape, jax.random.key(0), initial=initial)
+
+    state = begin(_variables(net, jnp.zeros((1, *shape))))
     prepare, images = _as_it_is, _images(batch_size, image_size)
     if augmented:
         changes = Augment(crop_scale=0.08, flip=0.5)

@@ -79,7 +79,7 @@ def measure(options: Options) -> list[Row]:
             timing, images = timings[str(name)], one.get("batch_size")
             each = f"batch {images}" if images else "an empty step"
             row: Row = {
-                "case": f"{kind}, {count} devices, {each}",
+                "case": f"{kind}, {count} device{'s' * (count > 1)}, {each}",
                 "candidate": wrapper,
                 "devices": count,
                 **timing.row(),

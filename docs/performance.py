@@ -73,8 +73,8 @@ another library. `ms` is the median of the blocks, `spread` half of the distance
 their quartiles, as a share of it, and `ours faster by` the candidate's time over ours.
 `of the peak` compares the model's multiply-adds with a matrix product's in the same
 run, each counted as two operations, and a training step as three passes. A start is
-that of a process, until its first step has ended: cold without any compiled program at
-hand, warm with those of the cold one.
+that of a process, until its first step has ended, from weights that are at hand: cold
+without any compiled program, warm with those of the cold one.
 
 `python -m docs.performance` writes this page from the raw results, in
 [results/performance](results/performance); `python -m benchmarks NAME --json PATH`
