@@ -10,7 +10,7 @@ import datetime
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -130,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         help="draw published accuracy against the measured throughput of inference, "
         "beside the raw results; --models all for every model that has both",
     )
-    parser.add_argument("--blocks", type=_count, help="turns that each candidate gets")
+    parser.add_argument(
+        "--blocks", type=_at_least(2), help="turns that each candidate gets"
+    )
     parser.add_argument("--block-seconds", type=float, help="how long a turn lasts")
     models = parser.add_argument_group("of inference and training")
     models.add_argument(
@@ -142,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--candidates", type=_words, metavar="NAME,..", help="of all benchmarks"
     )
-    models.add_argument("--batch-size", type=_count)
-    models.add_argument("--image-size", type=_count)
+    models.add_argument("--batch-size", type=_at_least(1))
+    models.add_argument("--image-size", type=_at_least(1))
     models.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     return parser
 
@@ -152,13 +154,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _count(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
 
-
-_count.__name__ = "positive number"
+    return number
 
 
 def _console() -> Console:

@@ -27,7 +27,8 @@ TITLE = "batches from a folder of JPEG files of 500 x 375 px"
 COLUMNS: Columns = {"images/s": ("images_per_second", ",.0f")}
 
 TASKS = ("resized crop", "centre")
-AHEAD = 8  # Batches that may be ready when a turn begins: more than either keeps.
+# Batches that may be ready when a turn begins: the DataLoader has two a core.
+AHEAD = 4 + 2 * (os.cpu_count() or 1)
 _PAUSE = 2.0  # seconds, in which both fill what they keep.
 _PHOTOS, _FILES = 32, 2048  # Different ones, and all; the rest are links.
 

@@ -30,6 +30,8 @@ __all__ = [
 
 _Facts = dict[str, Any]
 _DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# XLA tries algorithms too.
+torch.backends.cudnn.benchmark = True
 
 
 def inference(

@@ -50,7 +50,9 @@ def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path)
         (("opertors",), "no benchmark 'opertors'. Nearest: operators."),
         (("inference", "--models", "resnet5"), "There is no model 'resnet5'. Nearest:"),
         (("training", "--candidates", "our"), "There is no candidate 'our'. Nearest:"),
-        (("inference", "--batch-size", "0"), "invalid positive number value: '0'"),
+        (("inference", "--batch-size", "0"), "--batch-size: 0 is less than 1"),
+        (("inference", "--blocks", "1"), "--blocks: 1 is less than 2"),
+        (("training", "--plot"), "--plot draws what `inference` measures"),
         (("compare", "none.json", "none.json"), "none.json cannot be read"),
     ],
 )
