@@ -5,7 +5,7 @@ that twice as much takes twice as long.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -40,10 +40,11 @@ _QUICK = {"resolution": (32, 64), "batch": (1, 2), "blocks a stage": (1, 2)}
 def measure(options: Options) -> list[Row]:
     """Measures each in one alternated run; memory is what the compiler plans."""
     rows = []
+    compiled = cache(partial(_compiled, options))
     axes = _QUICK if options.quick else _AXES
     first = {what: values[0] for what, values in axes.items()}
     for what, values in axes.items():
-        steps = {n: _compiled({**first, what: n}, options) for n in values}
+        steps = {n: compiled(*{**first, what: n}.values()) for n in values}
         timings = alternate(
             {str(n): run for n, (run, _) in steps.items()},
             **options.turns(block_seconds=0.5),
@@ -66,16 +67,18 @@ def exponent(sizes: Sequence[float], figures: Sequence[float]) -> float:
     return float((x * (y - y.mean())).sum() / (x * x).sum())
 
 
-def _compiled(sizes: dict[str, int], options: Options) -> tuple[Any, int]:
+def _compiled(
+    options: Options, resolution: int, batch_size: int, blocks: int
+) -> tuple[Any, int]:
     """A step without arguments, and the bytes that it needs."""
     stages = 1 if options.quick else 4
     net = cnn_flax.create_model(
         "resnet50",
-        stage_sizes=(sizes["blocks a stage"],) * stages,
+        stage_sizes=(blocks,) * stages,
         width=8 if options.quick else 64,
         dtype=jnp.dtype(options.dtype),
     )
-    step, state, batch = training_step(net, sizes["batch"], sizes["resolution"])
+    step, state, batch = training_step(net, batch_size, resolution)
     arguments = (state, batch, jax.random.key(1))
     compiled = jax.jit(step).lower(*arguments).compile()
     memory: Any = compiled.memory_analysis()

@@ -132,7 +132,7 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
             rows[candidate] = row
             arguments = (f"{module}:{task}", {**asked, **how})
             try:
-                worker = stack.enter_context(_started(row, arguments))
+                worker = stack.enter_context(_started(row, arguments, options.quick))
             except WorkerError as error:
                 row["error"] = str(error).splitlines()[0]
             else:
@@ -174,14 +174,19 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
 
 
 @contextlib.contextmanager
-def _started(row: Row, arguments: tuple[str, Mapping[str, Any]]) -> Iterator[Worker]:
+def _started(
+    row: Row, arguments: tuple[str, Mapping[str, Any]], quick: bool
+) -> Iterator[Worker]:
     """A worker whose programs were compiled by one before it; notes both starts."""
     with tempfile.TemporaryDirectory() as kept:
         environment = {name: os.path.join(kept, name) for name in _KEPT}
-        with Worker(*arguments, environment) as worker:
-            row["first_step_cold"] = worker.first_step
-        with Worker(*arguments, environment) as worker:
+        worker = Worker(*arguments, environment)
+        row["first_step_cold"] = worker.first_step
+        if not quick:
+            worker.close()
+            worker = Worker(*arguments, environment)
             row["first_step_warm"] = worker.first_step
+        with worker:
             yield worker
 
 
