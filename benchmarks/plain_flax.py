@@ -7,7 +7,7 @@ from unittest import mock
 
 from flax import linen as nn
 
-from cnn_flax.layers import Conv
+from cnn_flax.layers import BatchNorm, Conv
 
 __all__ = ["plain_flax"]
 
@@ -21,11 +21,7 @@ def plain_flax() -> Iterator[None]:
     """
     with (
         nn.intercept_methods(_plainly),
-        mock.patch(
-            "cnn_flax.layers.pooling.by_platform",
-            lambda plain, *others: plain,
-            create=True,
-        ),
+        mock.patch("cnn_flax.layers.pooling.by_platform", lambda plain, *others: plain),
     ):
         yield
 
@@ -37,7 +33,7 @@ def _plainly(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     if type(module) is Conv:
         plain = _twin(nn.Conv, module)
         return plain.apply({"params": module.variables["params"]}, *args)
-    if isinstance(module, nn.BatchNorm) and type(module) is not nn.BatchNorm:
+    if type(module) is BatchNorm:
         plain = _twin(nn.BatchNorm, module)
         mutable = ["batch_stats"] if module.is_mutable_collection("batch_stats") else []
         y, new = plain.apply(module.variables, *args, mutable=mutable, **kwargs)

@@ -45,8 +45,7 @@ def inference(
     images = _images(batch_size, image_size)
     variables = _variables(net, images)
     if not plain:
-        fold = getattr(cnn_flax, "fold_batch_norm", lambda *model: model)
-        net, variables = fold(net, variables)
+        net, variables = cnn_flax.fold_batch_norm(net, variables)
     predict = jax.jit(_in_context(net.apply, plain))
     return _repeat(partial(predict, variables, images)), {}
 

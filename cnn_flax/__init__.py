@@ -10,6 +10,7 @@ from cnn_flax.analysis import (
     single_layer_receptive_field,
     summary,
 )
+from cnn_flax.fold import fold_batch_norm
 from cnn_flax.registry import create_model, list_models, model_info
 from cnn_flax.weights import load_pretrained, preprocess
 
@@ -22,6 +23,7 @@ __all__ = [
     "effective_receptive_field",
     "feature_info",
     "features",
+    "fold_batch_norm",
     "layers",
     "list_models",
     "load_pretrained",

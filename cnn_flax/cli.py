@@ -14,6 +14,7 @@ from rich.table import Table
 
 import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
+from cnn_flax.fold import fold_batch_norm
 from cnn_flax.gallery import draw_sheets
 from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
 from cnn_flax.weights import (
@@ -367,6 +368,8 @@ def _probabilities(
             f"{path} has {have.num_classes} classes and takes images of "
             f"{have.in_channels} channels; to predict there must be some, and 3."
         )
+
+    model, variables = fold_batch_norm(model, variables)
 
     @jax.jit
     def probabilities(variables: Any, images: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 import cnn_flax
+from cnn_flax.fold import fold_batch_norm
 from cnn_flax.weights import load_pretrained
 from train.checkpoint import Checkpoints
 from train.config import config_from_json
@@ -112,6 +113,7 @@ def evaluate_run(
     source = evaluation_images(config, data, split)
     _check_classes(record, source, getattr(model, "num_classes", 0))
     rows = batch_size or config.input.batch_size
+    model, variables = fold_batch_norm(model, variables)
     placement = Placement()
     batches = eval_batches(
         source,
@@ -164,6 +166,7 @@ def evaluate_model(
             f"{name} has {classes} classes by its weights, and {source.spec} has "
             f"{len(source.class_names)}."
         )
+    model, variables = fold_batch_norm(model, variables)
     placement = Placement()
     batches = eval_batches(
         source,
@@ -202,6 +205,7 @@ def predict_images(
     options = config_from_json(record["config"]).input
     sized = partial(fit, crop_pct=options.crop_pct, method=options.interpolation)
     images = [to_channels(sized(read_image(p), size), channels) for p in paths]
+    model, variables = fold_batch_norm(model, variables)
     step = jax.jit(make_predict_step(model, pixel_inputs(record)))
     # One at a time: one compilation whatever the number of files.
     rows = [np.exp(step(variables, image[None])[0]) for image in images]

@@ -94,11 +94,7 @@ def create_state(
         flat = {k: given.get(k, v).astype(v.dtype) for k, v in drawn.items()}
         variables = traverse_util.unflatten_dict(flat)
     params = variables["params"]
-    # As wide as the parameters, which Flax makes them only in the first step.
-    wide = jnp.result_type(*jax.tree.leaves(params))
-    batch_stats = jax.tree.map(
-        lambda leaf: leaf.astype(wide), variables.get("batch_stats", {})
-    )
+    batch_stats = variables.get("batch_stats", {})
     means = {"params": params, "batch_stats": batch_stats} if ema else None
     if own is not None:
         params = {**params, "objective": own(jax.random.fold_in(key, 1))}

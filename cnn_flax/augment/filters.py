@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from cnn_flax.augment.arguments import Pair, image_operation, per_image, per_pixel
+from cnn_flax.augment.arguments import (
+    Pair,
+    computed,
+    image_operation,
+    per_image,
+    per_pixel,
+)
 
 __all__ = ["adjust_sharpness", "gaussian_blur"]
 
@@ -72,7 +78,7 @@ def gaussian_blur(
     sigmas = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     for axis, size, sigma in zip((2, 1), sizes, sigmas, strict=True):
         weights = _gaussian(size, per_image("sigma", sigma, len(images), low=0))
-        images = _average(images, axis, weights)
+        images = computed(_average(images, axis, weights))
     return images
 
 

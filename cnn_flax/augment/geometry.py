@@ -1,6 +1,7 @@
 """Operations that move pixels."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,12 +54,28 @@ def vertical_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
 
 @image_operation
 def _flip(images, where, axis):
-    flipped = jnp.flip(images, axis)
     if isinstance(where, bool):
-        return flipped if where else images
-    return jnp.where(
-        per_pixel(per_image("where", where, len(images)) > 0), flipped, images
+        return jnp.flip(images, axis) if where else images
+    where = per_image("where", where, len(images)) > 0
+    return jax.lax.platform_dependent(
+        images,
+        where,
+        cpu=partial(_read_backwards, axis=axis),
+        default=lambda images, where: jnp.where(
+            per_pixel(where), jnp.flip(images, axis), images
+        ),
     )
+
+
+def _read_backwards(images, where, axis):
+    # One reading of what XLA's CPU backend computes anew for each.
+    places = jnp.arange(images.shape[axis])
+
+    def read(image, where):
+        index = jnp.where(where, places[::-1], places)
+        return jnp.take(image, index, axis, mode="clip")
+
+    return jax.vmap(read)(images, where)
 
 
 def crop(

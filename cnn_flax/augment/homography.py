@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from cnn_flax.augment.arguments import (
     Pair,
     check_interpolation,
+    computed,
     image_operation,
     image_size,
     per_channel,
@@ -93,7 +94,7 @@ def warp(
     if not (isinstance(fill, int | float) and fill == 0):
         outside = per_channel("fill", fill, n, channels)[:, None]
         shown = shown + (1 - share)[..., None] * outside
-    return shown.reshape(n, out_height, out_width, channels)
+    return computed(shown.reshape(n, out_height, out_width, channels))
 
 
 def _places(matrix, height, width):

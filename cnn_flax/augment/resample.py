@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from cnn_flax.augment.arguments import (
     check_interpolation,
+    computed,
     image_operation,
     image_size,
     per_image,
@@ -109,7 +110,7 @@ def _resized_crop(images, window, size, interpolation, antialias):
         return spread(image, left, width, size[1]).swapaxes(0, 1)
 
     # Gathers under vmap keep N as a batch dimension.
-    return jax.vmap(cut)(images, *box)
+    return computed(jax.vmap(cut)(images, *box))
 
 
 def _nearest(image, start, length, size):

@@ -1,5 +1,6 @@
 """Blocks and operators that more than one paper uses."""
 
+from cnn_flax.layers.batch_norm import BatchNorm
 from cnn_flax.layers.conv import Conv
 from cnn_flax.layers.conv_block import ConvBlock
 from cnn_flax.layers.deform_conv import DeformConv, deform_conv2d
@@ -15,6 +16,7 @@ from cnn_flax.layers.pooling import (
 from cnn_flax.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
+    "BatchNorm",
     "Conv",
     "ConvBlock",
     "DeformConv",

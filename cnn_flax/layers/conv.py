@@ -13,6 +13,10 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import lax
 
+from cnn_flax.layers.convolution import Geometry, convolve
+from cnn_flax.layers.depthwise import depthwise_conv
+from cnn_flax.layers.grouped import grouped_conv
+
 __all__ = ["Conv", "fan_out_normal"]
 
 # He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form; as
@@ -83,28 +87,34 @@ class Conv(nn.Module):
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        strides = _pair(self.strides)
-        padding = _explicit(self.padding)
-        dilation = _pair(self.kernel_dilation)
-        if self.kernel_size == (1, 1) and groups == 1 and _is_zero(padding):
-            y = _pointwise(x, kernel, strides)
-        elif (
-            kernel.shape[:3] == x.shape[1:]
-            and padding == [(0, 0), (0, 0)]
-            and dilation == (1, 1)
-        ):
-            y = _whole(x, kernel)
-        else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                strides,
-                padding,
-                rhs_dilation=dilation,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=groups,
-            )
+        y = _convolve(x, kernel, self._geometry(x.shape[1:3]), groups)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+    def _geometry(self, size: Sequence[int]) -> Geometry:
+        strides, dilation = _pair(self.strides), _pair(self.kernel_dilation)
+        padding = self.padding
+        if isinstance(padding, str):
+            reach = [
+                (n - 1) * d + 1 for n, d in zip(self.kernel_size, dilation, strict=True)
+            ]
+            padding = lax.padtype_to_pads(size, reach, strides, padding)
+        elif isinstance(padding, int):
+            padding = (padding, padding)
+        padding = [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding]
+        return Geometry(strides, padding, dilation)
+
+
+def _convolve(x, kernel, geometry, groups):
+    is_unpadded = geometry.padding == [(0, 0), (0, 0)]
+    if kernel.shape[:2] == (1, 1) and groups == 1 and is_unpadded:
+        return _pointwise(x, kernel, geometry.strides)
+    if kernel.shape[:3] == x.shape[1:] and is_unpadded and geometry.dilation == (1, 1):
+        return _whole(x, kernel)
+    if groups == 1:
+        return convolve(x, kernel, geometry)
+    if groups == x.shape[-1] == kernel.shape[-1]:
+        return depthwise_conv(x, kernel, geometry)
+    return grouped_conv(x, kernel, geometry, groups)
 
 
 def _pointwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
@@ -131,16 +141,3 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
         return (value, value)
     vertical, horizontal = value
     return (vertical, horizontal)
-
-
-def _explicit(padding: Padding) -> str | list[tuple[int, int]]:
-    if isinstance(padding, str):
-        return padding
-    if isinstance(padding, int):
-        padding = (padding, padding)
-    return [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding]
-
-
-def _is_zero(padding: str | list[tuple[int, int]]) -> bool:
-    # A 1x1 kernel needs no "SAME" padding at any stride.
-    return isinstance(padding, str) or all(pair == (0, 0) for pair in padding)

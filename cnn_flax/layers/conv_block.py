@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from cnn_flax.layers.batch_norm import BatchNorm
 from cnn_flax.layers.conv import Conv, Padding
 
 __all__ = ["ConvBlock"]
@@ -42,7 +43,7 @@ class ConvBlock(nn.Module):
     use_bias: bool | None = None
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     conv: Callable[..., Any] = Conv
-    norm: Callable[..., Any] | None = nn.BatchNorm
+    norm: Callable[..., Any] | None = BatchNorm
     norm_scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
 
     @nn.compact

@@ -1,11 +1,14 @@
 """Pooling with the paddings that the published nets use."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+
+from cnn_flax.layers.by_platform import by_platform
 
 __all__ = ["adaptive_avg_pool", "avg_pool", "global_avg_pool", "max_pool"]
 
@@ -35,7 +38,45 @@ def max_pool(
     sizes = [size + 2 * padding for size in x.shape[1:3]]
     over = [_overhang(size, window, stride) if ceil_mode else 0 for size in sizes]
     pad: Any = tuple((padding, padding + pixels) for pixels in over)
-    return nn.max_pool(x, (window, window), (stride, stride), pad)
+    plain = partial(
+        nn.max_pool,
+        window_shape=(window, window),
+        strides=(stride, stride),
+        padding=pad,
+    )
+    gradients = partial(_to_the_first, window, stride, pad)
+    return by_platform(plain, plain, gradients)(x)
+
+
+def _to_the_first(window, stride, padding, arguments, y, dy):
+    """Each window's cotangent at its first maximum, row by row."""
+    (x,) = arguments
+    low = jnp.full((), -jnp.inf, x.dtype)
+    padded = lax.pad(x, low, [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)])
+    zero = jnp.zeros((), x.dtype)
+    found = jnp.zeros(y.shape, bool)
+    total = jnp.zeros_like(padded)
+    ends = [(n - 1) * stride + 1 for n in y.shape[1:3]]
+    for row in range(window):
+        for column in range(window):
+            seen = padded[
+                :,
+                row : row + ends[0] : stride,
+                column : column + ends[1] : stride,
+            ]
+            here = (seen == y) & ~found
+            found |= here
+            spread = [
+                (start, size - start - end, stride - 1)
+                for start, size, end in zip(
+                    (row, column), padded.shape[1:3], ends, strict=True
+                )
+            ]
+            total += lax.pad(
+                jnp.where(here, dy, 0), zero, [(0, 0, 0), *spread, (0, 0, 0)]
+            )
+    (top, _), (left, _) = padding
+    return (total[:, top : top + x.shape[1], left : left + x.shape[2]],)
 
 
 def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, global_avg_pool, max_pool
+from cnn_flax.layers import BatchNorm, Conv, ConvBlock, global_avg_pool, max_pool
 from cnn_flax.layers.images import as_images
 from cnn_flax.layers.remat import remat
 from cnn_flax.registry import register
@@ -61,7 +61,7 @@ class DenseLayer(nn.Module):
     growth_rate: int
     bn_size: int = 4
     conv: Callable[..., Any] = Conv
-    norm: Callable[..., Any] = nn.BatchNorm
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, *features: jax.Array, train: bool = False) -> jax.Array:
@@ -85,7 +85,7 @@ class Transition(nn.Module):
 
     features: int
     conv: Callable[..., Any] = Conv
-    norm: Callable[..., Any] = nn.BatchNorm
+    norm: Callable[..., Any] = BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -165,7 +165,7 @@ class DenseNet(nn.Module):
             kernel_init=_fan_in_normal,
         )
         norm = partial(
-            nn.BatchNorm,
+            BatchNorm,
             momentum=self.bn_momentum,
             epsilon=1e-5,
             axis_name=self.bn_axis_name,

@@ -35,7 +35,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, DropPath, SqueezeExcite, global_avg_pool
+from cnn_flax.layers import (
+    BatchNorm,
+    Conv,
+    ConvBlock,
+    DropPath,
+    SqueezeExcite,
+    global_avg_pool,
+)
 from cnn_flax.layers.conv import Padding
 from cnn_flax.layers.images import as_images
 from cnn_flax.registry import register
@@ -353,7 +360,7 @@ class EfficientNet(nn.Module):
             activation=self.activation,
             conv=conv,
             norm=partial(
-                nn.BatchNorm,
+                BatchNorm,
                 momentum=self.bn_momentum,
                 epsilon=self.bn_epsilon,
                 axis_name=self.bn_axis_name,

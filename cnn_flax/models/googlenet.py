@@ -31,6 +31,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
+    BatchNorm,
     Conv,
     ConvBlock,
     adaptive_avg_pool,
@@ -169,7 +170,7 @@ class GoogLeNet(nn.Module):
         x = as_images(images, self.dtype)
         wide = jnp.promote_types(jnp.float32, self.dtype)
         norm = partial(
-            nn.BatchNorm,
+            BatchNorm,
             momentum=self.bn_momentum,
             epsilon=1e-3,
             axis_name=self.bn_axis_name,

@@ -28,6 +28,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
+    BatchNorm,
     Conv,
     ConvBlock,
     DropPath,
@@ -398,7 +399,7 @@ class ResNet(nn.Module):
             ConvBlock,
             conv=partial(Conv, dtype=self.dtype, param_dtype=wide),
             norm=partial(
-                nn.BatchNorm,
+                BatchNorm,
                 momentum=self.bn_momentum,
                 epsilon=1e-5,
                 axis_name=self.bn_axis_name,

@@ -24,6 +24,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
+    BatchNorm,
     Conv,
     ConvBlock,
     adaptive_avg_pool,
@@ -104,7 +105,7 @@ class VGG(nn.Module):
         x = as_images(images, self.dtype, min_size=2 ** len(self.stage_sizes))
         wide = jnp.promote_types(jnp.float32, self.dtype)
         norm = partial(
-            nn.BatchNorm,
+            BatchNorm,
             momentum=self.bn_momentum,
             epsilon=1e-5,
             axis_name=self.bn_axis_name,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from docs.machine import where
 from docs.results.rows import Row, spread
-from docs.tables import percent, table
+from docs.tables import table
 from train import recipes
 from train.config import Config, Distillation, Selection, Unlabelled
 from train.inference import evaluate_run
@@ -63,15 +63,14 @@ def section(rows: Sequence[Row]) -> str:
         lines.append([name, *cells, f"{minutes:.1f}"])
         if name != "supervised":
             gains.append([name, *(_gain(some, alone) for some in by_count)])
-    first, last = (_round(rows, counts, number) for number in (0, -1))
     labels = [f"{count:,} labels" for count in counts]
     return f"""## Few labels
 
 {table(("method", *labels, "minutes a run"), lines)}
 
-Fashion-MNIST with {", ".join(labels)}, as many of each class; the other training
-images, close to 60,000, are there without theirs. Mean, lowest and highest share of the
-10,000 test images that are classified rightly, over {len(SEEDS)} seeds, which draw the
+Fashion-MNIST with so many labels, as many of each class; the other training images,
+close to 60,000, are there without theirs. Mean, lowest and highest share of the 10,000
+test images that are classified rightly, over {len(SEEDS)} seeds, which draw the
 labelled images, the weights and the changes. A ResNet of three blocks
 ({alone[0]["parameters"]:,} parameters) learns for {alone[0]["steps"]:,} steps of 32
 labelled images, mirrored and moved by up to two pixels, and of 96 others where the
@@ -81,15 +80,19 @@ What each gains on supervised training with the same labelled images, in points:
 
 {table(("method", *labels), gains)}
 
+The fewer the labels, the more the other images give.
+
 - **Pseudo-label**: the answers of the supervised run above are the labels of all images
   that it gave more than 0.3; the same net learns from these and the true labels.
 - **FixMatch**: `python -m train fashion_mnist_fixmatch`.
 - **Distilled**: the net that FixMatch gave is the teacher. A new one learns from the
   labels and from the teacher's answers to all images, softened by a temperature of 2.
 - **Noisy Student**: `python -m train noisy-student noisy_student_fashion_mnist`, three
-  rounds of growing nets with noise. The first, which has the labels alone, comes to
-  {first} with {", ".join(labels)}; the last to {last}.
-  So most of its gain is the noise, which no other row has; the rounds add the rest.
+  rounds of growing nets with noise, which no other method here has. The first round has
+  the labels alone: what it gains or loses on the supervised net is the noise's doing,
+  and what the last gains on it the rounds':
+
+{table(("round", *labels), _rounds(rows, counts))}
 
 Raw results: [results/few_labels.jsonl](results/few_labels.jsonl);
 `python -m docs.results --measure few_labels` makes them again ({where(rows)})."""
@@ -109,13 +112,14 @@ def _gain(found: Sequence[Row], alone: Sequence[Row]) -> str:
     return f"{mean:+.1f} ({min(points):+.1f} to {max(points):+.1f})"
 
 
-def _round(rows: Sequence[Row], counts: Sequence[int], number: int) -> str:
-    """What a round of the Noisy Student comes to, by the number of labels."""
-    means = []
-    for count in counts:
-        found = [row for row in _found(rows, "Noisy Student") if row["labels"] == count]
-        means.append(sum(row["rounds"][number] for row in found) / len(found))
-    return ", ".join(map(percent, means))
+def _rounds(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Any]]:
+    """A line a round of the Noisy Student: what it comes to by the number of labels."""
+    found = _found(rows, "Noisy Student")
+    shares = [[row["rounds"] for row in found if row["labels"] == n] for n in counts]
+    return [
+        [number + 1, *(spread([rounds[number] for rounds in some]) for some in shares)]
+        for number in range(len(found[0]["rounds"]))
+    ]
 
 
 def _supervised(config: Config, folder: Path) -> Row:

@@ -33,6 +33,17 @@ def test_some_images_are_flipped():
     np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])
 
 
+@pytest.mark.parametrize(
+    ("flip", "axis"), [(augment.horizontal_flip, -2), (augment.vertical_flip, -3)]
+)
+def test_the_gradient_of_a_flip_is_flipped(flip, axis):
+    images, weights = jax.random.uniform(jax.random.key(0), (2, 3, 4, 5, 2))
+    where = jnp.array([True, False, True])
+    gradient = jax.grad(lambda images: jnp.sum(weights * flip(images, where)))(images)
+    expected = weights.at[::2].set(jnp.flip(weights, axis)[::2])
+    np.testing.assert_array_equal(gradient, expected)
+
+
 @given(where=st.lists(st.booleans(), min_size=2, max_size=2))
 @settings(max_examples=4, deadline=None)
 def test_a_flip_undoes_itself(where):

@@ -49,6 +49,39 @@ def test_max_pool_in_ceil_mode_leaves_no_pixel_out(size, window, expected):
     assert y.shape == (rows, columns)
 
 
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding", "ceil_mode"),
+    [
+        ((6, 7), 3, 2, 1, False),
+        ((6, 7), 3, 2, 0, True),
+        ((6, 7), 2, 2, 0, False),
+        ((6, 7), 3, 1, 1, False),
+        ((5, 8), 2, 3, 0, False),
+    ],
+)
+def test_max_pool_sends_a_gradient_to_the_first_largest_of_each_window(
+    size, window, stride, padding, ceil_mode
+):
+    # Of few values, so that windows have several of the largest.
+    x = jax.random.randint(jax.random.key(0), size, 0, 3).astype(float)
+
+    def pool(x):
+        y = max_pool(x[None, ..., None], window, stride, padding, ceil_mode=ceil_mode)
+        return y[0, ..., 0]
+
+    y, vjp = jax.vjp(pool, x)
+    dy = jax.random.normal(jax.random.key(1), y.shape)
+    padded = np.pad(x, ((padding, padding + window),) * 2, constant_values=-np.inf)
+    expected = np.zeros_like(padded)
+    for row, column in np.ndindex(y.shape):
+        top, left = row * stride, column * stride
+        part = padded[top : top + window, left : left + window]
+        first = np.unravel_index(part.argmax(), part.shape)
+        expected[top + first[0], left + first[1]] += dy[row, column]
+    inside = expected[padding : padding + size[0], padding : padding + size[1]]
+    np.testing.assert_allclose(vjp(dy)[0], inside, rtol=1e-6, atol=1e-6)
+
+
 def test_padding_and_ceil_mode_go_together():
     x = -jnp.arange(1.0, 7).reshape(1, 6, 1, 1)
     y = max_pool(x, 3, 2, padding=1, ceil_mode=True)

@@ -114,6 +114,22 @@ def test_logits_and_variables_are_float32(traced):
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float32)
 
 
+def test_every_norm_behind_a_convolution_is_folded(traced):
+    name, _, variables = traced
+    model: Any = cnn_flax.create_model(name)
+    _, folded = jax.eval_shape(
+        lambda variables: (0, cnn_flax.fold_batch_norm(model, variables)[1]), variables
+    )
+    scales = {
+        path for path in traverse_util.flatten_dict(folded["params"]) if "scale" in path
+    }
+    # One a layer, one a transition, one at the end.
+    sizes = getattr(model, "stage_sizes", ())
+    is_dense = name.startswith("densenet")
+    assert len(scales) == (sum(sizes) + len(sizes) if is_dense else 0)
+    assert len(jax.tree.leaves(folded["batch_stats"])) == 2 * len(scales)
+
+
 @pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
 def test_model_info_counts_the_parameters(name):
     assert cnn_flax.model_info(name).parameters == COUNTS[name]
@@ -298,9 +314,16 @@ def test_float64_runs_whole_in_float64(net, float64):
         jax.random.key(0),
         jax.ShapeDtypeStruct(net.images.shape, jnp.float64),
     )
-    # Flax's BatchNorm begins with float32 statistics.
-    variables.pop("batch_stats", None)
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float64)
+
+
+def test_folded_norms_give_the_same_logits(net):
+    folded = cnn_flax.fold_batch_norm(net.model, net.variables)
+    logits, features, _ = forward(*folded, net.images)
+    expected, expected_features, _ = net.evaluated
+    assert relative_norm(logits, expected) < 1e-5
+    for name, feature in expected_features.items():
+        assert relative_norm(features[name], feature) < 1e-5, name
 
 
 def test_nnx_gives_the_same_logits(net):

@@ -55,7 +55,6 @@ def four_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_ten_steps_are_those_of_one_device(four_devices, way):
     # All augmentation and drop path drawn by each image's place; BatchNorm over the
@@ -65,7 +64,6 @@ def test_ten_steps_are_those_of_one_device(four_devices, way):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_in_parts_too(four_devices, way):
     found = four_devices[f"{way}, in parts"]
@@ -74,7 +72,6 @@ def test_in_parts_too(four_devices, way):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_unlabelled_images_too(four_devices, way):
     # Under pmap each device tells the others what it remembers of its images.
@@ -84,7 +81,6 @@ def test_with_unlabelled_images_too(four_devices, way):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_a_teacher_too(four_devices, way):
     found = four_devices[f"{way}, taught"]
@@ -92,6 +88,7 @@ def test_with_a_teacher_too(four_devices, way):
     assert found["collectives"] == ["all-reduce"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_no_device_gathers_the_batch(four_devices, way):
     assert "all-reduce" in four_devices[way]["collectives"]
@@ -99,13 +96,11 @@ def test_no_device_gathers_the_batch(four_devices, way):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_local_statistics_are_each_devices_own(four_devices):
     assert four_devices["local on 4"]["difference"] > 1e-3
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_evaluation_counts_every_image_once_on_any_number_of_devices(four_devices):
     for found in four_devices["evaluations"]:
         assert found["images"] == 359

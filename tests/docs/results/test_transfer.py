@@ -16,7 +16,7 @@ def test_every_arm_was_measured_from_every_seed():
     found = [(row["arm"], row["seed"]) for row in measured]
     arms = [*transfer.ARMS, transfer.NEAREST]
     assert set(found) == {(arm, seed) for arm in arms for seed in transfer.SEEDS} | {
-        (arm, transfer.SEEDS[0]) for arm in transfer.LONE
+        (transfer.NOT_KEPT, transfer.SEEDS[0])
     }
     assert len(found) == len(set(found))
 
@@ -67,13 +67,13 @@ def test_arms_are_trained_and_nearest_means_are_of_the_kept_features(
     monkeypatch.setattr(transfer, "_weights", lambda: str(tmp_path / "source"))
     monkeypatch.setattr(transfer, "CONFIG", config)
     monkeypatch.setattr(transfer, "SEEDS", (0,))
-    monkeypatch.setattr(transfer, "LONE", ("features, not kept",))
+    monkeypatch.setattr(transfer, "_LONGER", 3)
     found = list(transfer.measure(tmp_path / "runs"))
     assert [row["arm"] for row in found] == [
         *transfer.ARMS,
-        "features, not kept",
+        transfer.NOT_KEPT,
         transfer.NEAREST,
     ]
     accuracy = {row["arm"]: row["accuracy"] for row in found}
-    assert accuracy["features: the head alone"] == accuracy["features, not kept"]
+    assert accuracy["features: the head alone"] == accuracy[transfer.NOT_KEPT]
     assert accuracy[transfer.NEAREST] == 1

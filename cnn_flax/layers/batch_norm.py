@@ -1,0 +1,194 @@
+"""Batch normalisation, whose gradient keeps no more than its input.
+
+Ioffe and Szegedy 2015, "Batch normalization", https://arxiv.org/abs/1502.03167.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+__all__ = ["BatchNorm", "batch_norm"]
+
+
+class BatchNorm(nn.BatchNorm):
+    """Flax's BatchNorm over the last axis, with the same fields and variables.
+
+    Parameters are `scale` and `bias`, running statistics (`batch_stats`) `mean` and
+    `var`, each `[C]`. The statistics are float32, or as wide as the parameters, from
+    the start. Without `scale` it adds `bias` alone: what `cnn_flax.fold_batch_norm`
+    leaves of it.
+
+    Attributes:
+      momentum: decay of the running statistics (torch's momentum is 1 minus this).
+      epsilon: what is added to the variance.
+      axis_name: mapped axis to take batch statistics over, under `jax.pmap`. Under
+        `jax.jit` they are over the whole batch, on however many devices it lies.
+      dtype: dtype of the result; None infers it from input and parameters.
+      param_dtype: dtype of the parameters.
+
+    Raises:
+      ValueError: if a field has another value than Flax's default which it has no use
+        for; `flax.linen.BatchNorm` has it.
+    """
+
+    def __post_init__(self):
+        for field, value in _FIXED.items():
+            if getattr(self, field) != value:
+                raise ValueError(
+                    f"{field} must be {value}, got {getattr(self, field)}; "
+                    "flax.linen.BatchNorm takes others."
+                )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """`[N, ..., C] -> [N, ..., C]`.
+
+        Args:
+          x: float.
+          use_running_average: whether to normalise by the running statistics instead
+            of the batch's, and leave them as they are; here or as a field.
+          mask: none is taken.
+
+        Raises:
+          ValueError: if there is a mask, or it is folded and to normalise by the batch.
+        """
+        if mask is not None:
+            raise ValueError("There can be no mask; flax.linen.BatchNorm takes one.")
+        evaluates = nn.merge_param(
+            "use_running_average", self.use_running_average, use_running_average
+        )
+        shape = x.shape[-1:]
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        dtype = jnp.result_type(x, bias) if self.dtype is None else self.dtype
+        if not (self.is_initializing() or self.has_variable("params", "scale")):
+            if not evaluates:
+                raise ValueError("A folded BatchNorm cannot be trained.")
+            return (x + _per_channel(bias, x)).astype(dtype)
+
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        wide = jnp.promote_types(jnp.float32, self.param_dtype)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, wide)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, wide)
+        if evaluates:
+            y = _normalized(x, mean.value, var.value, scale, bias, self.epsilon)
+            return y.astype(dtype)
+        x = x.astype(jnp.promote_types(dtype, x.dtype))
+        # Initialization is outside of what is mapped, and keeps the statistics.
+        axis_name = None if self.is_initializing() else self.axis_name
+        results: Any = batch_norm(x, scale, bias, self.epsilon, axis_name)
+        y, *new = results
+        if not self.is_initializing():
+            for running, of_batch in zip((mean, var), new, strict=True):
+                decay = self.momentum
+                running.value = decay * running.value + (1 - decay) * of_batch
+        return y.astype(dtype)
+
+
+_FIXED = {
+    "axis": -1,
+    "use_bias": True,
+    "use_scale": True,
+    "axis_index_groups": None,
+    "use_fast_variance": True,
+    "force_float32_reductions": True,
+}
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises by the batch; algorithm 1 of the paper.
+
+    The gradient is the closed form of the paper's section 3, which needs the input and
+    numbers a channel. Forward mode (`jax.jvp`) works on it, but not on the operation.
+
+    Args:
+      x: float `[N, ..., C]`.
+      scale: the paper's gamma, `[C]`.
+      bias: the paper's beta, `[C]`.
+      epsilon: what is added to the variance.
+      axis_name: mapped axis that the batch is spread over, or None.
+
+    Returns:
+      What is normalised, `[N, ..., C]`, and the mean and the biased variance, `[C]`;
+      all in float32 or wider.
+    """
+    return _forward(x, scale, bias, epsilon, axis_name)[0]
+
+
+def _forward(x, scale, bias, epsilon, axis_name):
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    mean, mean_square = _means(wide, lax.square(wide), axis_name=axis_name)
+    # Rounding can make it negative.
+    var = jnp.maximum(mean_square - lax.square(mean), 0)
+    y = _normalized(wide, mean, var, scale, bias, epsilon)
+    return (y, mean, var), (x, scale, bias, mean, var)
+
+
+def _backward(epsilon, axis_name, kept, cotangents):
+    x, scale, bias, mean, var = kept
+    dy, dmean, dvar = cotangents
+    over_std = lax.rsqrt(var + epsilon)
+    centred = x.astype(dy.dtype) - _per_channel(mean, x)
+    own = _means(dy, dy * centred)
+    both = _shared(own, axis_name)
+    dmean, dvar = _shared((dmean, dvar), axis_name)
+    count = x.size // x.shape[-1]
+    factor = scale * over_std
+    # Of the elements' cotangents, of 1, and of the elements.
+    slope = -factor * over_std**2 * both[1] + 2 / count * dvar
+    offset = -factor * both[0] + dmean / count
+    dx = (
+        dy * _per_channel(factor, x)
+        + centred * _per_channel(slope, x)
+        + _per_channel(offset, x)
+    )
+    # Sums over the device's own elements: whoever averages gradients adds them up.
+    dscale, dbias = count * over_std * own[1], count * own[0]
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
+
+
+batch_norm.defvjp(_forward, _backward)
+
+
+def _normalized(x, mean, var, scale, bias, epsilon):
+    factor = lax.rsqrt(var + epsilon) * scale
+    return (x - _per_channel(mean, x)) * _per_channel(factor, x) + _per_channel(bias, x)
+
+
+def _means(*arrays, axis_name=None):
+    """Means over all but the channels, `[C]`."""
+
+    def at_once(*arrays):
+        return [x.mean(tuple(range(x.ndim - 1))) for x in arrays]
+
+    def by_image(*arrays):
+        # A sum that leaves the channels alone runs on one core.
+        return [x.mean(tuple(range(1, x.ndim - 1))).mean(0) for x in arrays]
+
+    means = lax.platform_dependent(*arrays, cpu=by_image, default=at_once)
+    return _shared(means, axis_name)
+
+
+def _shared(values, axis_name):
+    return values if axis_name is None else lax.pmean(values, axis_name)
+
+
+def _per_channel(values, x):
+    return values.reshape(*[1] * (x.ndim - 1), -1)

@@ -1,0 +1,50 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_flax.augment.arguments import computed
+
+SHAPES = [(2, 5, 7, 3), (2, 5, 7, 1), (1, 1, 1, 1), (3, 4, 6, 2)]
+
+
+def _images(shape, dtype=jnp.float32):
+    return jax.random.uniform(jax.random.key(0), shape, dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_computed_once_is_the_same(shape):
+    images = _images(shape)
+    np.testing.assert_array_equal(computed(images), images)
+    np.testing.assert_array_equal(jax.jit(computed)(images), images)
+    by_image = jax.vmap(lambda image: computed(image[None])[0])(images)
+    np.testing.assert_array_equal(by_image, images)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_computed_once_has_the_same_gradient(shape):
+    images = _images(shape)
+
+    def loss(images):
+        return jnp.sum(jnp.sin(3 * computed(jnp.square(images))))
+
+    expected = jnp.cos(3 * jnp.square(images)) * 3 * 2 * images
+    np.testing.assert_allclose(jax.grad(loss)(images), expected, rtol=1e-5, atol=1e-6)
+    _, tangents = jax.jvp(computed, (images,), (images + 1,))
+    np.testing.assert_array_equal(tangents, images + 1)
+
+
+def test_what_is_computed_once_keeps_its_last_bits_in_float64(float64):
+    images = _images(SHAPES[0], jnp.float64)
+    assert computed(images).dtype == jnp.float64
+    np.testing.assert_array_equal(computed(images), images)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (2, 5, 7, 1)])
+def test_xla_does_not_take_it_away(shape):
+    def twice(images):
+        once = computed(jnp.sin(images))
+        return once + jnp.flip(once, 1)
+
+    text = jax.jit(twice).lower(_images(shape)).compile().as_text()
+    assert "convolution(" in text or "dot(" in text

@@ -1,0 +1,135 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from cnn_flax.layers import BatchNorm
+
+
+def variables(channels):
+    keys = jax.random.split(jax.random.key(0), 4)
+    scale, bias, mean, var = (jax.random.uniform(key, (channels,)) for key in keys)
+    return {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": mean, "var": var},
+    }
+
+
+X = 3 + 2 * jax.random.normal(jax.random.key(1), (4, 5, 6, 3))
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("train", [True, False])
+def test_it_is_flax_s(train, dtype):
+    fields = {"momentum": 0.8, "epsilon": 1e-3, "dtype": dtype}
+    ours, flax = BatchNorm(**fields), nn.BatchNorm(**fields)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        *(norm.init(jax.random.key(0), X, not train) for norm in (ours, flax))
+    )
+
+    @jax.jit
+    def applied(x):
+        return [
+            norm.apply(variables(3), x, not train, mutable=["batch_stats"])
+            for norm in (ours, flax)
+        ]
+
+    for x in (X, X.astype(jnp.bfloat16)):
+        found, expected = applied(x)
+        chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+        # One step of bfloat16 where a rounding falls so.
+        tolerance = 1e-5 if found[0].dtype == jnp.float32 else 1e-2
+        chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_statistics_by_hand():
+    x = jnp.array([1.0, 2.0, 6.0]).reshape(3, 1, 1, 1)
+    norm = BatchNorm(momentum=0.9, epsilon=0.0)
+    given = norm.init(jax.random.key(0), x, False)
+    y, new = norm.apply(given, x, False, mutable=["batch_stats"])
+    # Mean 3, variance (4 + 1 + 9) / 3.
+    np.testing.assert_allclose(y.ravel(), np.array([-2, -1, 3]) / (14 / 3) ** 0.5)
+    np.testing.assert_allclose(new["batch_stats"]["mean"], [0.3], rtol=1e-6)
+    np.testing.assert_allclose(new["batch_stats"]["var"], [0.9 + 14 / 30], rtol=1e-6)
+
+
+def test_a_batch_over_devices_is_the_whole_batch(float64):
+    # As `jax.pmap`: each part's own loss, and the mean of the gradients.
+    whole, in_parts = BatchNorm(), BatchNorm(axis_name="data")
+    x = X.astype(jnp.float64)
+
+    def gradient(norm, x, average):
+        given = variables(3)
+
+        def loss(params, x):
+            y, new = norm.apply(
+                {**given, "params": params}, x, False, mutable=["batch_stats"]
+            )
+            return jnp.mean(jnp.sin(y)), new
+
+        own, (dparams, dx) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
+            given["params"], x
+        )
+        return average((own, dparams)), dx
+
+    expected, dx = jax.jit(lambda: gradient(whole, x, lambda tree: tree))()
+    parts, dx_parts = jax.jit(
+        jax.vmap(
+            lambda x: gradient(
+                in_parts, x, lambda tree: jax.lax.pmean(tree, axis_name="data")
+            ),
+            axis_name="data",
+            out_axes=(None, 0),
+        )
+    )(x.reshape(2, 2, *x.shape[1:]))
+    chex.assert_trees_all_close(parts, expected, rtol=1e-9)
+    # A part's loss is the mean of its half.
+    np.testing.assert_allclose(dx_parts.reshape(x.shape) / 2, dx, rtol=1e-9, atol=1e-12)
+
+
+def test_statistics_are_as_wide_as_the_parameters_from_the_start(float64):
+    for dtype, expected in [
+        (jnp.bfloat16, jnp.float32),
+        (jnp.float32, jnp.float32),
+        (jnp.float64, jnp.float64),
+    ]:
+        norm = BatchNorm(dtype=dtype, param_dtype=dtype)
+        given = norm.init(jax.random.key(0), X, False)
+        _, after = norm.apply(given, X, False, mutable=["batch_stats"])
+        for statistics in (given["batch_stats"], after["batch_stats"]):
+            chex.assert_type(jax.tree.leaves(statistics), expected)
+
+
+def test_initialization_needs_no_mapped_axis_and_moves_no_statistics():
+    norm = BatchNorm(axis_name="data")
+    statistics = norm.init(jax.random.key(0), X, False)["batch_stats"]
+    np.testing.assert_array_equal(statistics["mean"], 0)
+    np.testing.assert_array_equal(statistics["var"], 1)
+
+
+def test_evaluation_keeps_the_statistics():
+    _, after = BatchNorm().apply(variables(3), X, True, mutable=["batch_stats"])
+    chex.assert_trees_all_equal(after["batch_stats"], variables(3)["batch_stats"])
+
+
+def test_without_a_scale_it_adds_the_bias():
+    bias = jnp.array([1.0, 2.0, 3.0])
+    y = BatchNorm().apply({"params": {"bias": bias}}, X, True)
+    np.testing.assert_array_equal(y, X + bias.reshape(1, 1, 1, 3))
+    with pytest.raises(ValueError, match="folded BatchNorm cannot be trained"):
+        BatchNorm().apply({"params": {"bias": bias}}, X, False)
+
+
+def test_what_only_flax_s_has_is_refused():
+    with pytest.raises(ValueError, match="axis must be -1, got 1; flax.linen"):
+        BatchNorm(axis=1)
+    with pytest.raises(ValueError, match="no mask"):
+        BatchNorm().apply(variables(3), X, True, mask=X > 0)
+
+
+def test_missing_statistics_are_refused():
+    params = variables(3)["params"]
+    with pytest.raises(Exception, match="batch_stats"):
+        BatchNorm().apply({"params": params}, X, True)
