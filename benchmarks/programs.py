@@ -113,8 +113,8 @@ def training_step(
     prepare, images = _as_it_is, _images(batch_size, image_size)
     if augmented:
         changes = Augment(crop_scale=0.08, flip=0.5)
-        look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-        prepare = train_inputs(changes, **look, size=image_size)
+        mean, std = (0.5,) * 3, (0.25,) * 3
+        prepare = train_inputs(changes, mean=mean, std=std, size=image_size)
         images = _images(batch_size, round(image_size * 256 / 224), np.uint8)
     step = make_train_step(supervised(net, axis=axis), tx, prepare, axis=axis)
     batch = {
