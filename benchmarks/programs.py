@@ -147,7 +147,8 @@ def _variables(net: nn.Module, images: jax.Array) -> Any:
     rng = np.random.default_rng(0)
 
     def fill(path: tuple[str, ...], leaf: Any) -> jax.Array:
-        if path[-1] == "kernel":
+        # A deformable convolution's offsets begin at zero.
+        if path[-1] == "kernel" and "offset" not in path:
             values = rng.standard_normal(leaf.shape, np.float32)
             values *= np.sqrt(2 / np.prod(leaf.shape[:-1]))
         else:
