@@ -11,43 +11,46 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["TITLE", "run"]
+from benchmarks.options import Options
+from benchmarks.record import Row
+from benchmarks.tables import OURS, Columns
+
+__all__ = ["COLUMNS", "TITLE", "measure"]
 
 TITLE = "memory of `pseudo-label`, by the number of images"
+COLUMNS: Columns = {
+    "RSS listed, MB": ("listed_memory", ",.0f", 1e-6),
+    "peak RSS, MB": ("peak_memory", ",.0f", 1e-6),
+    "file, MB": ("file_size", ",.1f", 1e-6),
+    "images/s": ("images_per_second", ",.0f"),
+}
 
 _A_FOLDER = 1000  # Files; each folder's are links to one, as links have their limit.
 
 
-def run(quick: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Labels files of 8 x 8 pixels by a tiny net, each number in its own process.
-
-    Args:
-      quick: whether to show only that it works, on a hundred times fewer.
-
-    Returns:
-      The names of the columns, and the rows.
-    """
-    columns = ["images", "RSS listed, MB", "peak RSS, MB", "file, MB", "images/s"]
+def measure(options: Options) -> list[Row]:
+    """Labels files of 8 x 8 pixels by a tiny net, each number in its own process."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder, "run")
         _train(teacher)
-        for count in (100, 10_000) if quick else (10_000, 1_000_000):
+        for count in (100, 10_000) if options.quick else (10_000, 1_000_000):
             images, out = Path(folder, str(count)), Path(folder, f"{count}.npy")
             _link(images, count)
             command = [sys.executable, "-m", __name__, teacher, images, out]
             told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
             figures = json.loads(told.splitlines()[-1])
             rows.append(
-                [
-                    f"{count:,}",
-                    f"{figures['listed'] / 1e6:.0f}",
-                    f"{figures['peak'] / 1e6:.0f}",
-                    f"{out.stat().st_size / 1e6:.1f}",
-                    f"{count / figures['seconds']:,.0f}",
-                ]
+                {
+                    "case": f"{count:,} images",
+                    "candidate": OURS,
+                    "listed_memory": figures["listed"],
+                    "peak_memory": figures["peak"],
+                    "file_size": out.stat().st_size,
+                    "images_per_second": count / figures["seconds"],
+                }
             )
-    return columns, rows
+    return rows
 
 
 def _train(folder: Path) -> None:

@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from benchmarks.options import Options
+from benchmarks.record import Row
+from benchmarks.tables import OURS, Columns
 from benchmarks.timing import alternate
 from cnn_flax.layers import BatchNorm, Conv, max_pool
 
-__all__ = ["TITLE", "run"]
+__all__ = ["COLUMNS", "TITLE", "measure"]
 
 TITLE = "our layers against Flax's, with the same parameters"
+COLUMNS: Columns = {}
 
 # At 224 px, of ResNet-50 (the paper's table 1), ResNeXt-50 and EfficientNet-B0: name,
 # map, channels in, channels out, kernel, stride, groups.
@@ -34,42 +39,28 @@ POOLINGS = (("max pool 3x3/2 112px 64", 112, 64),)
 NORMS = (("batch norm 56px 256", 56, 256), ("batch norm 7px 2048", 7, 2048))
 
 
-def run(quick: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Measures every operation.
-
-    Args:
-      quick: whether to show only that it works: a batch of one, two short blocks.
-
-    Returns:
-      The names of the columns, and the rows.
-    """
-    batch, blocks, seconds = (1, 2, 0.01) if quick else (8, 15, 0.1)
-    columns = ["operation", "pass", "flax ms", "ours ms", "speed-up", "spread"]
+def measure(options: Options) -> list[Row]:
+    """Measures every operation, by default at batch 8."""
+    batch = options.batch_size or (1 if options.quick else 8)
     rows = []
-    for name, layers, shape in _cases():
+    for name, layers, shape in islice(_cases(), 0, None, 6 if options.quick else 1):
+        if options.quick:
+            shape = (7, 7, shape[-1])
         x = jax.random.normal(jax.random.key(0), (batch, *shape))
-        variables = layers["flax"].init(jax.random.key(1), x)
+        variables = layers["Flax"].init(jax.random.key(1), x)
         for what, program in (("forward", _forward), ("gradients", _gradients)):
             timings = alternate(
                 {
                     who: partial(jax.jit(partial(program, layer)), variables, x)
-                    for who, layer in layers.items()
+                    for who, layer in options.chosen(layers).items()
                 },
-                blocks=blocks,
-                block_seconds=seconds,
+                **options.turns(block_seconds=0.1),
             )
-            flax, ours = timings["flax"], timings["ours"]
-            rows.append(
-                [
-                    name,
-                    what,
-                    f"{flax.median * 1e3:.2f}",
-                    f"{ours.median * 1e3:.2f}",
-                    f"{flax.median / ours.median:.2f}",
-                    f"{max(flax.spread, ours.spread):.0%}",
-                ]
-            )
-    return columns, rows
+            rows += [
+                {"case": f"{name}, {what}", "candidate": who, **timing.row()}
+                for who, timing in timings.items()
+            ]
+    return rows
 
 
 def _cases():
@@ -82,13 +73,13 @@ def _cases():
             "padding": kernel // 2,
             "feature_group_count": groups,
         }
-        layers = {"flax": nn.Conv(**fields), "ours": Conv(**fields)}
+        layers = {"Flax": nn.Conv(**fields), OURS: Conv(**fields)}
         yield name, layers, (size, size, channels)
     for name, size, channels in POOLINGS:
-        layers = {"flax": _Function(_flax_max_pool), "ours": _Function(_our_max_pool)}
+        layers = {"Flax": _Function(_flax_max_pool), OURS: _Function(_our_max_pool)}
         yield name, layers, (size, size, channels)
     for name, size, channels in NORMS:
-        layers = {"flax": _Training(nn.BatchNorm), "ours": _Training(BatchNorm)}
+        layers = {"Flax": _Training(nn.BatchNorm), OURS: _Training(BatchNorm)}
         yield name, layers, (size, size, channels)
 
 

@@ -10,11 +10,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 
-__all__ = ["Timing", "alternate", "header"]
+__all__ = ["Timing", "alternate", "header", "take_turns"]
+
+# What a figure may depend on, of what is installed.
+_PACKAGES = ("jax", "flax", "torch", "torchvision", "dm-pix", "pillow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +42,50 @@ class Timing:
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return (high - low) / 2 / self.median
 
+    def row(self) -> dict[str, Any]:
+        """Its part of a row of raw results."""
+        seconds = [float(f"{value:.5g}") for value in self.seconds]
+        return {"seconds": seconds, "median": self.median, "spread": self.spread}
+
+
+def take_turns(
+    candidates: Mapping[str, Callable[[int], float]],
+    *,
+    blocks: int,
+    block_seconds: float,
+    pause: float = 0.0,
+) -> dict[str, Timing]:
+    """Times each candidate in turn, `blocks` times over.
+
+    One whose work takes ten times as long as a turn has three turns, as it would hold
+    up the others.
+
+    Args:
+      candidates: name -> function that does its work so many times, and returns the
+        seconds that took. The first time may take longer.
+      blocks: how often each gets its turn.
+      block_seconds: about how long a turn lasts; the work is done at least once.
+      pause: seconds before each turn.
+
+    Returns:
+      name -> timing.
+    """
+    calls, turns = {}, {}
+    for name, work in candidates.items():
+        work(1)  # Compiles.
+        time.sleep(pause)
+        once = work(1)
+        calls[name] = max(1, round(block_seconds / once))
+        turns[name] = min(blocks, 3) if once > 10 * block_seconds else blocks
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for block in range(blocks):
+        for name, work in candidates.items():
+            if block >= turns[name]:
+                continue
+            time.sleep(pause)
+            seconds[name].append(work(calls[name]) / calls[name])
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
 
 def alternate(
     candidates: Mapping[str, Callable[[], Any]],
@@ -45,7 +93,7 @@ def alternate(
     blocks: int,
     block_seconds: float,
 ) -> dict[str, Timing]:
-    """Times each candidate in turn, `blocks` times over.
+    """Times functions of this process in turn; see `take_turns`.
 
     Args:
       candidates: name -> function without arguments that gives arrays.
@@ -55,21 +103,19 @@ def alternate(
     Returns:
       name -> timing.
     """
-    calls = {}
-    for name, function in candidates.items():
-        jax.block_until_ready(function())  # Compiles.
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        calls[name] = max(1, round(block_seconds / (time.perf_counter() - start)))
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(blocks):
-        for name, function in candidates.items():
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                result = function()
-            jax.block_until_ready(result)
-            seconds[name].append((time.perf_counter() - start) / calls[name])
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+    return take_turns(
+        {name: partial(_call, function) for name, function in candidates.items()},
+        blocks=blocks,
+        block_seconds=block_seconds,
+    )
+
+
+def _call(function: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = function()
+    jax.block_until_ready(result)
+    return time.perf_counter() - start
 
 
 def header() -> dict[str, str]:
@@ -79,8 +125,15 @@ def header() -> dict[str, str]:
         "device": f"{jax.device_count()} x {device.device_kind}",
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("jax", "flax")},
+        **{name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -1,8 +1,10 @@
-import re
 import subprocess
 import sys
 
 import pytest
+
+from benchmarks import record
+from benchmarks.__main__ import main
 
 
 def run(*arguments, folder):
@@ -14,26 +16,49 @@ def run(*arguments, folder):
     )
 
 
-def test_quick_mode_prints_a_table_from_any_folder(tmp_path):
-    done = run("operators", "--quick", folder=tmp_path)
+def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
+    done = run("operators", "--quick", "--json", "new", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "device: 1 x cpu" in done.stdout
-    assert "1x1 56px 64-256" in done.stdout
+    assert "1x1 56px 64-256, forward" in done.stdout
+    found = record.read(tmp_path / "new" / "operators.json")
+    assert (
+        found.header["command"] == "python -m benchmarks operators --quick --json new"
+    )
+    first = found.rows[0]
+    assert first["case"] == "1x1 56px 64-256, forward"
+    assert first["median"] > 0
+    path = str(tmp_path / "new" / "operators.json")
+    done = run("compare", path, path, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "0 moved beyond the spread" in done.stdout
 
 
 @pytest.mark.slow
 def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path):
-    done = run("labelling_memory", "--quick", folder=tmp_path)
+    done = run("labelling_memory", "--quick", "--json", "a.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = re.findall(r"│ ([\d,]+) +│ +\d+ │ +(\d+) │", done.stdout)
-    (few, less), (many, more) = found
-    assert (few, many) == ("100", "10,000")
+    few, many = record.read(tmp_path / "a.json").rows
+    assert (few["case"], many["case"]) == ("100 images", "10,000 images")
     # Names take 0.2 MB, labels 0.4; the rest is what the allocator keeps.
-    assert int(more) < int(less) + 40
+    assert many["peak_memory"] < few["peak_memory"] + 40e6
 
 
-def test_a_wrong_name_gets_the_nearest_right_one(tmp_path):
-    done = run("opertors", folder=tmp_path)
-    assert done.returncode == 2
-    assert "no benchmark 'opertors'. Nearest: operators." in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("opertors",), "no benchmark 'opertors'. Nearest: operators."),
+        (("inference", "--models", "resnet5"), "There is no model 'resnet5'. Nearest:"),
+        (("training", "--candidates", "our"), "There is no candidate 'our'. Nearest:"),
+        (("inference", "--batch-size", "0"), "--batch-size: 0 is less than 1"),
+        (("inference", "--blocks", "1"), "--blocks: 1 is less than 2"),
+        (("training", "--plot"), "--plot draws what `inference` measures"),
+        (("compare", "none.json", "none.json"), "none.json cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code
+    assert message in capsys.readouterr().err + str(ended.value.code)

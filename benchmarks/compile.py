@@ -1,0 +1,91 @@
+"""How long a training step takes to compile, with and without what is kept of it."""
+
+import os
+import tempfile
+import time
+from typing import Any
+
+import jax
+
+import cnn_flax
+from benchmarks.networks import check_models
+from benchmarks.options import Options
+from benchmarks.programs import training_step
+from benchmarks.record import Row
+from benchmarks.tables import Columns
+from benchmarks.timing import Timing
+from benchmarks.worker import Program, Worker
+
+__all__ = ["COLUMNS", "TITLE", "measure", "program"]
+
+TITLE = "from tracing a training step to having it compiled"
+COLUMNS: Columns = {
+    "traced, s": ("traced", ".2f"),
+    "compiled, s": ("compiled", ".2f"),
+    "first step after the start, s": ("first_step", ".2f"),
+    "of cold": ("of_cold", ".0%"),
+}
+
+MODELS = ("resnet50", "efficientnet_b0", "densenet201")
+
+
+def measure(options: Options) -> list[Row]:
+    """Starts each model thrice without and with kept programs, at batch 8.
+
+    A start is a process; every cold one has a new, empty folder for what is kept, and a
+    warm one takes it over.
+    """
+    check_models(options)
+    size = options.image_size or (32 if options.quick else 224)
+    batch_size = options.batch_size or (1 if options.quick else 8)
+    rows = []
+    for name in options.models or (("resnet18",) if options.quick else MODELS):
+        case = f"{name}, batch {batch_size}, {size} px, {options.dtype}"
+        asked = {
+            "model": name,
+            "fields": {"stage_sizes": (1,)} if options.quick else {},
+            "batch_size": batch_size,
+            "image_size": size,
+            "dtype": options.dtype,
+        }
+        starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
+        for _ in range(1 if options.quick else options.blocks or 3):
+            with tempfile.TemporaryDirectory() as kept:
+                for found in starts.values():
+                    environment = {"JAX_COMPILATION_CACHE_DIR": kept}
+                    builder = "benchmarks.compile:program"
+                    with Worker(builder, asked, environment) as worker:
+                        found.append({**worker.info, "first_step": worker.first_step})
+        medians = {}
+        for candidate, found in starts.items():
+            whole = Timing(tuple(f["traced"] + f["compiled"] for f in found))
+            medians[candidate] = whole.median
+            row: Row = {"case": case, "candidate": candidate}
+            row |= {k: Timing(tuple(f[k] for f in found)).median for k in found[0]}
+            # Quartiles of one figure there are not.
+            row |= whole.row() if len(found) > 1 else {"median": whole.median}
+            rows.append(row)
+        rows[-1]["of_cold"] = medians["warm"] / medians["cold"]
+    return rows
+
+
+def program(
+    model: str, fields: dict[str, Any], batch_size: int, image_size: int, dtype: str
+) -> tuple[Program, dict[str, float]]:
+    """A training step, and the seconds that it took; for a worker."""
+    assert "JAX_COMPILATION_CACHE_DIR" in os.environ
+    net = cnn_flax.create_model(model, dtype=jax.numpy.dtype(dtype), **fields)
+    step, state, batch = training_step(net, batch_size, image_size)
+    arguments = (state, batch, jax.random.key(1))
+    start = time.perf_counter()
+    lowered = jax.jit(step).lower(*arguments)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = {"traced": traced - start, "compiled": time.perf_counter() - traced}
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            result = compiled(*arguments)
+        jax.block_until_ready(result)
+
+    return run, seconds

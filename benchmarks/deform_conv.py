@@ -1,0 +1,97 @@
+"""Deformable convolution v2, 3x3, against torchvision's kernel: time and memory."""
+
+import contextlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.options import Options
+from benchmarks.record import Row
+from benchmarks.tables import OURS, Columns
+from benchmarks.timing import take_turns
+from benchmarks.worker import Program, Worker, has_torch
+from cnn_flax.layers import deform_conv2d
+
+__all__ = ["COLUMNS", "TITLE", "measure", "program"]
+
+TITLE = "deformable convolution v2, 3x3, with offsets of some pixels"
+COLUMNS: Columns = {
+    "extra memory, MB": ("extra_memory", ",.1f", 1e-6),
+    "temporary by the compiler, MB": ("temporary", ",.1f", 1e-6),
+}
+
+# Height and width in pixels, channels: stages 2 to 4 of a ResNet's 3x3 are alike.
+SHAPES = ((56, 64), (28, 128), (14, 256))
+_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
+
+
+def measure(options: Options) -> list[Row]:
+    """Measures forward and with gradients, by default at batch 2."""
+    batch_size = options.batch_size or 2
+    rows = []
+    for size, channels in ((4, 8),) if options.quick else SHAPES:
+        for gradients in (False, True):
+            what = "with gradients" if gradients else "forward"
+            case = f"{size}x{size}x{channels}, batch {batch_size}, {what}"
+            asked = {
+                "batch_size": batch_size,
+                "size": size,
+                "channels": channels,
+                "gradients": gradients,
+            }
+            builders = {OURS: "benchmarks.deform_conv:program"}
+            if has_torch():
+                builders["torchvision"] = "benchmarks.peers_torch:deform_conv"
+            with contextlib.ExitStack() as stack:
+                workers = {
+                    candidate: stack.enter_context(Worker(builder, asked))
+                    for candidate, builder in options.chosen(builders).items()
+                }
+                timings = take_turns(
+                    {candidate: worker.run for candidate, worker in workers.items()},
+                    **options.turns(block_seconds=0.5),
+                    pause=0.0 if options.quick else _PAUSE,
+                )
+            for candidate, timing in timings.items():
+                worker = workers[candidate]
+                row = {"case": case, "candidate": candidate, **timing.row()}
+                if worker.extra_memory is not None:
+                    row["extra_memory"] = worker.extra_memory
+                rows.append({**row, **worker.info})
+    return rows
+
+
+def program(
+    batch_size: int, size: int, channels: int, gradients: bool
+) -> tuple[Program, dict[str, Any]]:
+    """Ours, compiled; for a worker."""
+    rng = np.random.default_rng(0)
+    map_shape = (batch_size, size, size)
+    arguments = jax.device_put(
+        (
+            rng.standard_normal((*map_shape, channels), np.float32),
+            2 * rng.standard_normal((*map_shape, 18), np.float32),
+            0.05 * rng.standard_normal((3, 3, channels, channels), np.float32),
+            rng.random((*map_shape, 9), np.float32),
+        )
+    )
+
+    def forward(x, offset, weight, mask):
+        return deform_conv2d(x, offset, weight, mask=mask, padding=1)
+
+    def loss(*arguments):
+        return jnp.square(forward(*arguments)).sum()
+
+    function = jax.grad(loss, (0, 1, 2, 3)) if gradients else forward
+    compiled = jax.jit(function).lower(*arguments).compile()
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            result = compiled(*arguments)
+        jax.block_until_ready(result)
+
+    memory = compiled.memory_analysis()
+    temporary = getattr(memory, "temp_size_in_bytes", None)
+    return run, {} if temporary is None else {"temporary": temporary}

@@ -1,0 +1,135 @@
+"""Batches from JPEG files: ours against torch's DataLoader, both decoding by Pillow.
+
+Both read the same folder with a thread or a process a core, and end with batches of
+`uint8` on the device. A turn begins with batches that are not counted: those that were
+ready when it began.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.options import Options
+from benchmarks.record import Row
+from benchmarks.tables import OURS, Columns
+from benchmarks.timing import take_turns
+from benchmarks.worker import Program, Worker, has_torch
+
+__all__ = ["AHEAD", "COLUMNS", "TASKS", "TITLE", "measure", "program"]
+
+TITLE = "batches from a folder of JPEG files of 500 x 375 px"
+COLUMNS: Columns = {"images/s": ("images_per_second", ",.0f")}
+
+TASKS = ("resized crop", "centre")
+# Batches that may be ready when a turn begins: the DataLoader has two a core.
+AHEAD = 4 + 2 * (os.cpu_count() or 1)
+_PAUSE = 2.0  # seconds, in which both fill what they keep.
+_PHOTOS, _FILES = 32, 2048  # Different ones, and all; the rest are links.
+
+
+def measure(options: Options) -> list[Row]:
+    """Measures windows cut at random, and the centre, by default at batch 32."""
+    batch_size = options.batch_size or (4 if options.quick else 32)
+    size = options.image_size or (32 if options.quick else 224)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        make_photos(Path(folder), 8 if options.quick else _FILES, options.quick)
+        for task in TASKS[:1] if options.quick else TASKS:
+            builders = {OURS: "benchmarks.input:program"}
+            if has_torch():
+                builders["torch DataLoader"] = "benchmarks.peers_torch:data_loader"
+            asked = {
+                "folder": folder,
+                "task": task,
+                "batch_size": batch_size,
+                "size": size,
+            }
+            with contextlib.ExitStack() as stack:
+                workers = {
+                    candidate: stack.enter_context(Worker(builder, asked))
+                    for candidate, builder in options.chosen(builders).items()
+                }
+                timings = take_turns(
+                    {candidate: worker.run for candidate, worker in workers.items()},
+                    **options.turns(blocks=9, block_seconds=4.0),
+                    pause=0.0 if options.quick else _PAUSE,
+                )
+            for candidate, timing in timings.items():
+                row = {
+                    "case": f"{task}, {size} px, batch {batch_size}",
+                    "candidate": candidate,
+                    "images_per_second": batch_size / timing.median,
+                }
+                rows.append({**row, **timing.row()})
+    return rows
+
+
+def program(
+    folder: str, task: str, batch_size: int, size: int
+) -> tuple[Program, dict[str, Any]]:
+    """Ours; for a worker."""
+    from train.data import open_source, prefetch_to_device, train_batches
+
+    look: dict[str, Any] = {
+        "resized crop": {"window_scale": (0.08, 1.0)},
+        "centre": {"crop_pct": 224 / 256},
+    }[task]
+    batches = prefetch_to_device(
+        train_batches(
+            open_source(f"folder:{folder}", keep=False),
+            batch_size=batch_size,
+            image_size=size,
+            channels=3,
+            seed=0,
+            **look,
+        )
+    )
+
+    def run(calls: int) -> float:
+        for _ in range(AHEAD):
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(calls):
+            batch = next(batches)
+        jax.block_until_ready(batch)
+        return time.perf_counter() - start
+
+    return run, {}
+
+
+def make_photos(root: Path, count: int, quick: bool = False) -> None:
+    """Writes JPEG files of two classes, in the folders `train` and `test`.
+
+    Args:
+      root: where the folders go.
+      count: files for training; a few are for the test.
+      quick: whether they are small.
+    """
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    width, height = (60, 45) if quick else (500, 375)
+    for i in range(count):
+        path = root / "train" / f"class{i % 2}" / f"{i:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i >= _PHOTOS:
+            os.link(root / "train" / f"class{i % 2}" / f"{i % _PHOTOS:05}.jpg", path)
+            continue
+        # Surfaces with some grain, which come to the size of ImageNet's files.
+        coarse = rng.integers(0, 256, (9, 12, 3), np.uint8)
+        surface = Image.fromarray(coarse).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        grain = rng.normal(0, 12, (height, width, 1))
+        pixels = np.clip(np.asarray(surface) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path, quality=90)
+        if i < 2:
+            test = root / "test" / f"class{i}" / "0.jpg"
+            test.parent.mkdir(parents=True)
+            os.link(path, test)

@@ -1,0 +1,217 @@
+"""Inference and training of whole models, each candidate in a process of its own."""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+import cnn_flax
+from benchmarks.options import Options
+from benchmarks.plot import accuracy
+from benchmarks.record import Row
+from benchmarks.tables import OURS, Columns
+from benchmarks.timing import Timing, take_turns
+from benchmarks.worker import Worker, WorkerError, has_torch
+
+__all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
+
+# One a family, and two whose convolutions have groups.
+MODELS = (
+    "resnet50",
+    "efficientnet_b0",
+    "densenet121",
+    "vgg16",
+    "alexnet",
+    "googlenet",
+    "seresnet50",
+    "resnext50_32x4d",
+    "resnet50_dcn",
+)
+
+_AUGMENTING = "ours augmenting"  # In training alone.
+
+# Name -> the module that builds it, and how.
+CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
+    OURS: ("benchmarks.programs", {}),
+    _AUGMENTING: ("benchmarks.programs", {"augmented": True}),
+    "plain Flax": ("benchmarks.programs", {"plain": True}),
+    "torch eager": ("benchmarks.peers_torch", {}),
+    "torch channels_last": ("benchmarks.peers_torch", {"channels_last": True}),
+    "torch.compile": (
+        "benchmarks.peers_torch",
+        {"channels_last": True, "compiled": True},
+    ),
+}
+
+COLUMNS: Columns = {
+    "images/s": ("images_per_second", ",.1f"),
+    "augmentation": ("augmentation_share", ".0%"),
+    "cold start, s": ("first_step_cold", ".1f"),
+    "warm start, s": ("first_step_warm", ".1f"),
+    "memory, MB": ("peak_memory", ",.0f", 1e-6),
+    "TFLOP/s": ("flops_per_second", ",.3f", 1e-12),
+    "of the peak": ("share_of_peak", ".0%"),
+    "GB/s": ("bytes_per_second", ",.1f", 1e-9),
+}
+
+# Fields by which a model is the same as the peers'.
+_SAME = {"googlenet": {"aux_logits": False}}
+_QUICK_MODEL = "resnet18"  # With one block.
+
+_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
+_KEPT = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+
+
+def measure_networks(task: str, options: Options, batch_size: int) -> Iterator[Row]:
+    """Measures models beside what the device can do, in the same run.
+
+    Args:
+      task: "inference" or "training".
+      options: of the command line.
+      batch_size: images a step where the options do not say.
+
+    Yields:
+      Rows, model by model; where a candidate fails, the row has `error`.
+
+    Raises:
+      UnknownModelError: there is no such model.
+      UserError: there is no such candidate.
+    """
+    if options.quick:
+        options = _quick(options)
+    if options.models == ("all",):
+        names = tuple(n for n in cnn_flax.list_models() if accuracy(n) is not None)
+        options = dataclasses.replace(options, models=names)
+    check_models(options)
+    for name in options.models or MODELS:
+        yield from _measure(task, name, options, options.batch_size or batch_size)
+
+
+def check_models(options: Options) -> None:
+    """Raises `UnknownModelError` where a model is not known."""
+    for name in options.models or ():
+        cnn_flax.model_info(name)
+
+
+def _quick(options: Options) -> Options:
+    return dataclasses.replace(
+        options,
+        models=options.models or (_QUICK_MODEL,),
+        batch_size=options.batch_size or 2,
+        image_size=options.image_size or 32,
+    )
+
+
+def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Row]:
+    size = options.image_size or cnn_flax.model_info(name).image_size
+    fields: dict[str, Any] = _SAME.get(name, {})
+    if options.quick and name == _QUICK_MODEL:
+        fields = {"stage_sizes": (1,)}
+    asked = {
+        "model": name,
+        "fields": fields,
+        "batch_size": batch_size,
+        "image_size": size,
+        "dtype": options.dtype,
+    }
+    case = f"{name}, batch {batch_size}, {size} px, {options.dtype}"
+    # Of one image, there and back in training.
+    summary = cnn_flax.summary(cnn_flax.create_model(name, **fields), size)
+    flops = 2 * summary.multiply_adds * (3 if task == "training" else 1)
+    rows: dict[str, Row] = {}
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for candidate, (module, how) in options.chosen(CANDIDATES).items():
+            if not _exists(candidate, module, name, task):
+                continue
+            row: Row = {"case": case, "candidate": candidate, "model": name}
+            rows[candidate] = row
+            arguments = (f"{module}:{task}", {**asked, **how})
+            try:
+                worker = stack.enter_context(_started(row, arguments, options.quick))
+            except WorkerError as error:
+                row["error"] = str(error).splitlines()[0]
+            else:
+                workers[candidate] = worker
+        limits = _limits(options)
+        for limit, arguments in limits.items():
+            workers[limit] = stack.enter_context(Worker(*arguments))
+        timings = take_turns(
+            {candidate: worker.run for candidate, worker in workers.items()},
+            **options.turns(),
+            pause=0.0 if options.quick else _PAUSE,
+        )
+        memory = {c: workers[c].peak_memory() for c in workers.keys() & rows.keys()}
+        facts = {limit: workers[limit].info for limit in limits}
+    peak = facts["matrix product"]["flops"] / timings["matrix product"].median
+    for candidate in memory:
+        timing = timings[candidate]
+        images_per_second = batch_size / timing.median
+        rows[candidate] |= {
+            **timing.row(),
+            "images_per_second": images_per_second,
+            "peak_memory": memory[candidate],
+            "flops_per_second": flops * images_per_second,
+            "share_of_peak": flops * images_per_second / peak,
+        }
+    if {OURS, _AUGMENTING} <= memory.keys():
+        share = 1 - timings[OURS].median / timings[_AUGMENTING].median
+        rows[_AUGMENTING]["augmentation_share"] = share
+    return [*rows.values(), *_at_best(case, facts, timings)]
+
+
+def _exists(candidate: str, module: str, name: str, task: str) -> bool:
+    if candidate == _AUGMENTING:
+        return task == "training"
+    if module == "benchmarks.peers_torch":
+        return has_torch()
+    # Flax has no deformable convolution.
+    return candidate == OURS or "_dcn" not in name
+
+
+@contextlib.contextmanager
+def _started(
+    row: Row, arguments: tuple[str, Mapping[str, Any]], quick: bool
+) -> Iterator[Worker]:
+    """A worker whose programs were compiled by one before it; notes both starts."""
+    with tempfile.TemporaryDirectory() as kept:
+        environment = {name: os.path.join(kept, name) for name in _KEPT}
+        worker = Worker(*arguments, environment)
+        row["first_step_cold"] = worker.first_step
+        if not quick:
+            worker.close()
+            worker = Worker(*arguments, environment)
+            row["first_step_warm"] = worker.first_step
+        with worker:
+            yield worker
+
+
+def _limits(options: Options) -> dict[str, tuple[str, dict[str, Any]]]:
+    """What the device can do at best."""
+    if options.quick:
+        size, megabytes = 128, 1
+    elif jax.devices()[0].platform == "cpu":
+        size, megabytes = 2048, 256
+    else:
+        size, megabytes = 8192, 2048
+    product = {"size": size, "dtype": options.dtype}
+    return {
+        "matrix product": ("benchmarks.programs:matrix_product", product),
+        "copy": ("benchmarks.programs:copy", {"megabytes": megabytes}),
+    }
+
+
+def _at_best(
+    case: str, facts: Mapping[str, Any], timings: Mapping[str, Timing]
+) -> list[Row]:
+    rows = []
+    for limit, fact in facts.items():
+        timing = timings[limit]
+        rates = {f"{k}_per_second": v / timing.median for k, v in fact.items()}
+        row = {"case": case, "candidate": limit, "limit": True}
+        rows.append({**row, **timing.row(), **rates})
+    return rows

@@ -1,0 +1,81 @@
+"""What users choose a model by: published accuracy against measured throughput."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cnn_flax
+from benchmarks.record import Row
+from benchmarks.tables import OURS
+from train.errors import UserError
+
+__all__ = ["accuracy", "plot_accuracy", "points"]
+
+_INK, _GRID = "#1f2937", "#e5e7eb"
+
+
+def accuracy(model: str) -> float | None:
+    """Share of ImageNet's validation images that published weights classify rightly.
+
+    The first weights count whose authors state it, in percent; None where none do.
+    """
+    weights = cnn_flax.model_info(model).weights
+    stated = (w.imagenet_top1 for w in weights if w.imagenet_top1 is not None)
+    return next(stated, None)
+
+
+def points(rows: Sequence[Row]) -> list[tuple[str, str, float, float]]:
+    """Family, model, images a second and accuracy of what has both.
+
+    Args:
+      rows: of the benchmark of inference.
+    """
+    found = []
+    for row in rows:
+        if row["candidate"] != OURS or "images_per_second" not in row:
+            continue
+        top1 = accuracy(row["model"])
+        if top1 is not None:
+            family = cnn_flax.model_info(row["model"]).family
+            found.append((family, row["model"], row["images_per_second"], top1))
+    return sorted(found)
+
+
+def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
+    """Draws a point a model, the families in colours of their own.
+
+    Args:
+      rows: of the benchmark of inference.
+      path: of the picture.
+
+    Raises:
+      UserError: no model has both, or matplotlib is not installed.
+    """
+    found = points(rows)
+    if not found:
+        raise UserError("No model was measured whose weights' accuracy is published.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("--plot needs matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes: Any = figure.subplots()
+    for family in dict.fromkeys(point[0] for point in found):
+        own = sorted((p for p in found if p[0] == family), key=lambda p: p[2])
+        _, names, rates, shares = zip(*own, strict=True)
+        axes.plot(rates, shares, "o", label=family, markersize=5)
+        for name, rate, share in zip(names, rates, shares, strict=True):
+            axes.annotate(
+                name,
+                (rate, share),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=6,
+                color=_INK,
+            )
+    axes.set(xscale="log", xlabel="images a second", ylabel="ImageNet top-1, %")
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,156 @@
+"""A training step on 1, 2, 4 and 8 devices, by `jit` over a mesh and by `pmap`.
+
+Where there is but a CPU, its devices are simulated: they share the cores, so that what
+is to be seen is what the division costs, and nothing can become faster.
+"""
+
+import contextlib
+import os
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import cnn_flax
+from benchmarks.options import Options
+from benchmarks.programs import training_step
+from benchmarks.record import Row
+from benchmarks.tables import Columns
+from benchmarks.timing import take_turns
+from benchmarks.worker import Program, Worker
+from train.parallel import AXIS, Placement, compile_step, mapped
+
+__all__ = ["COLUMNS", "TITLE", "dispatch", "measure", "step"]
+
+TITLE = "ResNet-18 on several devices; with one device more images, or the same shared"
+COLUMNS: Columns = {
+    "images/s": ("images_per_second", ",.1f"),
+    "of one device": ("of_one_device", ".0%"),
+}
+
+_COUNTS = (1, 2, 4, 8)
+
+
+def measure(options: Options) -> list[Row]:
+    """Measures a step, and what it takes to hand one over to the devices.
+
+    By default a batch of 8 a device (weak), and of 32 in all (strong), at 64 px.
+    """
+    available = jax.device_count()
+    simulated = jax.devices()[0].platform == "cpu"
+    counts = [n for n in _COUNTS if simulated or n <= available]
+    counts = counts[:2] if options.quick else counts
+    size = options.image_size or (16 if options.quick else 64)
+    batch_size = options.batch_size or (1 if options.quick else 8)
+    net = {"stage_sizes": (1,), "width": 8} if options.quick else {}
+    model = {"fields": net, "image_size": size, "dtype": options.dtype}
+    rows = []
+    kinds = ("weak", "dispatch") if options.quick else ("weak", "strong", "dispatch")
+    for kind in kinds:
+        asked: dict[tuple[str, int], dict[str, Any]] = {}
+        for count in counts:
+            images = batch_size * {"weak": count, "strong": 4}.get(kind, 0)
+            for wrapper in ("jit", "pmap"):
+                about = {"devices": count, "wrapper": wrapper}
+                step_of = {"batch_size": images, **model} if images else {}
+                # The whole batch has to be shared evenly.
+                if images % count == 0:
+                    asked[wrapper, count] = {**about, **step_of}
+        builder = "dispatch" if kind == "dispatch" else "step"
+        with contextlib.ExitStack() as stack:
+            workers = {
+                name: stack.enter_context(
+                    Worker(
+                        f"benchmarks.scaling:{builder}",
+                        one,
+                        _simulating(one["devices"]) if simulated else {},
+                    )
+                )
+                for name, one in asked.items()
+            }
+            timings = take_turns(
+                {str(name): worker.run for name, worker in workers.items()},
+                **options.turns(block_seconds=0.5),
+            )
+        rates: dict[tuple[str, int], float] = {}
+        for name, one in asked.items():
+            wrapper, count = name
+            timing, images = timings[str(name)], one.get("batch_size")
+            each = f"batch {images}" if images else "an empty step"
+            row: Row = {
+                "case": f"{kind}, {count} device{'s' * (count > 1)}, {each}",
+                "candidate": wrapper,
+                "devices": count,
+                **timing.row(),
+            }
+            if images:
+                rates[name] = row["images_per_second"] = images / timing.median
+                row["of_one_device"] = rates[name] / rates[wrapper, 1]
+            rows.append(row)
+    return rows
+
+
+def _simulating(devices: int) -> dict[str, str]:
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()}
+
+
+def step(
+    devices: int,
+    wrapper: str,
+    batch_size: int,
+    image_size: int,
+    fields: dict[str, Any],
+    dtype: str,
+) -> tuple[Program, dict[str, Any]]:
+    """A training step on the first devices; for a worker."""
+    placement = Placement(jax.devices()[:devices])
+    axis = AXIS if wrapper == "pmap" else None
+    net = cnn_flax.create_model(
+        "resnet18",
+        bn_axis_name=axis,
+        small_inputs=True,
+        dtype=jnp.dtype(dtype),
+        **fields,
+    )
+    one_step, state, batch = training_step(net, batch_size, image_size, axis)
+    return _placed(one_step, state, batch, placement, wrapper)
+
+
+def dispatch(devices: int, wrapper: str) -> tuple[Program, dict[str, Any]]:
+    """A step that does nearly nothing on the first devices; for a worker."""
+
+    def one_step(state: Any, batch: Any, key: Any) -> Any:
+        del batch, key
+        return state + 1, state
+
+    placement = Placement(jax.devices()[:devices])
+    state, batch = jnp.zeros(()), {"image": jnp.zeros((devices, 1))}
+    return _placed(one_step, state, batch, placement, wrapper)
+
+
+def _placed(
+    one_step: Any, state: Any, batch: Any, placement: Placement, wrapper: str
+) -> tuple[Program, dict[str, Any]]:
+    state = jax.device_put(state, placement.whole)
+    batch = jax.device_put(batch, placement.split)
+    key = jax.device_put(jax.random.key(1), placement.whole)
+    if wrapper == "pmap":
+        one_step = mapped(one_step, placement.devices)
+    shapes = partial(placement.shapes, sharding=placement.whole)
+    compiled = compile_step(
+        one_step,
+        (shapes(state), placement.shapes(batch, placement.split), shapes(key)),
+        out=placement.whole,
+        donate=(0,),
+    )
+    states = [state]
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            state, metrics = compiled(states.pop(), batch, key)
+            states.append(state)
+        jax.block_until_ready((states, metrics))
+
+    return run, {}

@@ -1,0 +1,85 @@
+"""`docs/performance.md`: what `python -m benchmarks` measured, per device."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.record import Record, Row, read
+from benchmarks.tables import tabulate
+from docs.tables import table
+
+__all__ = ["main", "page", "section"]
+
+_DOCS = Path(__file__).parent
+_RESULTS = _DOCS / "results" / "performance"
+
+
+def main() -> None:
+    """Writes the page."""
+    (_DOCS / "performance.md").write_text(page())
+
+
+def page(results: Path = _RESULTS) -> str:
+    """The whole page, in Markdown: a section a device.
+
+    Args:
+      results: folder with raw results, in it or in folders of it.
+    """
+    sections: dict[str, list[str]] = {}
+    for path in sorted(results.rglob("*.json")):
+        record = read(path)
+        head = f"## {record.header['device']}, {record.header['processor']}"
+        pictures = _pictures(path, results)
+        sections.setdefault(head, []).extend([*section(record), *pictures])
+    parts = [part for head, own in sections.items() for part in (head, *own)]
+    return "\n\n".join([_HEAD, *parts]) + "\n"
+
+
+def section(record: Record) -> Iterator[str]:
+    """A file's tables, each with where it is from."""
+    by_name: dict[str, list[Row]] = {}
+    for row in record.rows:
+        by_name.setdefault(row["benchmark"], []).append(row)
+    for name, rows in by_name.items():
+        module = importlib.import_module(f"benchmarks.{name}")
+        title = f"{module.TITLE[0].upper()}{module.TITLE[1:]}"
+        yield f"### `{name}`\n\n{title}.\n\n{table(*tabulate(rows, module.COLUMNS))}"
+        yield _origin(record)
+
+
+def _origin(record: Record) -> str:
+    head = record.header
+    known = ("device", "processor", "commit", "command", "date")
+    versions = ", ".join(f"{k} {v}" for k, v in head.items() if k not in known)
+    return (
+        f"`{head['command']}` on {head['date'][:10]}, commit {head['commit']}; "
+        f"{versions}."
+    )
+
+
+def _pictures(path: Path, results: Path) -> Sequence[str]:
+    picture = path.with_suffix(".png")
+    if not picture.exists():
+        return []
+    place = Path("results", results.name, picture.relative_to(results)).as_posix()
+    return [f"![Published accuracy against measured throughput]({place})"]
+
+
+_HEAD = """# Performance
+
+What `python -m benchmarks` measured, each figure beside its peers in one run: the
+candidates take turns, block by block, each in a process of its own where a peer is from
+another library. `ms` is the median of the blocks, `spread` half of the distance of
+their quartiles, as a share of it, and `ours faster by` the candidate's time over ours.
+`of the peak` compares the model's multiply-adds with a matrix product's in the same
+run, each counted as two operations, and a training step as three passes. A start is
+that of a process, until its first step has ended, from weights that are at hand: cold
+without any compiled program, warm with those of the cold one.
+
+`python -m docs.performance` writes this page from the raw results, in
+[results/performance](results/performance); `python -m benchmarks NAME --json PATH`
+makes them, and `python -m benchmarks compare A.json B.json` says what moved."""
+
+
+if __name__ == "__main__":
+    main()

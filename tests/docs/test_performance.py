@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import docs
+from benchmarks.record import Record, write
+from docs.performance import page
+
+PAGE = Path(docs.__file__).parent / "performance.md"
+HEADER = {
+    "device": "1 x cpu",
+    "processor": "p, 2 cores",
+    "jax": "0.1",
+    "commit": "abc",
+    "command": "python -m benchmarks compile",
+    "date": "2026-01-02T03:04:05+00:00",
+}
+
+
+def test_the_page_is_what_the_command_writes():
+    assert PAGE.read_text() == page(), "Write it again: python -m docs.performance"
+
+
+def test_a_device_has_a_section_and_a_benchmark_a_table(tmp_path):
+    rows = [
+        {
+            "benchmark": "compile",
+            "case": "resnet50",
+            "candidate": candidate,
+            "median": median,
+            "spread": 0.1,
+            "compiled": median - 1,
+        }
+        for candidate, median in (("cold", 4.0), ("warm", 2.0))
+    ]
+    write(tmp_path / "a.json", Record(HEADER, rows))
+    write(tmp_path / "gpu" / "a.json", Record({**HEADER, "device": "1 x g"}, rows))
+    (tmp_path / "gpu" / "a.png").touch()
+    text = page(tmp_path)
+    assert text.index("\n## 1 x cpu, p, 2 cores\n") < text.index("\n## 1 x g, p")
+    assert text.count("### `compile`") == 2
+    assert "| resnet50 | cold | 4,000.00 | 10% | 3.00 |" in text
+    assert "|  | warm | 2,000.00 | 10% | 1.00 |" in text
+    origin = "`python -m benchmarks compile` on 2026-01-02, commit abc; jax 0.1."
+    assert text.count(origin) == 2
+    assert f"](results/{tmp_path.name}/gpu/a.png)" in text
