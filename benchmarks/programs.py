@@ -146,7 +146,7 @@ def _variables(net: nn.Module, images: jax.Array) -> Any:
     """As random as they are at first, without a program that draws them."""
     rng = np.random.default_rng(0)
 
-    def fill(path: tuple[str, ...], leaf: Any) -> jax.Array:
+    def fill(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         # A deformable convolution's offsets begin at zero.
         if path[-1] == "kernel" and "offset" not in path:
             values = rng.standard_normal(leaf.shape, np.float32)
