@@ -21,8 +21,8 @@ __all__ = ["dry_run"]
 def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
     """Builds each model and its step of training, and says what they take.
 
-    The steps are traced and lowered, not compiled, which takes minutes for the largest
-    models. Nothing is trained or written. Where the images are not there, it says so,
+    The steps are traced and lowered, not compiled; for the largest models that takes
+    minutes. Nothing is trained or written. Where the images are not there, it says so,
     and goes on with a stand-in of as many classes as the teacher has by itself.
 
     Raises:
@@ -39,10 +39,9 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
         images = stand_in(config), stand_in(config)
         unlabelled = images[0]
     table = Table(title="Stages", title_justify="left")
-    for column in ("", "model", "parameters", "images a step", "without labels"):
-        table.add_column(column)
-    table.add_column("operations a step")
-    table.add_column("a checkpoint")
+    for column in ("", "model", "parameters", "a step's images", "operations", "saved"):
+        # In a narrow terminal figures go on in a line below, rather than being cut.
+        table.add_column(column, overflow="fold")
     for stage in plan(student, Path()):
         if not isinstance(stage, Train):
             continue
@@ -66,17 +65,18 @@ def _labelled(source: Source, classes: int, kind: str) -> Source:
 
 
 def _takes(program: Program) -> list[str]:
-    """The cells of a stage's row."""
+    """The cells of a stage's row; a step's images are the labelled and the others."""
     shapes = train_step_shapes(program)
     lowered = jax.jit(program.train_step).lower(*shapes)
     operations = (lowered.cost_analysis() or {}).get("flops", 0)
     _, batch, _ = shapes
-    others = batch.get("unlabelled")
+    count, size, *_ = batch["image"].shape
+    if "unlabelled" in batch:
+        count = f"{count} + {len(batch['unlabelled']['image'])}"
     return [
         program.record["model"]["name"],
         f"{program.parameters:,}",
-        str(list(batch["image"].shape)),
-        str(list(others["image"].shape)) if others else "",
-        f"{operations / 1e9:,.2f} GFLOP",
+        f"{count}, {size} px",
+        f"{operations / 1e9:,.1f} GFLOP",
         f"{program.bytes / 1e6:,.1f} MB",
     ]

@@ -1,0 +1,21 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from train import recipes
+from train.noisy_student.dry_run import dry_run
+
+
+@pytest.mark.slow
+def test_each_model_is_built_and_nothing_is_cut_or_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = recipes.load("noisy_student_digits").noisy_student
+    narrow = Console(file=io.StringIO(), width=50)
+    dry_run(student, "noisy_student_digits", narrow)
+    said = narrow.file.getvalue()
+    assert "…" not in said
+    assert "nothing was trained, and nothing written" in " ".join(said.split())
+    rows = [line.split("│") for line in said.splitlines() if line.startswith("│ round")]
+    assert len(rows) == 1 + len(student.students)
+    assert not any(tmp_path.iterdir())
