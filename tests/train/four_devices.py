@@ -57,9 +57,14 @@ CONFIG = Config(
 )
 
 
-# The same with all that a step may have beside, in two parts.
+# Policies and erasing take long to compile, and are shown by the above.
+LIGHT = dataclasses.replace(
+    CONFIG, augment=Augment(crop_padding=2, flip=0.5, mixup=0.2, cutmix=1.0)
+)
+
+# With all that a step may have beside, in two parts.
 IN_PARTS = dataclasses.replace(
-    CONFIG,
+    LIGHT,
     optimization=dataclasses.replace(
         CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
     ),
@@ -84,7 +89,7 @@ def taught(folder):
     network = Network("densenet121", fields, dtype="float64")
     teacher = dataclasses.replace(CONFIG, network=network)
     return dataclasses.replace(
-        CONFIG,
+        LIGHT,
         selection=Selection(labels_per_class=4),
         unlabelled=Unlabelled("rest", ratio=2),
         distillation=Distillation(str(untrained_run(folder / "teacher", teacher))),
