@@ -71,13 +71,14 @@ IN_PARTS = dataclasses.replace(
 )
 
 
-# Fewer labels than a batch, and images without labels beside them.
+# Fewer labels than a batch, and images without labels beside them: 16 a device, so that
+# float32 holds their shares exactly.
 SEMI_SUPERVISED = dataclasses.replace(
     CONFIG,
     selection=Selection(labels_per_class=1),
     augment=Augment(crop_padding=2, flip=0.5),
     unlabelled=Unlabelled(
-        "rest", ratio=3, consistency="flexmatch", threshold=0.2, ramp_up_epochs=0.5
+        "rest", ratio=4, consistency="flexmatch", threshold=0.2, ramp_up_epochs=0.5
     ),
     epoch_steps=20,
 )
