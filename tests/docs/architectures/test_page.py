@@ -12,6 +12,7 @@ PAGE = (DOCS / "architectures.md").read_text()
 COMMAND = "python -m docs.architectures"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_page_is_what_the_command_writes():
     assert page() == PAGE, f"docs/architectures.md: make it again with `{COMMAND}`."
