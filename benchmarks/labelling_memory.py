@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import numpy as np
 from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
+from benchmarks.worker import peak_memory, resident_memory
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
 
@@ -80,17 +80,11 @@ def _label(teacher: Path, images: Path, out: Path) -> None:
     from train.pseudo_label import label_images, open_images
 
     source, _ = open_images(teacher, f"files:{images}")
-    listed, start = _resident(), time.perf_counter()
+    listed, start = resident_memory(), time.perf_counter()
     label_images(teacher, source, out, batch_size=500, say=lambda text: None)
     seconds = time.perf_counter() - start
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     print(json.dumps({"listed": listed, "peak": peak, "seconds": seconds}))
-
-
-def _resident() -> int:
-    """Memory of this process now, in bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Program", "Worker", "WorkerError", "has_torch"]
+__all__ = [
+    "Program",
+    "Worker",
+    "WorkerError",
+    "has_torch",
+    "peak_memory",
+    "resident_memory",
+]
 
 # Does its work so many times, and waits for the end. It may return the seconds that are
 # to count.
@@ -143,7 +150,7 @@ def _serve() -> None:
                 assert program is not None
                 answer = _run(program, request["run"], request.get("memory", False))
             else:
-                answer = {"peak_memory": _device_peak() or _peak()}
+                answer = {"peak_memory": _device_peak() or peak_memory()}
         except Exception as error:
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"[:_SAID]}
@@ -160,7 +167,7 @@ def _run(program: Program, calls: int, memory: bool) -> dict[str, Any]:
     start = time.perf_counter()
     own = program(calls)
     seconds = time.perf_counter() - start if own is None else own
-    extra = None if before is None else _peak() - before
+    extra = None if before is None else peak_memory() - before
     return {"seconds": seconds, "extra_memory": extra}
 
 
@@ -172,13 +179,25 @@ def _fresh_peak() -> int | None:
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
-        return _status("VmRSS")
+        return resident_memory()
     except OSError:
         return None
 
 
-def _peak() -> int:
-    """Peak of this process's memory, in bytes."""
+def resident_memory() -> int:
+    """Memory of this process now, in bytes.
+
+    Raises:
+      OSError: where the system is no Linux.
+    """
+    return _status("VmRSS")
+
+
+def peak_memory() -> int:
+    """Peak of this process's memory, in bytes, since it began or a new peak did.
+
+    Not `ru_maxrss` where there is another: a process begins with its parent's.
+    """
     try:
         return _status("VmHWM")
     except OSError:
