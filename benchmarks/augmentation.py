@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.timing import take_turns
+from benchmarks.timing import PEER_PAUSE, take_turns
 from benchmarks.worker import Worker, WorkerError, has_torch
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure"]
@@ -22,7 +22,6 @@ COLUMNS: Columns = {"images/s": ("images_per_second", ",.0f")}
 # What dm-pix has none of is left out there.
 TASKS = ("resized crop + flip", "rotate", "rand_augment", "colour jitter")
 _DM_PIX = ("rotate", "colour jitter")
-_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 
 
 def measure(options: Options) -> list[Row]:
@@ -47,8 +46,7 @@ def measure(options: Options) -> list[Row]:
                     workers[candidate] = worker
             timings = take_turns(
                 {candidate: worker.run for candidate, worker in workers.items()},
-                **options.turns(block_seconds=0.5),
-                pause=0.0 if options.quick else _PAUSE,
+                **options.turns(block_seconds=0.5, pause=PEER_PAUSE),
             )
         for candidate, timing in timings.items():
             rate = batch_size / timing.median

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from benchmarks.options import Options
 from benchmarks.programs import training_step
 from benchmarks.record import Row
 from benchmarks.tables import Columns
-from benchmarks.timing import Timing
+from benchmarks.timing import Timing, repeated
 from benchmarks.worker import Program, Worker
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
@@ -82,10 +83,4 @@ def program(
     traced = time.perf_counter()
     compiled = lowered.compile()
     seconds = {"traced": traced - start, "compiled": time.perf_counter() - traced}
-
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            result = compiled(*arguments)
-        jax.block_until_ready(result)
-
-    return run, seconds
+    return repeated(partial(compiled, *arguments)), seconds

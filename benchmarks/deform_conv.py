@@ -1,6 +1,6 @@
 """Deformable convolution v2, 3x3, against torchvision's kernel: time and memory."""
 
-import contextlib
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.timing import take_turns
-from benchmarks.worker import Program, Worker, has_torch
+from benchmarks.timing import PEER_PAUSE, repeated, take_turns
+from benchmarks.worker import Program, has_torch, started
 from cnn_flax.layers import deform_conv2d
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
@@ -24,7 +24,6 @@ COLUMNS: Columns = {
 
 # Height and width in pixels, channels: stages 2 to 4 of a ResNet's 3x3 are alike.
 SHAPES = ((56, 64), (28, 128), (14, 256))
-_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 
 
 def measure(options: Options) -> list[Row]:
@@ -44,15 +43,11 @@ def measure(options: Options) -> list[Row]:
             builders = {OURS: "benchmarks.deform_conv:program"}
             if has_torch():
                 builders["torchvision"] = "benchmarks.peers_torch:deform_conv"
-            with contextlib.ExitStack() as stack:
-                workers = {
-                    candidate: stack.enter_context(Worker(builder, asked))
-                    for candidate, builder in options.chosen(builders).items()
-                }
+            chosen = options.chosen(builders)
+            with started({who: (own, asked) for who, own in chosen.items()}) as workers:
                 timings = take_turns(
                     {candidate: worker.run for candidate, worker in workers.items()},
-                    **options.turns(block_seconds=0.5),
-                    pause=0.0 if options.quick else _PAUSE,
+                    **options.turns(block_seconds=0.5, pause=PEER_PAUSE),
                 )
             for candidate, timing in timings.items():
                 worker = workers[candidate]
@@ -87,11 +82,7 @@ def program(
     function = jax.grad(loss, (0, 1, 2, 3)) if gradients else forward
     compiled = jax.jit(function).lower(*arguments).compile()
 
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            result = compiled(*arguments)
-        jax.block_until_ready(result)
-
+    run = repeated(partial(compiled, *arguments))
     memory = compiled.memory_analysis()
     temporary = getattr(memory, "temp_size_in_bytes", None)
     return run, {} if temporary is None else {"temporary": temporary}

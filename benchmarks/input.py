@@ -5,7 +5,6 @@ Both read the same folder with a thread or a process a core, and end with batche
 ready when it began.
 """
 
-import contextlib
 import os
 import tempfile
 import time
@@ -19,7 +18,7 @@ from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import take_turns
-from benchmarks.worker import Program, Worker, has_torch
+from benchmarks.worker import Program, has_torch, started
 
 __all__ = ["AHEAD", "COLUMNS", "TASKS", "TITLE", "measure", "program"]
 
@@ -50,15 +49,11 @@ def measure(options: Options) -> list[Row]:
                 "batch_size": batch_size,
                 "size": size,
             }
-            with contextlib.ExitStack() as stack:
-                workers = {
-                    candidate: stack.enter_context(Worker(builder, asked))
-                    for candidate, builder in options.chosen(builders).items()
-                }
+            chosen = options.chosen(builders)
+            with started({who: (own, asked) for who, own in chosen.items()}) as workers:
                 timings = take_turns(
                     {candidate: worker.run for candidate, worker in workers.items()},
-                    **options.turns(blocks=9, block_seconds=4.0),
-                    pause=0.0 if options.quick else _PAUSE,
+                    **options.turns(blocks=9, block_seconds=4.0, pause=_PAUSE),
                 )
             for candidate, timing in timings.items():
                 row = {

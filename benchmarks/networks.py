@@ -14,8 +14,8 @@ from benchmarks.options import Options
 from benchmarks.plot import accuracy
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.timing import Timing, take_turns
-from benchmarks.worker import Worker, WorkerError, has_torch
+from benchmarks.timing import PEER_PAUSE, Timing, take_turns
+from benchmarks.worker import Worker, WorkerError, has_torch, started
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
@@ -62,7 +62,6 @@ COLUMNS: Columns = {
 _SAME = {"googlenet": {"aux_logits": False}}
 _QUICK_MODEL = "resnet18"  # With one block.
 
-_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 _KEPT = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
@@ -138,12 +137,10 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
             else:
                 workers[candidate] = worker
         limits = _limits(options)
-        for limit, arguments in limits.items():
-            workers[limit] = stack.enter_context(Worker(*arguments))
+        workers |= stack.enter_context(started(limits))
         timings = take_turns(
             {candidate: worker.run for candidate, worker in workers.items()},
-            **options.turns(),
-            pause=0.0 if options.quick else _PAUSE,
+            **options.turns(pause=PEER_PAUSE),
         )
         memory = {c: workers[c].peak_memory() for c in workers.keys() & rows.keys()}
         facts = {limit: workers[limit].info for limit in limits}

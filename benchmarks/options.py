@@ -33,13 +33,16 @@ class Options:
     blocks: int | None = None
     block_seconds: float | None = None
 
-    def turns(self, blocks: int = 15, block_seconds: float = 1.0) -> dict[str, Any]:
+    def turns(
+        self, blocks: int = 15, block_seconds: float = 1.0, pause: float = 0.0
+    ) -> dict[str, Any]:
         """Arguments of `benchmarks.timing.take_turns`, with defaults for long runs."""
         if self.quick:
-            blocks, block_seconds = 2, 0.01
+            blocks, block_seconds, pause = 2, 0.01, 0.0
         return {
             "blocks": self.blocks or blocks,
             "block_seconds": self.block_seconds or block_seconds,
+            "pause": pause,
         }
 
     def chosen(self, candidates: dict[str, Any]) -> dict[str, Any]:

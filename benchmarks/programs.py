@@ -17,6 +17,7 @@ from flax import traverse_util
 
 import cnn_flax
 from benchmarks.plain_flax import plain_flax
+from benchmarks.timing import repeated
 from benchmarks.worker import Program
 from train.compilation import use_compilation_cache
 from train.config import Augment
@@ -24,7 +25,14 @@ from train.inputs import train_inputs
 from train.objectives import supervised
 from train.step import create_state, make_train_step
 
-__all__ = ["copy", "inference", "matrix_product", "training", "training_step"]
+__all__ = [
+    "copy",
+    "inference",
+    "matrix_product",
+    "stepping",
+    "training",
+    "training_step",
+]
 
 if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     use_compilation_cache()
@@ -47,7 +55,7 @@ def inference(
     if not plain:
         net, variables = cnn_flax.fold_batch_norm(net, variables)
     predict = jax.jit(_in_context(net.apply, plain))
-    return _repeat(partial(predict, variables, images)), {}
+    return repeated(partial(predict, variables, images)), {}
 
 
 def training(
@@ -75,6 +83,18 @@ def training(
     step, state, batch = training_step(net, batch_size, image_size, augmented=augmented)
     step = jax.jit(_in_context(step, plain), donate_argnums=0)
     key = jax.random.key(1)
+    return stepping(step, state, batch, key), {}
+
+
+def stepping(step: Callable[..., Any], state: Any, batch: Any, key: Any) -> Program:
+    """Steps that each go on from the state before.
+
+    Args:
+      step: gives the next state and metrics; it may take the state's memory.
+      state: the first.
+      batch: of every step.
+      key: of every step.
+    """
     states = [state]
 
     def run(calls: int) -> None:
@@ -83,7 +103,7 @@ def training(
             states.append(state)
         jax.block_until_ready((states, metrics))
 
-    return run, {}
+    return run
 
 
 def training_step(
@@ -129,13 +149,13 @@ def matrix_product(size: int, dtype: str) -> tuple[Program, _Facts]:
     """A product of square matrices: what the device can do at best."""
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.standard_normal((size, size), np.float32), dtype)
-    return _repeat(partial(jax.jit(jnp.matmul), a, a)), {"flops": 2 * size**3}
+    return repeated(partial(jax.jit(jnp.matmul), a, a)), {"flops": 2 * size**3}
 
 
 def copy(megabytes: int) -> tuple[Program, _Facts]:
     """An array read and another written: the memory's bandwidth at best."""
     x = jnp.zeros((megabytes, 250_000), jnp.float32)
-    return _repeat(partial(jax.jit(jnp.negative), x)), {"bytes": 2 * x.nbytes}
+    return repeated(partial(jax.jit(jnp.negative), x)), {"bytes": 2 * x.nbytes}
 
 
 def _network(model: str, fields: Mapping[str, Any], dtype: str) -> nn.Module:
@@ -175,15 +195,6 @@ def _in_context(function: Callable[..., Any], plain: bool) -> Callable[..., Any]
             return function(*args)
 
     return traced
-
-
-def _repeat(function: Callable[[], Any]) -> Program:
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            y = function()
-        jax.block_until_ready(y)
-
-    return run
 
 
 def _as_it_is(keys: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:

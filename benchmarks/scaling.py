@@ -4,7 +4,6 @@ Where there is but a CPU, its devices are simulated: they share the cores, so th
 is to be seen is what the division costs, and nothing can become faster.
 """
 
-import contextlib
 import os
 from functools import partial
 from typing import Any
@@ -14,11 +13,11 @@ import jax.numpy as jnp
 
 import cnn_flax
 from benchmarks.options import Options
-from benchmarks.programs import training_step
+from benchmarks.programs import stepping, training_step
 from benchmarks.record import Row
 from benchmarks.tables import Columns
 from benchmarks.timing import take_turns
-from benchmarks.worker import Program, Worker
+from benchmarks.worker import Program, started
 from train.parallel import AXIS, Placement, compile_step, mapped
 
 __all__ = ["COLUMNS", "TITLE", "dispatch", "measure", "step"]
@@ -57,18 +56,12 @@ def measure(options: Options) -> list[Row]:
                 # The whole batch has to be shared evenly.
                 if images % count == 0:
                     asked[wrapper, count] = {**about, **step_of}
-        builder = "dispatch" if kind == "dispatch" else "step"
-        with contextlib.ExitStack() as stack:
-            workers = {
-                name: stack.enter_context(
-                    Worker(
-                        f"benchmarks.scaling:{builder}",
-                        one,
-                        _simulating(one["devices"]) if simulated else {},
-                    )
-                )
-                for name, one in asked.items()
-            }
+        builder = f"benchmarks.scaling:{'dispatch' if kind == 'dispatch' else 'step'}"
+        arguments = {
+            name: (builder, one, _simulating(one["devices"]) if simulated else {})
+            for name, one in asked.items()
+        }
+        with started(arguments) as workers:
             timings = take_turns(
                 {str(name): worker.run for name, worker in workers.items()},
                 **options.turns(block_seconds=0.5),
@@ -145,12 +138,4 @@ def _placed(
         out=placement.whole,
         donate=(0,),
     )
-    states = [state]
-
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            state, metrics = compiled(states.pop(), batch, key)
-            states.append(state)
-        jax.block_until_ready((states, metrics))
-
-    return run, {}
+    return stepping(compiled, state, batch, key), {}

@@ -15,7 +15,9 @@ from typing import Any
 
 import jax
 
-__all__ = ["Timing", "alternate", "header", "take_turns"]
+__all__ = ["PEER_PAUSE", "Timing", "alternate", "header", "repeated", "take_turns"]
+
+PEER_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 
 # What a figure may depend on, of what is installed.
 _PACKAGES = ("jax", "flax", "torch", "torchvision", "dm-pix", "pillow")
@@ -92,6 +94,7 @@ def alternate(
     *,
     blocks: int,
     block_seconds: float,
+    pause: float = 0.0,
 ) -> dict[str, Timing]:
     """Times functions of this process in turn; see `take_turns`.
 
@@ -99,15 +102,22 @@ def alternate(
       candidates: name -> function without arguments that gives arrays.
       blocks: how often each gets its turn.
       block_seconds: about how long a turn lasts; at least one call.
+      pause: seconds before each turn.
 
     Returns:
       name -> timing.
     """
     return take_turns(
-        {name: partial(_call, function) for name, function in candidates.items()},
+        {name: repeated(function) for name, function in candidates.items()},
         blocks=blocks,
         block_seconds=block_seconds,
+        pause=pause,
     )
+
+
+def repeated(function: Callable[[], Any]) -> Callable[[int], float]:
+    """Work for `take_turns`: calls a function without arguments that gives arrays."""
+    return partial(_call, function)
 
 
 def _call(function: Callable[[], Any], calls: int) -> float:

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 __all__ = [
     "Program",
@@ -26,11 +26,14 @@ __all__ = [
     "has_torch",
     "peak_memory",
     "resident_memory",
+    "started",
 ]
 
 # Does its work so many times, and waits for the end. It may return the seconds that are
 # to count.
 Program = Callable[[int], float | None]
+
+_Name = TypeVar("_Name", bound=Hashable)
 
 _SAID = 2000  # Characters of what a worker said last.
 
@@ -128,6 +131,20 @@ class Worker:
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer
+
+
+@contextlib.contextmanager
+def started(asked: Mapping[_Name, Sequence[Any]]) -> Iterator[dict[_Name, Worker]]:
+    """Workers for as long as the context lasts.
+
+    Args:
+      asked: name -> arguments of `Worker`.
+
+    Raises:
+      WorkerError: one cannot be started.
+    """
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(Worker(*own)) for name, own in asked.items()}
 
 
 def has_torch() -> bool:
