@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.compare import compare_files
 from benchmarks.options import Options
 from benchmarks.record import Record, Row, describe, write
-from benchmarks.tables import tabulate
+from benchmarks.tables import OURS, tabulate
 from benchmarks.worker import WorkerError
 from cnn_flax.registry import UnknownModelError, nearest
 from train.errors import StorageError, UserError
@@ -88,6 +88,10 @@ def _run(arguments: Sequence[str]) -> None:
             failed = True
             console.print(f"{name} failed: {error}", highlight=False, markup=False)
         measured = rows[first:]
+        # A peer may lack a model; what is ours may not.
+        failed |= any(
+            "error" in r and r["candidate"].startswith(OURS) for r in measured
+        )
         _print(console, f"{name}: {module.TITLE}", *tabulate(measured, module.COLUMNS))
         if chosen.plot and hasattr(module, "plot"):
             picture = path.with_suffix(".png")

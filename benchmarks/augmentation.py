@@ -4,7 +4,6 @@ All begin with `uint8` images of 256 px and end with float32 in [0, 1]. Each ima
 its own draw: torchvision's transforms, which draw once a call, take an image a call.
 """
 
-import contextlib
 import importlib.util
 from typing import Any
 
@@ -12,7 +11,7 @@ from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import PEER_PAUSE, take_turns
-from benchmarks.worker import Worker, WorkerError, has_torch
+from benchmarks.worker import has_torch, started
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure"]
 
@@ -33,17 +32,12 @@ def measure(options: Options) -> list[Row]:
     for task in TASKS[:2] if options.quick else TASKS:
         case = f"{task}, {size} px, batch {batch_size}"
         asked = {"task": task, "batch_size": batch_size, "size": size, "window": window}
-        found: dict[str, Row] = {}
-        with contextlib.ExitStack() as stack:
-            workers = {}
-            for candidate, (builder, how) in options.chosen(_candidates(task)).items():
-                found[candidate] = {"case": case, "candidate": candidate}
-                try:
-                    worker = stack.enter_context(Worker(builder, {**asked, **how}))
-                except WorkerError as error:
-                    found[candidate]["error"] = str(error).splitlines()[0]
-                else:
-                    workers[candidate] = worker
+        chosen = options.chosen(_candidates(task))
+        found: dict[str, Row] = {
+            who: {"case": case, "candidate": who} for who in chosen
+        }
+        arguments = {who: (own, {**asked, **how}) for who, (own, how) in chosen.items()}
+        with started(arguments, found) as workers:
             timings = take_turns(
                 {candidate: worker.run for candidate, worker in workers.items()},
                 **options.turns(block_seconds=0.5, pause=PEER_PAUSE),

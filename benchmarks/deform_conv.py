@@ -44,17 +44,19 @@ def measure(options: Options) -> list[Row]:
             if has_torch():
                 builders["torchvision"] = "benchmarks.peers_torch:deform_conv"
             chosen = options.chosen(builders)
-            with started({who: (own, asked) for who, own in chosen.items()}) as workers:
+            found: dict[str, Row] = {w: {"case": case, "candidate": w} for w in chosen}
+            arguments = {who: (own, asked) for who, own in chosen.items()}
+            with started(arguments, found) as workers:
                 timings = take_turns(
                     {candidate: worker.run for candidate, worker in workers.items()},
                     **options.turns(block_seconds=0.5, pause=PEER_PAUSE),
                 )
             for candidate, timing in timings.items():
                 worker = workers[candidate]
-                row = {"case": case, "candidate": candidate, **timing.row()}
+                found[candidate] |= {**timing.row(), **worker.info}
                 if worker.extra_memory is not None:
-                    row["extra_memory"] = worker.extra_memory
-                rows.append({**row, **worker.info})
+                    found[candidate]["extra_memory"] = worker.extra_memory
+            rows += found.values()
     return rows
 
 

@@ -20,14 +20,14 @@ from benchmarks.tables import OURS, Columns
 from benchmarks.timing import take_turns
 from benchmarks.worker import Program, has_torch, started
 
-__all__ = ["AHEAD", "COLUMNS", "TASKS", "TITLE", "measure", "program"]
+__all__ = ["COLUMNS", "TASKS", "TITLE", "measure", "program"]
 
 TITLE = "batches from a folder of JPEG files of 500 x 375 px"
 COLUMNS: Columns = {"images/s": ("images_per_second", ",.0f")}
 
 TASKS = ("resized crop", "centre")
 # Batches that may be ready when a turn begins: the DataLoader has two a core.
-AHEAD = 4 + 2 * (os.cpu_count() or 1)
+_AHEAD = 4 + 2 * (os.cpu_count() or 1)
 _PAUSE = 2.0  # seconds, in which both fill what they keep.
 _PHOTOS, _FILES = 32, 2048  # Different ones, and all; the rest are links.
 
@@ -48,25 +48,26 @@ def measure(options: Options) -> list[Row]:
                 "task": task,
                 "batch_size": batch_size,
                 "size": size,
+                "ahead": _AHEAD,
             }
             chosen = options.chosen(builders)
-            with started({who: (own, asked) for who, own in chosen.items()}) as workers:
+            case = f"{task}, {size} px, batch {batch_size}"
+            found: dict[str, Row] = {w: {"case": case, "candidate": w} for w in chosen}
+            arguments = {who: (own, asked) for who, own in chosen.items()}
+            with started(arguments, found) as workers:
                 timings = take_turns(
                     {candidate: worker.run for candidate, worker in workers.items()},
                     **options.turns(blocks=9, block_seconds=4.0, pause=_PAUSE),
                 )
             for candidate, timing in timings.items():
-                row = {
-                    "case": f"{task}, {size} px, batch {batch_size}",
-                    "candidate": candidate,
-                    "images_per_second": batch_size / timing.median,
-                }
-                rows.append({**row, **timing.row()})
+                rate = batch_size / timing.median
+                found[candidate] |= {**timing.row(), "images_per_second": rate}
+            rows += found.values()
     return rows
 
 
 def program(
-    folder: str, task: str, batch_size: int, size: int
+    folder: str, task: str, batch_size: int, size: int, ahead: int
 ) -> tuple[Program, dict[str, Any]]:
     """Ours; for a worker."""
     from train.data import open_source, prefetch_to_device, train_batches
@@ -87,7 +88,7 @@ def program(
     )
 
     def run(calls: int) -> float:
-        for _ in range(AHEAD):
+        for _ in range(ahead):
             next(batches)
         start = time.perf_counter()
         for _ in range(calls):

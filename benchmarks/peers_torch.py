@@ -16,7 +16,6 @@ from torch.nn import functional
 from torchvision.models import resnet
 from torchvision.transforms import v2
 
-from benchmarks.input import AHEAD
 from benchmarks.worker import Program
 
 __all__ = [
@@ -152,7 +151,7 @@ def deform_conv(
 
 
 def data_loader(
-    folder: str, task: str, batch_size: int, size: int
+    folder: str, task: str, batch_size: int, size: int, ahead: int
 ) -> tuple[Program, _Facts]:
     """Batches of an `ImageFolder`, with a process a core; see `benchmarks.input`."""
     cuts = {
@@ -175,7 +174,7 @@ def data_loader(
     )
 
     def run(calls: int) -> float:
-        for _ in range(AHEAD):
+        for _ in range(ahead):
             next(batches)
         start = time.perf_counter()
         for _ in range(calls):

@@ -1,7 +1,8 @@
 """Programs in processes of their own, which live as long as they are measured.
 
 So torch and JAX share no threads, each program's memory is its process's, and a start
-is a real one. The process reads requests, a line of JSON each, and answers likewise.
+is a real one: nothing here imports JAX. The process reads requests, a line of JSON
+each, and answers likewise.
 """
 
 import contextlib
@@ -134,17 +135,30 @@ class Worker:
 
 
 @contextlib.contextmanager
-def started(asked: Mapping[_Name, Sequence[Any]]) -> Iterator[dict[_Name, Worker]]:
+def started(
+    asked: Mapping[_Name, Sequence[Any]],
+    rows: Mapping[_Name, dict[str, Any]] | None = None,
+) -> Iterator[dict[_Name, Worker]]:
     """Workers for as long as the context lasts.
 
     Args:
       asked: name -> arguments of `Worker`.
+      rows: name -> its row. Where one cannot be started, its row has `error` and the
+        others go on.
 
     Raises:
-      WorkerError: one cannot be started.
+      WorkerError: one cannot be started, and there are no rows to say so.
     """
+    workers = {}
     with contextlib.ExitStack() as stack:
-        yield {name: stack.enter_context(Worker(*own)) for name, own in asked.items()}
+        for name, arguments in asked.items():
+            try:
+                workers[name] = stack.enter_context(Worker(*arguments))
+            except WorkerError as error:
+                if rows is None:
+                    raise
+                rows[name]["error"] = str(error).splitlines()[0]
+        yield workers
 
 
 def has_torch() -> bool:

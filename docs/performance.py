@@ -6,9 +6,10 @@ from pathlib import Path
 
 from benchmarks.record import Record, Row, read
 from benchmarks.tables import tabulate
+from docs.goals import CPU, GPU, Goal, against
 from docs.tables import table
 
-__all__ = ["main", "page", "section"]
+__all__ = ["goals", "main", "page", "section"]
 
 _DOCS = Path(__file__).parent
 _RESULTS = _DOCS / "results" / "performance"
@@ -26,13 +27,23 @@ def page(results: Path = _RESULTS) -> str:
       results: folder with raw results, in it or in folders of it.
     """
     sections: dict[str, list[str]] = {}
+    rows: dict[str, list[Row]] = {"cpu": [], "gpu": []}
     for path in sorted(results.rglob("*.json")):
         record = read(path)
+        on_cpu = record.header["device"].endswith(" cpu")
+        rows["cpu" if on_cpu else "gpu"] += record.rows
         head = f"## {record.header['device']}, {record.header['processor']}"
         pictures = _pictures(path, results)
         sections.setdefault(head, []).extend([*section(record), *pictures])
     parts = [part for head, own in sections.items() for part in (head, *own)]
-    return "\n\n".join([_HEAD, *parts]) + "\n"
+    sought = (goals("CPU, float32", CPU, rows["cpu"]), goals("GPU", GPU, rows["gpu"]))
+    return "\n\n".join([_HEAD, *sought, *parts]) + "\n"
+
+
+def goals(where: str, sought: Sequence[Goal], rows: Sequence[Row]) -> str:
+    """What was sought on a kind of device, and what was found."""
+    head = ("figure", "times as fast as", "asked", "aim", "measured", "reached")
+    return f"## Goals: {where}\n\n{table(head, against(sought, rows))}"
 
 
 def section(record: Record) -> Iterator[str]:

@@ -1,8 +1,9 @@
+import subprocess
 import sys
 
 import pytest
 
-from benchmarks.worker import Worker, WorkerError
+from benchmarks.worker import Worker, WorkerError, started
 
 
 def test_a_worker_builds_a_program_and_runs_it_often():
@@ -25,3 +26,24 @@ def test_what_goes_wrong_in_a_worker_is_told():
     # One that says nothing any more.
     with pytest.raises(WorkerError, match="ended with status 3"):
         Worker("os:_exit", {"status": 3})
+
+
+def test_one_that_cannot_start_is_noted_and_the_others_go_on():
+    asked = {
+        "none": ("benchmarks.programs:none", {}),
+        "copy": ("benchmarks.programs:copy", {"megabytes": 1}),
+    }
+    rows = {name: {} for name in asked}
+    with started(asked, rows) as workers:
+        assert list(workers) == ["copy"]
+        assert workers["copy"].run(1) > 0
+    assert "no attribute 'none'" in rows["none"]["error"]
+    assert rows["copy"] == {}
+    with pytest.raises(WorkerError, match="no attribute 'none'"), started(asked):
+        pass
+
+
+def test_a_peers_process_has_no_jax():
+    # It would count in the peer's memory, and hide that of torch on a GPU.
+    code = "import sys, benchmarks.worker; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

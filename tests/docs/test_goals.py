@@ -1,0 +1,60 @@
+import pytest
+
+from benchmarks.networks import CANDIDATES
+from docs.goals import CPU, GPU, Goal, against
+
+ROWS = [
+    {"benchmark": "training", "case": "net, batch 8, 64 px", "candidate": c, **figures}
+    for c, figures in {
+        "ours": {"median": 2.0, "share": 0.2},
+        "a": {"median": 3.0},
+        "b": {"median": 5.0},
+        "c": {"error": "There is none."},
+    }.items()
+]
+
+
+def line(case="net, ", peers=("a",), at_least=1.0, **fields):
+    goal = Goal("net", "training", case, peers, at_least, **fields)
+    (found,) = against([goal], ROWS)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "measured", "reached"),
+    [
+        ({"aim": 1.5}, "1.50", "the aim"),
+        ({"aim": 2.0}, "1.50", "what is asked"),
+        ({}, "1.50", "what is asked"),
+        ({"at_least": 1.6}, "1.50", "short"),
+        # The fastest peer counts, of those that were measured.
+        ({"peers": ("b", "c", "a")}, "1.50", "what is asked"),
+        ({"peers": ("c",)}, "not measured", ""),
+        ({"case": "another, "}, "not measured", ""),
+    ],
+)
+def test_a_goal_is_held_against_the_rows(fields, measured, reached):
+    assert line(**fields)[-2:] == [measured, reached]
+
+
+@pytest.mark.parametrize(
+    ("at_least", "aim", "reached"),
+    [(0.2, 0.1, "what is asked"), (0.3, 0.2, "the aim"), (0.1, None, "short")],
+)
+def test_less_of_a_cost_is_better(at_least, aim, reached):
+    found = line(
+        peers=(),
+        at_least=at_least,
+        aim=aim,
+        value=lambda case: case["ours"]["share"],
+        form=".0%",
+        is_cost=True,
+    )
+    assert found[-2:] == ["20%", reached]
+
+
+def test_the_goals_name_what_the_suite_measures():
+    networks = [g for g in CPU + GPU if g.benchmark in ("inference", "training")]
+    assert len(networks) == 16
+    for goal in networks:
+        assert set(goal.peers) <= set(CANDIDATES)
