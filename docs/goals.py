@@ -102,21 +102,26 @@ def _augmentation(case: dict[str, Row]) -> float:
 
 
 def _model(
-    title: str, name: str, task: str, peers: tuple[str, ...], *asked: float
+    title: str,
+    name: str,
+    task: str,
+    peers: tuple[str, ...],
+    at_least: float,
+    aim: float | None = None,
 ) -> Goal:
     batch = {"inference": 16, "training": 8}[task]
     case = f"{name}, batch {batch}, 224 px, float32"
-    return Goal(f"{title}, {task} {batch}", task, case, peers, *asked)
+    return Goal(f"{title}, {task} {batch}", task, case, peers, at_least, aim)
 
 
-def _deform_conv(what: str, *asked: float) -> Goal:
+def _deform_conv(what: str, at_least: float, aim: float) -> Goal:
     figure, case = f"deformable 3x3, {what}", f"56x56x64, batch 2, {what}"
-    return Goal(figure, "deform_conv", case, ("torchvision",), *asked)
+    return Goal(figure, "deform_conv", case, ("torchvision",), at_least, aim)
 
 
-def _augmented(task: str, *asked: float) -> Goal:
+def _augmented(task: str, at_least: float, aim: float) -> Goal:
     figure, case = f"augmentation, {task}", f"{task}, 256 px"
-    return Goal(figure, "augmentation", case, _TENSORS, *asked)
+    return Goal(figure, "augmentation", case, _TENSORS, at_least, aim)
 
 
 def _started(title: str, name: str, at_most: float, aim: float) -> Goal:
