@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -67,6 +68,10 @@ def _run(arguments: Sequence[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     fields = set(Options.__dataclass_fields__) & set(vars(chosen))
     options = Options(**{name: getattr(chosen, name) for name in fields})
+    if options.quick:
+        # Nothing is compiled well, here and in the processes.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
     head = describe(arguments)
     console = _console()
     for key, value in head.items():

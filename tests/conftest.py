@@ -20,6 +20,16 @@ def programs_are_forgotten():
 
 
 @pytest.fixture
+def optimized():
+    """Compiles well what computes long: convolutions in float64 take a tenth of it."""
+    name = "jax_disable_most_optimizations"
+    before = getattr(jax.config, name)
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.fixture
 def float64():
     """Float64 for what runs in the test."""
     with jax.enable_x64(True):

@@ -26,6 +26,7 @@ def test_logits_match_the_reference_in_float32():
 @pytest.mark.slow
 def test_a_training_pass_with_its_auxiliary_losses_matches_the_reference_in_float64(
     float64,
+    optimized,
 ):
     check_training_pass("googlenet", "tv_googlenet", 0.3, dropout_rate=0.0)
 

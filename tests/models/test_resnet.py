@@ -1,17 +1,13 @@
-import json
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen as nn
 from flax import traverse_util
 
 import cnn_flax
 from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResizeMatrix, ResNet
-from tests import figures
 from tests.models.reference import check_logits, check_training_pass, relative_norm
 
 # Our name, the reference's; the deep nets take their time to compile.
@@ -44,54 +40,9 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
 
 @pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
 def test_a_training_pass_matches_the_reference_in_float64(
-    name, reference_name, float64
+    name, reference_name, float64, optimized
 ):
     check_training_pass(name, reference_name)
-
-
-@pytest.mark.slow
-def test_ten_steps_of_sgd_match_the_reference_in_float64(float64):
-    expected = json.loads(
-        (figures.REFERENCE / "ops" / "trajectory_resnet18.json").read_text()
-    )
-    reference = figures.model_figures("tv_resnet18")
-    shapes = {**reference["state_dict"], "fc.weight": [10, 512], "fc.bias": [10]}
-    variables = cnn_flax.weights.from_torch(
-        "resnet18", figures.seeded_state_dict(shapes)
-    )
-    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
-    model = cnn_flax.create_model("resnet18", num_classes=10, dtype=jnp.float64)
-    images = jnp.asarray(figures.images(8, 64, 64, seed=104), jnp.float64)
-    labels = jnp.asarray(expected["labels"])
-    tx = optax.chain(
-        optax.add_decayed_weights(
-            1e-3, lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
-        ),
-        optax.sgd(3e-4, momentum=0.9, nesterov=True),
-    )
-
-    @jax.jit
-    def step(params, batch_stats, opt_state):
-        def loss_fn(params):
-            logits, new = model.apply(
-                {"params": params, "batch_stats": batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-            )
-            return cnn_flax.losses.cross_entropy(logits, labels), new["batch_stats"]
-
-        (loss, new), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        updates, opt_state = tx.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), new, opt_state, loss
-
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    opt_state = tx.init(params)
-    losses = []
-    for _ in range(10):
-        params, batch_stats, opt_state, loss = step(params, batch_stats, opt_state)
-        losses.append(float(loss))
-    np.testing.assert_allclose(losses, expected["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())

@@ -51,7 +51,7 @@ def state(net) -> Any:
 
 
 @pytest.mark.slow
-def test_ten_steps_match_the_reference_in_float64(float64):
+def test_ten_steps_match_the_reference_in_float64(float64, optimized):
     path = figures.REFERENCE / "ops" / "trajectory_resnet18.json"
     expected = json.loads(path.read_text())
     shapes = figures.model_figures("tv_resnet18")["state_dict"]
