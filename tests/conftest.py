@@ -23,7 +23,7 @@ def programs_are_forgotten():
 def optimized():
     """Compiles well what computes long: convolutions in float64 take a tenth of it."""
     name = "jax_disable_most_optimizations"
-    before = getattr(jax.config, name)
+    before = jax.config.read(name)
     jax.config.update(name, False)
     yield
     jax.config.update(name, before)
