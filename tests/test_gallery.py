@@ -67,6 +67,7 @@ def test_what_cannot_be_read_or_written_is_told(few_rows, photo, tmp_path, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_rows_are_drawn(photo):
     sheets = gallery.draw_sheets(np.asarray(Image.open(photo)))
     assert all(sheet.size[0] == 850 for sheet in sheets.values())

@@ -13,7 +13,9 @@ from tests import figures
 from tests.models.reference import check_logits, check_training_pass, relative_norm
 from tests.models.small import feature_shapes, forward, random_variables
 
-slow = pytest.mark.slow  # 200 layers compile for more than half a minute.
+# 200 layers take their time to compile, and as long again with gradients.
+slow = pytest.mark.slow
+long = (slow, pytest.mark.long)
 
 
 @pytest.mark.parametrize(
@@ -24,13 +26,14 @@ def test_logits_match_the_reference_in_float32(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["densenet121", pytest.param("densenet201", marks=slow)]
+    "name", ["densenet121", pytest.param("densenet201", marks=long)]
 )
 def test_a_training_pass_matches_the_reference_in_float64(name, float64):
     check_training_pass(name, f"tv_{name}")
 
 
-@slow
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_pass_with_remat_matches_the_reference_in_float64(float64):
     check_training_pass("densenet121", "tv_densenet121", remat=True)
 

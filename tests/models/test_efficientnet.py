@@ -39,7 +39,14 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
+@pytest.mark.parametrize(
+    ("name", "reference_name"),
+    # Compound scaling shows in the logits; with gradients B4 takes minutes to compile.
+    [
+        *REFERENCES[:-1],
+        pytest.param(*REFERENCES[-1].values, marks=pytest.mark.long),
+    ],
+)
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64
 ):

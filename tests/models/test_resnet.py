@@ -10,6 +10,8 @@ import cnn_flax
 from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResizeMatrix, ResNet
 from tests.models.reference import check_logits, check_training_pass, relative_norm
 
+slow = pytest.mark.slow
+
 # Our name, the reference's; the deep nets take their time to compile.
 REFERENCES = [
     ("resnet18", "tv_resnet18"),
@@ -19,7 +21,13 @@ REFERENCES = [
     ("lab_resnet34", "lab_resnet34"),
     ("resnext50_32x4d", "tv_resnext50_32x4d"),
     ("wide_resnet50_2", "tv_wide_resnet50_2"),
-    pytest.param("resnet152", "tv_resnet152", marks=pytest.mark.slow),
+    pytest.param("resnet152", "tv_resnet152", marks=slow),
+]
+# With gradients; the last has the blocks of the third.
+PASSES = [
+    ("resnet18", "tv_resnet18"),
+    *(pytest.param(*own, marks=slow) for own in REFERENCES[1:-1]),
+    pytest.param("resnet152", "tv_resnet152", marks=(slow, pytest.mark.long)),
 ]
 
 # From the papers' published checkpoints: torchvision's and timm's counts.
@@ -38,7 +46,7 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
     check_logits(name, reference_name)
 
 
-@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
+@pytest.mark.parametrize(("name", "reference_name"), PASSES)
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64, optimized
 ):

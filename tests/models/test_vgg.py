@@ -13,7 +13,9 @@ from tests import figures
 from tests.models.reference import check_logits, check_training_pass, relative_norm
 from tests.models.small import feature_shapes, forward, random_variables
 
-slow = pytest.mark.slow  # Over 130 million parameters each.
+# Over 130 million parameters each.
+slow = pytest.mark.slow
+long = (slow, pytest.mark.long)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,9 @@ def test_logits_match_the_reference_in_float32(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg11", "vgg16", "vgg16_bn"])
+@pytest.mark.parametrize(
+    "name", ["vgg11", pytest.param("vgg16", marks=long), "vgg16_bn"]
+)
 def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimized):
     check_training_pass(name, f"tv_{name}", dropout_rate=0.0)
 

@@ -269,9 +269,8 @@ def test_noise_is_on_for_the_student_and_off_for_the_teacher(noise):
     assert by_key == 0 if noise == "batch statistics" else by_key > 1e-2
 
 
-@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.usefixtures("programs")
+@pytest.mark.usefixtures("programs", "optimized")
 def test_a_student_beats_itself_trained_without_its_teacher(tmp_path, quiet):
     """On two labels a class, in the same steps; the teacher has seen all labels."""
     config = Config(

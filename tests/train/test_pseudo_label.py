@@ -486,8 +486,8 @@ def test_hard_labels_are_classes_and_a_file_of_other_images_is_refused(student):
         unlabelled(min_confidence=1.0)
 
 
-@pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.usefixtures("programs", "optimized")
 def test_pseudo_labels_gain_on_few_labels(tmp_path, quiet):
     # 4 labels of each digit. Seen: 70.5 to 76.9 % alone, 74.9 to 85.0 % with the rest.
     fields = {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}

@@ -277,9 +277,8 @@ def test_a_stopped_run_remembers_what_it_chose(few, tmp_path, monkeypatch):
     assert_same_end(tmp_path / "whole", tmp_path / "stopped", config)
 
 
-@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.usefixtures("programs")
+@pytest.mark.usefixtures("programs", "optimized")
 def test_fixmatch_beats_its_labels_alone(few, tmp_path, quiet):
     # 4 labels of each digit. Seen: 75.8 to 79.1 % alone, 91.6 to 92.5 % with FixMatch.
     others = Unlabelled(
