@@ -1,0 +1,33 @@
+"""What the rounds of a Noisy Student give on few labels, over seeds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from train.config import Augment
+from train.noisy_student.run import run
+from train.recipes import noisy_student_digits
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs", "optimized")]
+
+
+def test_the_last_round_beats_the_first(tmp_path, quiet):
+    recipe = noisy_student_digits.noisy_student
+    # Two blocks, for time.
+    fields = {**recipe.config.network.model_fields, "stage_sizes": (1, 1)}
+    found = []
+    for seed in range(3):
+        config = replace(
+            recipe.config,
+            # A policy takes long to compile; the other noise stays.
+            augment=Augment(crop_padding=1, erase=0.3),
+            network=replace(recipe.config.network, model_fields=fields),
+            epochs=3,
+            seed=seed,
+        )
+        out = tmp_path / str(seed)
+        facts = run(replace(recipe, config=config), out, recipe="r", console=quiet)
+        found.append([model.accuracy for model in facts.models])
+    first, *_, last = np.mean(found, 0)
+    assert last > first
