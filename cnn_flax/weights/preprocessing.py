@@ -161,7 +161,9 @@ def plain(image: "Image") -> "Image":
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("L" if grey else "RGB")
+    mode = "L" if grey else "RGB"
+    # What `convert` does not change it copies.
+    return image if image.mode == mode else image.convert(mode)
 
 
 def is_grey(image: "Image") -> bool:

@@ -298,8 +298,8 @@ def test_fixmatch_beats_its_labels_alone(few, tmp_path, quiet):
             unlabelled=unlabelled,
             seed=seed,
             epochs=1,
-            epoch_steps=1000,
-            log_every=1000,
+            epoch_steps=500,
+            log_every=500,
         )
         run = tmp_path / f"{unlabelled.consistency}{seed}"
         return fit(config, run, console=quiet)["accuracy"]

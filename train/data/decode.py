@@ -89,7 +89,8 @@ def decode(data: bytes, name: str, least: Least = 0) -> np.ndarray:
             if least:
                 image.draft(None, _reduced(image.size, least))
             image.load()
-            pixels = np.asarray(plain(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.asarray(plain(image))
     # Broken files make Pillow's decoders raise nearly anything.
     except Exception as error:
         reason = "it is empty" if not data else _reason(error)

@@ -23,7 +23,7 @@ def test_the_last_round_beats_the_first(tmp_path, quiet):
             # A policy takes long to compile; the other noise stays.
             augment=Augment(crop_padding=1, erase=0.3),
             network=replace(recipe.config.network, model_fields=fields),
-            epochs=3,
+            epochs=2,
             seed=seed,
         )
         out = tmp_path / str(seed)
