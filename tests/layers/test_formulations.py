@@ -134,6 +134,7 @@ def test_other_platforms_run_the_plain_operation(formulation):
     assert operations(ours) == operations(plain)
 
 
+@pytest.mark.slow
 def test_four_devices_give_what_one_gives_and_gather_no_batch():
     program = Path(__file__).with_name("four_devices.py")
     report = on_four_devices(program, JAX_ENABLE_X64="1")

@@ -97,6 +97,7 @@ def temporary_bytes(net):
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_square_of_the_depth():
     anew = [temporary_bytes(Net(layers)) for layers in (2, 4, 8)]
     # The last four layers add twice what the two before add, and not four times that.

@@ -178,6 +178,7 @@ def test_a_plain_resnets_weights_fit_and_the_branches_are_zero():
     assert len(branches) == 12 and not any(map(np.any, branches.values()))
 
 
+@pytest.mark.slow
 def test_weights_with_some_branches_alone_are_refused():
     shapes = figures.model_figures("tv_resnet18_dcnv2")["state_dict"]
     state_dict = figures.seeded_state_dict(shapes)

@@ -25,6 +25,7 @@ def test_logits_match_the_reference_in_float32(name):
     check_logits(name, f"tv_{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["densenet121", pytest.param("densenet201", marks=long)]
 )

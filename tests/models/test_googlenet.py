@@ -98,6 +98,7 @@ def paper() -> Any:
     return model, random_variables(model, 1, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_gradient_through_the_auxiliary_losses(paper):
     model, variables = paper
     quiet = model.clone(dropout_rate=0.0)
@@ -133,6 +134,7 @@ def test_evaluation_runs_without_the_auxiliary_heads_variables(paper):
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32(paper):
     model, variables = paper
     logits, features, _ = forward(

@@ -114,6 +114,7 @@ def assert_ends_undisturbed(start, whole):
     return check
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_to_the_bit_as_one_that_was_not(
     tmp_path, start, assert_ends_undisturbed
 ):

@@ -154,6 +154,7 @@ def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
     assert evaluation.figures()["loss"] == pytest.approx(result["ema_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_step_takes_the_memory_of_the_state(tiny):
     options = dataclasses.replace(tiny.optimization, ema_decay=0.9, freeze_bn=True)
     program = build(dataclasses.replace(tiny, optimization=options))
@@ -226,6 +227,7 @@ def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
     assert "jax was 0.0.1 when the run began, and is" in quiet.file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_under_another_wrapper_and_says_so(
     tmp_path, tiny, quiet, monkeypatch
 ):

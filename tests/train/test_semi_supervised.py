@@ -209,6 +209,7 @@ def few(tiny):
     )
 
 
+@pytest.mark.slow
 def test_the_rest_is_what_the_selection_leaves_out(few):
     whole = dataclasses.replace(few, selection=Selection(), unlabelled=Unlabelled())
     every = {training_images(whole).name(i) for i in range(1438)}
@@ -263,6 +264,7 @@ def test_the_weak_view_is_moved_and_the_strong_one_is_changed_beside():
     np.testing.assert_array_equal(found["label"], batch["label"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_a_stopped_run_remembers_what_it_chose(few, tmp_path, monkeypatch):
     options = dataclasses.replace(few.unlabelled, consistency="flexmatch")

@@ -128,6 +128,7 @@ def test_the_rows_order_does_not_change_an_images_draw():
     chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_in_two_parts_under_an_axis_name_gives_the_same_step():
     # What `jax.pmap` does, with the axis on one device: the sums run in another order.
     fields = {"drop_path_rate": 0.5}

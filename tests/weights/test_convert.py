@@ -185,6 +185,7 @@ def test_a_checkpoint_of_another_architecture_names_the_first_keys():
     assert found.endswith("It fits resnet18.")
 
 
+@pytest.mark.slow
 def test_missing_unexpected_and_other_shapes_are_named():
     state_dict = state_dict_of("resnet18", width=8, stage_sizes=(1,))
     state_dict["extra"] = state_dict.pop("layer1.0.bn2.bias")
@@ -197,6 +198,7 @@ def test_missing_unexpected_and_other_shapes_are_named():
         from_torch("resnet18", state_dict, width=8, stage_sizes=(1,))
 
 
+@pytest.mark.slow
 def test_a_message_counts_what_it_does_not_name():
     state_dict = state_dict_of("resnet18", width=8, stage_sizes=(1,))
     with pytest.raises(WeightsError, match=r"layer2\.0\.bn2\.bias and 46 more\."):

@@ -30,6 +30,7 @@ def trained(config, run, console):
     return [untimed(line) for line in [*read_metrics(run), result]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize(
     ("spec", "count"),
