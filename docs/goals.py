@@ -119,6 +119,19 @@ def _deform_conv(what: str, at_least: float, aim: float) -> Goal:
     return Goal(figure, "deform_conv", case, ("torchvision",), at_least, aim)
 
 
+def _deform_conv_memory(what: str) -> Goal:
+    return Goal(
+        f"deformable 3x3, {what}, extra memory, MB",
+        "deform_conv",
+        f"56x56x64, batch 2, {what}",
+        (),
+        30,
+        value=_extra_memory,
+        form=".0f",
+        is_cost=True,
+    )
+
+
 def _augmented(task: str, at_least: float, aim: float) -> Goal:
     figure, case = f"augmentation, {task}", f"{task}, 256 px"
     return Goal(figure, "augmentation", case, _TENSORS, at_least, aim)
@@ -158,16 +171,8 @@ CPU = (
     _model("ResNeXt-50", "resnext50_32x4d", "training", _FLAX, 20),
     _deform_conv("forward", 8, 12),
     _deform_conv("with gradients", 11, 15),
-    Goal(
-        "deformable 3x3, forward, extra memory, MB",
-        "deform_conv",
-        "56x56x64, batch 2, forward",
-        (),
-        30,
-        value=_extra_memory,
-        form=".0f",
-        is_cost=True,
-    ),
+    _deform_conv_memory("forward"),
+    _deform_conv_memory("with gradients"),
     _augmented("resized crop + flip", 1.5, 3),
     _augmented("rotate", 5, 7),
     _augmented("rand_augment", 2.5, 5),
