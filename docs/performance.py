@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.record import Record, Row, read
-from benchmarks.tables import tabulate
+from benchmarks.tables import OURS, tabulate
 from docs.goals import CPU, GPU, Goal, against
 from docs.tables import table
 
-__all__ = ["goals", "main", "page", "section"]
+__all__ = ["goals", "main", "models", "page", "section"]
 
 _DOCS = Path(__file__).parent
 _RESULTS = _DOCS / "results" / "performance"
@@ -44,6 +44,24 @@ def goals(where: str, sought: Sequence[Goal], rows: Sequence[Row]) -> str:
     """What was sought on a kind of device, and what was found."""
     head = ("figure", "times as fast as", "asked", "aim", "measured", "reached")
     return f"## Goals: {where}\n\n{table(head, against(sought, rows))}"
+
+
+def models(results: Path = _RESULTS) -> str:
+    """README's table, of what was measured on a CPU."""
+    candidates = (OURS, "plain Flax", "torch channels_last")
+    lines = []
+    for task in ("inference", "training"):
+        for name in ("resnet50", "efficientnet_b0", "densenet121"):
+            rates, spread = {}, 0.0
+            for path in sorted(results.glob("cpu/*.json")):
+                for row in read(path).rows:
+                    if (row["benchmark"], row.get("model")) == (task, name):
+                        rates[row["candidate"]] = f"{row['images_per_second']:.1f}"
+                        if row["candidate"] in candidates:
+                            spread = max(spread, row["spread"])
+            cells = [rates[candidate] for candidate in candidates]
+            lines.append([f"`{name}`, {task}", *cells, f"{spread:.0%}"])
+    return table(("images/s", *candidates, "spread"), lines)
 
 
 def section(record: Record) -> Iterator[str]:
@@ -105,8 +123,8 @@ around two steps of `benchmarks.programs.training(NAME, {}, 8, 224, "float32")` 
 - **EfficientNet-B0, training**: 27 % convolutions and products, 10 % copies; the rest
   are passes over elements, the largest 14 % (`multiply_reduce_fusion`).
 - **DenseNet, training**: on a CPU its step gains little on plain Flax's; not profiled.
-- **A deformable convolution with gradients**: the compiler plans 25 MB; what the process
-  took beside is the four gradients and the allocator's.
+- **A deformable convolution with gradients**: the compiler plans 25 MB; the process
+  took more, with the four gradients and what the allocator keeps.
 - **DenseNet-201, a warm start**: more than half of it is tracing, which no cache keeps.
 - **Augmentation**: rotations and RandAugment are faster than torchvision's, but by less
   than asked; not profiled on this processor.

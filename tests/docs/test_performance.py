@@ -2,7 +2,7 @@ from pathlib import Path
 
 import docs
 from benchmarks.record import Record, write
-from docs.performance import page
+from docs.performance import models, page
 
 PAGE = Path(docs.__file__).parent / "performance.md"
 HEADER = {
@@ -17,6 +17,11 @@ HEADER = {
 
 def test_the_page_is_what_the_command_writes():
     assert PAGE.read_text() == page(), "Write it again: python -m docs.performance"
+
+
+def test_the_readme_has_what_was_measured_last():
+    readme = (PAGE.parents[1] / "README.md").read_text()
+    assert models() in readme, "print(docs.performance.models()) has README's table."
 
 
 def test_a_device_has_a_section_and_a_benchmark_a_table(tmp_path):
