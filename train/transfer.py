@@ -82,8 +82,12 @@ def find_layers(model: nn.Module, image_shape: Sequence[int]) -> Layers:
     trunk = [name for name in order if name in backbone or name in rest]
     is_cut = any(calls.values())
     stages: dict[int, list[str]] = {}
-    for i, name in enumerate(trunk):
-        number = calls.get(name, 0) if is_cut else i
+    number = 0
+    for name in trunk:
+        if is_cut:
+            number = calls.get(name, 0)
+        elif name in params and stages:
+            number += 1  # What learns nothing, such as dropout, is no stage of its own.
         stages.setdefault(number, []).append(name)
     head = tuple(name for name in order if name not in trunk)
     after = order[order.index(trunk[-1]) + 1 :]

@@ -47,7 +47,6 @@ STAGES = {
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.parametrize("name", STAGES)
 def test_stages_follow_the_forward_pass_and_have_every_parameter(name):
     model = cnn_flax.create_model(name)
