@@ -49,18 +49,19 @@ def goals(where: str, sought: Sequence[Goal], rows: Sequence[Row]) -> str:
 def models(results: Path = _RESULTS) -> str:
     """README's table, of what was measured on a CPU."""
     candidates = (OURS, "plain Flax", "torch channels_last")
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for path in sorted(results.glob("cpu/*.json")):
+        for row in read(path).rows:
+            if row["candidate"] in candidates and "model" in row:
+                case = (row["benchmark"], row["model"])
+                found.setdefault(case, {})[row["candidate"]] = row
     lines = []
     for task in ("inference", "training"):
         for name in ("resnet50", "efficientnet_b0", "densenet121"):
-            rates, spread = {}, 0.0
-            for path in sorted(results.glob("cpu/*.json")):
-                for row in read(path).rows:
-                    if (row["benchmark"], row.get("model")) == (task, name):
-                        rates[row["candidate"]] = f"{row['images_per_second']:.1f}"
-                        if row["candidate"] in candidates:
-                            spread = max(spread, row["spread"])
-            cells = [rates[candidate] for candidate in candidates]
-            lines.append([f"`{name}`, {task}", *cells, f"{spread:.0%}"])
+            rows = [found[task, name][candidate] for candidate in candidates]
+            rates = [f"{row['images_per_second']:.1f}" for row in rows]
+            spread = max(row["spread"] for row in rows)
+            lines.append([f"`{name}`, {task}", *rates, f"{spread:.0%}"])
     return table(("images/s", *candidates, "spread"), lines)
 
 

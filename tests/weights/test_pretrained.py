@@ -72,8 +72,10 @@ def test_a_file_gives_a_model_of_its_sizes(tmp_path):
 
 def test_a_path_may_be_a_string_below_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    save(tmp_path / "weights", random_variables())
-    load_pretrained("resnet18", "~/weights", **SMALL)
+    variables = random_variables()
+    save(tmp_path / "weights", variables)
+    _, loaded = load_pretrained("resnet18", "~/weights", **SMALL)
+    assert_same(loaded, variables)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
