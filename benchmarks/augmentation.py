@@ -7,11 +7,12 @@ its own draw: torchvision's transforms, which draw once a call, take an image a 
 import importlib.util
 from typing import Any
 
+from benchmarks.candidates import measure_case
 from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.timing import PEER_PAUSE, take_turns
-from benchmarks.worker import has_torch, started
+from benchmarks.timing import PEER_PAUSE
+from benchmarks.worker import has_torch
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure"]
 
@@ -33,19 +34,12 @@ def measure(options: Options) -> list[Row]:
         case = f"{task}, {size} px, batch {batch_size}"
         asked = {"task": task, "batch_size": batch_size, "size": size, "window": window}
         chosen = options.chosen(_candidates(task))
-        found: dict[str, Row] = {
-            who: {"case": case, "candidate": who} for who in chosen
-        }
-        arguments = {who: (own, {**asked, **how}) for who, (own, how) in chosen.items()}
-        with started(arguments, found) as workers:
-            timings = take_turns(
-                {candidate: worker.run for candidate, worker in workers.items()},
-                **options.turns(block_seconds=0.5, pause=PEER_PAUSE),
-            )
-        for candidate, timing in timings.items():
-            rate = batch_size / timing.median
-            found[candidate] |= {**timing.row(), "images_per_second": rate}
-        rows += found.values()
+        rows += measure_case(
+            case,
+            {who: (own, {**asked, **how}) for who, (own, how) in chosen.items()},
+            options.turns(block_seconds=0.5, pause=PEER_PAUSE),
+            images=batch_size,
+        )
     return rows
 
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.candidates import measure_case
 from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.timing import PEER_PAUSE, repeated, take_turns
-from benchmarks.worker import Program, has_torch, started
+from benchmarks.timing import PEER_PAUSE, repeated
+from benchmarks.worker import Program, has_torch
 from cnn_flax.layers import deform_conv2d
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
@@ -43,20 +44,11 @@ def measure(options: Options) -> list[Row]:
             builders = {OURS: "benchmarks.deform_conv:program"}
             if has_torch():
                 builders["torchvision"] = "benchmarks.peers_torch:deform_conv"
-            chosen = options.chosen(builders)
-            found: dict[str, Row] = {w: {"case": case, "candidate": w} for w in chosen}
-            arguments = {who: (own, asked) for who, own in chosen.items()}
-            with started(arguments, found) as workers:
-                timings = take_turns(
-                    {candidate: worker.run for candidate, worker in workers.items()},
-                    **options.turns(block_seconds=0.5, pause=PEER_PAUSE),
-                )
-            for candidate, timing in timings.items():
-                worker = workers[candidate]
-                found[candidate] |= {**timing.row(), **worker.info}
-                if worker.extra_memory is not None:
-                    found[candidate]["extra_memory"] = worker.extra_memory
-            rows += found.values()
+            rows += measure_case(
+                case,
+                {who: (own, asked) for who, own in options.chosen(builders).items()},
+                options.turns(block_seconds=0.5, pause=PEER_PAUSE),
+            )
     return rows
 
 

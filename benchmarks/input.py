@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.candidates import measure_case
 from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.timing import take_turns
-from benchmarks.worker import Program, has_torch, started
+from benchmarks.worker import Program, has_torch
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure", "program"]
 
@@ -50,19 +50,12 @@ def measure(options: Options) -> list[Row]:
                 "size": size,
                 "ahead": _AHEAD,
             }
-            chosen = options.chosen(builders)
-            case = f"{task}, {size} px, batch {batch_size}"
-            found: dict[str, Row] = {w: {"case": case, "candidate": w} for w in chosen}
-            arguments = {who: (own, asked) for who, own in chosen.items()}
-            with started(arguments, found) as workers:
-                timings = take_turns(
-                    {candidate: worker.run for candidate, worker in workers.items()},
-                    **options.turns(blocks=9, block_seconds=4.0, pause=_PAUSE),
-                )
-            for candidate, timing in timings.items():
-                rate = batch_size / timing.median
-                found[candidate] |= {**timing.row(), "images_per_second": rate}
-            rows += found.values()
+            rows += measure_case(
+                f"{task}, {size} px, batch {batch_size}",
+                {who: (own, asked) for who, own in options.chosen(builders).items()},
+                options.turns(blocks=9, block_seconds=4.0, pause=_PAUSE),
+                images=batch_size,
+            )
     return rows
 
 

@@ -15,7 +15,7 @@ from benchmarks.plot import accuracy
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import PEER_PAUSE, Timing, take_turns
-from benchmarks.worker import Worker, WorkerError, has_torch, started
+from benchmarks.worker import Worker, has_torch, started
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
@@ -121,29 +121,23 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
     # Of one image, there and back in training.
     summary = cnn_flax.summary(cnn_flax.create_model(name, **fields), size)
     flops = 2 * summary.multiply_adds * (3 if task == "training" else 1)
-    rows: dict[str, Row] = {}
-    with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for candidate, (module, how) in options.chosen(CANDIDATES).items():
-            if not _exists(candidate, module, name, task):
-                continue
-            row: Row = {"case": case, "candidate": candidate, "model": name}
-            rows[candidate] = row
-            arguments = (f"{module}:{task}", {**asked, **how})
-            try:
-                worker = stack.enter_context(_started(row, arguments, options.quick))
-            except WorkerError as error:
-                row["error"] = str(error).splitlines()[0]
-            else:
-                workers[candidate] = worker
-        limits = _limits(options)
-        workers |= stack.enter_context(started(limits))
+    chosen = {
+        candidate: (f"{module}:{task}", {**asked, **how})
+        for candidate, (module, how) in options.chosen(CANDIDATES).items()
+        if _exists(candidate, module, name, task)
+    }
+    rows: dict[str, Row] = {
+        who: {"case": case, "candidate": who, "model": name} for who in chosen
+    }
+    starts = {who: (rows[who], own, options.quick) for who, own in chosen.items()}
+    limits = _limits(options)
+    with started(starts, rows, _warmed) as workers, started(limits) as best:
         timings = take_turns(
-            {candidate: worker.run for candidate, worker in workers.items()},
+            {who: worker.run for who, worker in {**workers, **best}.items()},
             **options.turns(pause=PEER_PAUSE),
         )
-        memory = {c: workers[c].peak_memory() for c in workers.keys() & rows.keys()}
-        facts = {limit: workers[limit].info for limit in limits}
+        memory = {who: worker.peak_memory() for who, worker in workers.items()}
+        facts = {limit: worker.info for limit, worker in best.items()}
     peak = facts["matrix product"]["flops"] / timings["matrix product"].median
     for candidate in memory:
         timing = timings[candidate]
@@ -171,7 +165,7 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
 
 
 @contextlib.contextmanager
-def _started(
+def _warmed(
     row: Row, arguments: tuple[str, Mapping[str, Any]], quick: bool
 ) -> Iterator[Worker]:
     """A worker whose programs were compiled by one before it; notes both starts."""

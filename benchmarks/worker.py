@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 __all__ = [
@@ -138,13 +139,15 @@ class Worker:
 def started(
     asked: Mapping[_Name, Sequence[Any]],
     rows: Mapping[_Name, dict[str, Any]] | None = None,
+    start: Callable[..., AbstractContextManager[Worker]] = Worker,
 ) -> Iterator[dict[_Name, Worker]]:
     """Workers for as long as the context lasts.
 
     Args:
-      asked: name -> arguments of `Worker`.
+      asked: name -> arguments of `start`.
       rows: name -> its row. Where one cannot be started, its row has `error` and the
         others go on.
+      start: makes a worker.
 
     Raises:
       WorkerError: one cannot be started, and there are no rows to say so.
@@ -153,7 +156,7 @@ def started(
     with contextlib.ExitStack() as stack:
         for name, arguments in asked.items():
             try:
-                workers[name] = stack.enter_context(Worker(*arguments))
+                workers[name] = stack.enter_context(start(*arguments))
             except WorkerError as error:
                 if rows is None:
                     raise
