@@ -29,13 +29,17 @@ def read_bilinear(
     Returns:
       `[P, C]`, in the wider of the dtypes of pixels and positions.
     """
+    row, vertical = _neighbours(y, size[0])
+    column, horizontal = _neighbours(x, size[1])
+    # One place for all four corners: on a CPU their indices cost more than the pixels.
+    first = row * size[1] + column
     total = 0
-    for row, vertical in _neighbours(y, size[0]):
+    for down, share in enumerate(vertical):
         if scale is not None:
-            vertical *= scale
-        for column, horizontal in _neighbours(x, size[1]):
-            corner = _take(pixels, row * size[1] + column)
-            total += (vertical * horizontal)[:, None] * corner
+            share *= scale
+        for right, part in enumerate(horizontal):
+            corner = _take(pixels, first + (down * size[1] + right))
+            total += (share * part)[:, None] * corner
     return jnp.asarray(total)
 
 
@@ -56,10 +60,23 @@ def read_nearest(
 
 
 def _neighbours(position, size):
-    """Indices and weights of the pixels below and above each position on one axis."""
+    """Two neighbours on one axis: the first one's index, and the weights of both.
+
+    They are those around the position, or the outermost ones of the image where it is
+    outside; of an image of one pixel there is but one.
+    """
     low = jnp.floor(position)
     part = position - low
-    return _inside(low, 1 - part, size), _inside(low + 1, part, size)
+    first = jnp.clip(low, 0, max(size - 2, 0))
+    # Pixels from the first one to the one below the position. What is not a number is
+    # on neither side, and stays in the weights.
+    off = low - first
+    zero = jnp.zeros_like(part)
+    weights = (
+        jnp.where((off < -1) | (off > 0), zero, jnp.where(off < 0, part, 1 - part)),
+        jnp.where((off < 0) | (off > 1), zero, jnp.where(off > 0, 1 - part, part)),
+    )
+    return first.astype(jnp.int32), weights[:size]
 
 
 def _inside(pixel, weight, size):
@@ -70,5 +87,5 @@ def _inside(pixel, weight, size):
 
 
 def _take(pixels, index):
-    # The indices were clipped: nothing is left for XLA to check.
+    # The indices are in the image: nothing is left for XLA to check.
     return pixels.at[index].get(mode="promise_in_bounds")
