@@ -31,17 +31,22 @@ def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     Raises:
       ValueError: if a factor is below 0.
     """
-    factor = per_pixel(per_image("factor", factor, len(images), low=0))
-    _, height, width, _ = images.shape
+    factor = per_image("factor", factor, len(images), low=0)[:, None, None]
+    n, height, width, channels = images.shape
     if height <= 2 or width <= 2:
         return images
-    middle = images[:, 1:-1, 1:-1]
-    rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
-    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    # Flat, and each sum once: on a CPU loops over three channels are slow.
+    images = computed(images.reshape(n, height, width * channels))
+    rows = computed(images[:, :-2] + images[:, 1:-1] + images[:, 2:])
+    around = sum(
+        rows[:, :, i * channels :][:, :, : (width - 2) * channels] for i in range(3)
+    )
+    middle = images[:, 1:-1, channels:-channels]
     # A 3 x 3 kernel of ones with 5 in the middle, divided by its sum.
     smooth = (around + 4 * middle) / 13
     blended = jnp.clip(middle + (1 - factor) * (smooth - middle), 0, 1)
-    return images.at[:, 1:-1, 1:-1].set(blended)
+    images = images.at[:, 1:-1, channels:-channels].set(computed(blended))
+    return images.reshape(n, height, width, channels)
 
 
 @image_operation

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from cnn_flax.augment.arguments import image_operation, per_image
+from cnn_flax.augment.arguments import computed, image_operation, per_image
 
 __all__ = [
     "autocontrast",
@@ -149,7 +149,7 @@ def level_counts(levels: jax.Array) -> jax.Array:
         counts = empty.at[places.ravel()].add(1, mode="promise_in_bounds")
         return counts.reshape(channels, _LEVELS)
 
-    return jax.vmap(count)(levels)
+    return _of_each(count, levels)
 
 
 def look_up(levels: jax.Array, tables: jax.Array) -> jax.Array:
@@ -162,7 +162,14 @@ def look_up(levels: jax.Array, tables: jax.Array) -> jax.Array:
         rows = jnp.zeros_like(table).at[jnp.arange(channels)].set(table)
         return rows.ravel().at[places].get(mode="promise_in_bounds")
 
-    return jax.vmap(read)(levels, tables)
+    return computed(_of_each(read, levels, tables))
+
+
+def _of_each(function, *arrays):
+    """`jax.vmap`, which for one image would write down its number for each index."""
+    if len(arrays[0]) > 1:
+        return jax.vmap(function)(*arrays)
+    return function(*(array[0] for array in arrays))[None]
 
 
 def move_counts(counts: jax.Array, tables: jax.Array) -> jax.Array:

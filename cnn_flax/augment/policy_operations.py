@@ -21,7 +21,6 @@ Two more are of EfficientNet's RandAugment:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,7 @@ from cnn_flax.augment.homography import (
     translation_matrix,
     warp,
 )
-from cnn_flax.augment.random import Draw, draw_per_image, each_alone
+from cnn_flax.augment.random import Draw, apply_chosen, draw_per_image
 
 __all__ = [
     "OPERATIONS",
@@ -112,8 +111,9 @@ def apply_operations(
         )
     if place is None:
         place = jnp.full((*operation.shape, 2), 0.5)
-    change = partial(_change, interpolation=interpolation, fill=fill)
-    return each_alone(change, images, operation, strength, place)
+    branches = _branches(interpolation, fill)
+    chosen = jnp.asarray(_BRANCH)[operation]
+    return apply_chosen(images, branches, chosen, (operation, strength, place))
 
 
 def draw_operations(
@@ -227,35 +227,30 @@ def _tables(space: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def _change(image, operation, strength, place, *, interpolation, fill):
-    """All operations of one image `[H, W, C]`."""
+def _branches(interpolation, fill):
+    """Functions of one image `[H, W, C]`, and of its operation, strength and place."""
 
-    def move(image, operation, strength, place):
-        matrix = _matrix(image.shape[:2], operation, strength)
+    def move(image, drawn):
+        matrix = _matrix(image.shape[:2], *drawn[:2])
         return warp(image, matrix, interpolation=interpolation, fill=fill)
 
     def change_values(change):
-        return lambda image, operation, strength, place: change(image, strength)
+        return lambda image, drawn: change(image, drawn[1])
 
-    def cutout(image, operation, strength, place):
+    def cutout(image, drawn):
+        _, strength, place = drawn
         top, left = (
             jnp.floor(share * side) - strength
             for share, side in zip(place, image.shape, strict=False)
         )
         return erase(image, top, left, 2 * strength, 2 * strength, fill)
 
-    branches = [
-        lambda image, *drawn: image,
+    return [
+        lambda image, _: image,
         move,
         *map(change_values, _VALUES.values()),
         cutout,
     ]
-
-    def layer(image, drawn):
-        branch = jnp.asarray(_BRANCH)[drawn[0]]
-        return jax.lax.switch(branch, branches, image, *drawn), None
-
-    return jax.lax.scan(layer, image, (operation, strength, place))[0]
 
 
 def _matrix(size, operation, strength):

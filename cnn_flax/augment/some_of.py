@@ -6,7 +6,7 @@ import jax
 
 from cnn_flax.augment.compose import compose
 from cnn_flax.augment.operations import read_operation
-from cnn_flax.augment.random import each_alone, keys_per_image
+from cnn_flax.augment.random import apply_chosen, keys_per_image
 
 __all__ = ["one_of", "some_of"]
 
@@ -61,16 +61,13 @@ def some_of(
 
     branches = [alone(operation) for operation in operations]
 
-    def change(key, image):
+    def draw(key):
         key_order, key_rest = jax.random.split(key)
-        drawn = jax.random.permutation(key_order, len(branches))[:k]
-
-        def layer(image, xs):
-            return jax.lax.switch(xs[0], branches, image, xs[1]), None
-
-        return jax.lax.scan(layer, image, (drawn, jax.random.split(key_rest, k)))[0]
+        order = jax.random.permutation(key_order, len(branches))
+        return order[:k], jax.random.split(key_rest, k)
 
     def some(key: jax.Array, images: jax.Array) -> jax.Array:
-        return each_alone(change, keys_per_image(key, images), images)
+        chosen, keys = jax.vmap(draw)(keys_per_image(key, images))
+        return apply_chosen(images, branches, chosen, keys)
 
     return some

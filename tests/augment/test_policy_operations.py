@@ -138,3 +138,20 @@ def test_policy_operations_of_other_images_are_refused():
     drawn = jnp.zeros((3, 1), int), jnp.zeros((3, 1))
     with pytest.raises(ValueError, match=r"shape \(3, 1\) for 2 images"):
         apply_operations(jnp.zeros((2, 4, 4, 3)), *drawn)
+
+
+def test_operations_have_the_derivative_of_what_they_do():
+    images = jax.random.uniform(jax.random.key(0), (3, 6, 5, 3), maxval=0.4)
+    invert, brightness = map(OPERATIONS.index, ("invert", "brightness"))
+    operation = jnp.array([[0, 0], [brightness, 0], [invert, brightness]])
+    strength = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, -0.5]])
+
+    def total(images):
+        return APPLY(images, operation, strength).sum()
+
+    slopes = jnp.broadcast_to(
+        jnp.array([1, 2, -0.5])[:, None, None, None], (3, 6, 5, 3)
+    )
+    np.testing.assert_allclose(jax.grad(total)(images), slopes, rtol=1e-6)
+    _, along = jax.jvp(total, (images,), (images,))
+    np.testing.assert_allclose(along, (slopes * images).sum(), rtol=1e-5)

@@ -74,3 +74,14 @@ def test_bad_arguments_are_refused():
             some_of(k, [invert, HALF])
     with pytest.raises(ValueError, match="mixed all together, not one by one"):
         one_of([mixup])
+
+
+def test_what_is_drawn_has_a_derivative():
+    images = jax.random.uniform(jax.random.key(0), (5, 2, 2, 1))
+    change = some_of(2, [invert, HALF])
+
+    def total(images):
+        return change(jax.random.key(1), images).sum()
+
+    # In both orders a pixel loses half of what it had gained.
+    np.testing.assert_allclose(jax.grad(jax.jit(total))(images), -0.5, rtol=1e-6)
