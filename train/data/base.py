@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from train.data.decode import Least
+from train.data.decode import Least, Pixels, to_array
 from train.errors import UserError
 
 __all__ = [
@@ -47,7 +47,7 @@ class Source:
       class_names: K names; label k is class `class_names[k]`. None where the images
         have no labels: each is -1 then.
       size: number of images.
-      example: `(index, least)` -> image and label: `uint8 [h, w, C]`, each in its own
+      example: `(index, least)` -> image and label: pixels, each image in its own
         size, and an int in `[0, K)`. `least` is the short side that the image is going
         to be scaled to, or 0, or what gives it: see `decode.decode`. Raises
         `ImageError` where the image cannot be read.
@@ -63,7 +63,7 @@ class Source:
     spec: str
     class_names: tuple[str, ...]
     size: int
-    example: Callable[[int, Least], tuple[np.ndarray, int]]
+    example: Callable[[int, Least], tuple[Pixels, int]]
     name: Callable[[int], str]
     find_labels: Callable[[], np.ndarray]
     channels: int
@@ -76,7 +76,7 @@ class Source:
 
     def read(self, index: int) -> np.ndarray:
         """Image at `index`, `uint8 [h, w, C]`; raises `ImageError`."""
-        return self.example(index, 0)[0]
+        return to_array(self.example(index, 0)[0])
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -174,7 +174,10 @@ def in_memory(source: Source) -> Source:
     kept: dict[int, tuple[np.ndarray, int]] = {}
 
     def example(index: int, least: Least) -> tuple[np.ndarray, int]:
-        found = kept.get(index) or source.example(index, least)
+        if index in kept:
+            return kept[index]
+        image, label = source.example(index, least)
+        found = to_array(image), label
         if found[0].shape[:2] == size:
             kept[index] = found
         return found

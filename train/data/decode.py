@@ -16,11 +16,17 @@ __all__ = [
     "ImageError",
     "Interpolation",
     "Least",
+    "Pixels",
+    "cut",
     "decode",
+    "decode_image",
     "fit",
     "header_shape",
+    "load_image",
     "read_image",
     "resize",
+    "size_of",
+    "to_array",
     "to_channels",
 ]
 
@@ -28,6 +34,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 # The short side that an image is going to be scaled to, in pixels, or 0; or what gives
 # it for the image's height and width.
 Least = int | Callable[[int, int], int]
+# `uint8 [h, w, C]`, or Pillow's image of the mode L or RGB. Between the two pixels are
+# copied, while Python's other threads wait: a window is cut and resized before that.
+Pixels = np.ndarray | Image.Image
 
 # A JPEG is decoded so many times larger than needed: the resize that follows then hides
 # that it was not decoded at full size.
@@ -54,15 +63,29 @@ def read_image(path: str | os.PathLike[str], least: Least = 0) -> np.ndarray:
     Raises:
       ImageError: the file is not there, not an image, or cut short.
     """
+    return to_array(load_image(path, least))
+
+
+def load_image(path: str | os.PathLike[str], least: Least = 0) -> Image.Image:
+    """As `read_image`, Pillow's image."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(str(path), error.strerror or str(error)) from error
-    return decode(data, str(path), least)
+    return decode_image(data, str(path), least)
 
 
 def decode(data: bytes, name: str, least: Least = 0) -> np.ndarray:
-    """The pixels of an encoded image (JPEG, PNG, WebP, ... what Pillow reads).
+    """The pixels of an encoded image; see `decode_image`.
+
+    Returns:
+      `uint8 [h, w, 1]` of a grey image, else `uint8 [h, w, 3]`.
+    """
+    return to_array(decode_image(data, name, least))
+
+
+def decode_image(data: bytes, name: str, least: Least = 0) -> Image.Image:
+    """An encoded image (JPEG, PNG, WebP, ... what Pillow reads).
 
     The image is turned as its EXIF orientation says, and made grey or RGB as
     `cnn_flax.preprocess` makes it. Of an animation, the first frame.
@@ -76,7 +99,7 @@ def decode(data: bytes, name: str, least: Least = 0) -> np.ndarray:
         an eighth of its size, not under three times `least`: several times faster.
 
     Returns:
-      `uint8 [h, w, 1]` of a grey image, else `uint8 [h, w, 3]`.
+      Pillow's image of the mode L where it is grey, else RGB.
 
     Raises:
       ImageError: the bytes are no image, cut short, or of a kind without a fixed range
@@ -90,11 +113,16 @@ def decode(data: bytes, name: str, least: Least = 0) -> np.ndarray:
                 image.draft(None, _reduced(image.size, least))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(plain(image))
+            return plain(image)
     # Broken files make Pillow's decoders raise nearly anything.
     except Exception as error:
         reason = "it is empty" if not data else _reason(error)
         raise ImageError(name, reason) from error
+
+
+def to_array(image: Pixels) -> np.ndarray:
+    """The pixels, `uint8 [h, w, C]`."""
+    pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -132,7 +160,7 @@ def _reason(error: Exception) -> str:
 
 
 def fit(
-    image: np.ndarray,
+    image: Pixels,
     size: int,
     *,
     crop_pct: float = 1.0,
@@ -144,7 +172,7 @@ def fit(
     centre is cut out: torchvision's `Resize` and `CenterCrop`.
 
     Args:
-      image: `uint8 [h, w, C]`.
+      image: the pixels.
       size: side of the result, in pixels.
       crop_pct: share of the short side that is kept, in `(0, 1]`.
       method: the filter.
@@ -154,32 +182,40 @@ def fit(
       `crop_pct` is 1.
     """
     short = int(size / crop_pct)
-    height, width = image.shape[:2]
+    height, width = size_of(image)
     if (shortest := min(height, width)) != short:
         height, width = height * short // shortest, width * short // shortest
         image = resize(image, height, width, method)
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return image[top : top + size, left : left + size]
+    return to_array(cut(image, top, left, size, size))
 
 
-def resize(
-    image: np.ndarray, height: int, width: int, method: Interpolation
-) -> np.ndarray:
-    """Pillow's resize, antialiased: `uint8 [h, w, C] -> [height, width, C]`."""
+def size_of(image: Pixels) -> tuple[int, int]:
+    """Height and width, in pixels."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    return image.shape[0], image.shape[1]
+
+
+def cut(image: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
+    """A window, which lies in the image."""
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    return image[top : top + height, left : left + width]
+
+
+def resize(image: Pixels, height: int, width: int, method: Interpolation) -> np.ndarray:
+    """Pillow's resize, antialiased: `uint8 [height, width, C]`."""
+    if isinstance(image, Image.Image):
+        filter_ = Image.Resampling[method.upper()]
+        return to_array(image.resize((width, height), filter_))
     # It takes one, three or four channels, so others go singly.
-    if image.shape[-1] != 3:
-        planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0))
-        return np.stack(
-            [_resize_plane(p, height, width, method) for p in planes], axis=-1
-        )
-    return _resize_plane(image, height, width, method)
-
-
-def _resize_plane(
-    plane: np.ndarray, height: int, width: int, method: Interpolation
-) -> np.ndarray:
-    image = Image.fromarray(plane)
-    return np.asarray(image.resize((width, height), Image.Resampling[method.upper()]))
+    if image.shape[-1] == 3:
+        return resize(Image.fromarray(image), height, width, method)
+    planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0))
+    return np.concatenate(
+        [resize(Image.fromarray(plane), height, width, method) for plane in planes], -1
+    )
 
 
 def to_channels(images: np.ndarray, channels: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.base import Source, SourceError, Splits
-from train.data.decode import read_image
+from train.data.decode import load_image
 from train.data.folder import probe
 
 __all__ = ["files"]
@@ -43,7 +43,7 @@ def _open(spec: str, root: Path) -> Source:
         spec,
         (),
         len(names),
-        example=lambda i, least: (read_image(names[i], least), -1),
+        example=lambda i, least: (load_image(names[i], least), -1),
         name=names.__getitem__,
         find_labels=lambda: np.full(len(names), -1, np.int32),
         channels=channels,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.base import SPLIT_NAMES, Source, SourceError, Splits
-from train.data.decode import ImageError, header_shape, read_image
+from train.data.decode import ImageError, header_shape, load_image
 
 __all__ = ["folder", "probe"]
 
@@ -74,7 +74,7 @@ def _open(spec: str, root: Path, classes: tuple[str, ...]) -> Source:
         spec,
         classes,
         len(files),
-        example=lambda i, least: (read_image(files[i], least), labels[i]),
+        example=lambda i, least: (load_image(files[i], least), labels[i]),
         name=files.__getitem__,
         find_labels=lambda: every,
         channels=channels,

@@ -14,7 +14,14 @@ import numpy as np
 
 from train.data.bad_images import BadImages
 from train.data.base import Source, SourceError
-from train.data.decode import ImageError, Interpolation, Least, fit, to_channels
+from train.data.decode import (
+    ImageError,
+    Interpolation,
+    Least,
+    Pixels,
+    fit,
+    to_channels,
+)
 from train.data.prefetch import prefetch_to_device
 from train.data.window import Windows
 
@@ -23,7 +30,7 @@ __all__ = ["eval_batches", "prefetch_to_device", "steps_per_epoch", "train_batch
 Batch = dict[str, np.ndarray]
 # Image, label and index in the set, at a size and an index; None where the row is to
 # stay empty.
-_Example = Callable[[Least, int], tuple[np.ndarray, int, int] | None]
+_Example = Callable[[Least, int], tuple[Pixels, int, int] | None]
 
 # Enough for an epoch's end and the next one's start in a few streams at once.
 _EPOCHS_KEPT = 8
@@ -222,7 +229,7 @@ class _Look:
             return int(self.size / self.crop_pct)
         return partial(self.windows.least, position, self.size)
 
-    def __call__(self, image: np.ndarray, position: int) -> np.ndarray:
+    def __call__(self, image: Pixels, position: int) -> np.ndarray:
         if self.windows is not None:
             method = self.interpolation
             fitted = self.windows.cut(image, position, self.size, method)
@@ -266,7 +273,7 @@ def _read(
 
 def _next_readable(
     source: Source, bad: BadImages, least: Least, index: int
-) -> tuple[np.ndarray, int, int]:
+) -> tuple[Pixels, int, int]:
     for i in range(index, index + len(source)):
         try:
             return *source.example(i % len(source), least), i % len(source)
@@ -277,7 +284,7 @@ def _next_readable(
 
 def _if_readable(
     source: Source, bad: BadImages, least: Least, index: int
-) -> tuple[np.ndarray, int, int] | None:
+) -> tuple[Pixels, int, int] | None:
     try:
         return *source.example(index, least), index
     except ImageError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.data.base import SPLIT_NAMES, Source, SourceError, Splits
-from train.data.decode import ImageError, Least, decode
+from train.data.decode import ImageError, Least, Pixels, decode_image
 from train.data.records import TFRecords
 
 __all__ = ["tfds"]
@@ -144,14 +144,14 @@ def _open(examples: _Examples, image: Any, label: Any) -> Source:
     classes = tuple(label.names)
     height, width, channels = image.shape
 
-    def example(index: int, least: Least) -> tuple[np.ndarray, int]:
+    def example(index: int, least: Least) -> tuple[Pixels, int]:
         encoded, label = examples.example(index)
         if not 0 <= label < len(classes):
             raise SourceError(
                 f"{examples.spec}: label {label} at {examples.name(index)} is out of "
                 f"range: the classes are 0 to {len(classes) - 1}"
             )
-        return decode(encoded, examples.name(index), least), label
+        return decode_image(encoded, examples.name(index), least), label
 
     return Source(
         examples.spec,

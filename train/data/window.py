@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.data.decode import Interpolation, resize
+from train.data.decode import Interpolation, Pixels, cut, resize, size_of
 
 __all__ = ["Windows"]
 
@@ -65,12 +65,12 @@ class Windows:
         return math.ceil(size * min(height, width) / min(h, w))
 
     def cut(
-        self, image: np.ndarray, position: int, size: int, method: Interpolation
+        self, image: Pixels, position: int, size: int, method: Interpolation
     ) -> np.ndarray:
         """The image's window, resized with antialiasing.
 
         Args:
-          image: `uint8 [h, w, C]`.
+          image: the pixels.
           position: its place in the run.
           size: side of the result, in pixels.
           method: the filter.
@@ -78,6 +78,5 @@ class Windows:
         Returns:
           `uint8 [size, size, C]`.
         """
-        top, left, height, width = self.draw(position, *image.shape[:2])
-        window = image[top : top + height, left : left + width]
+        window = cut(image, *self.draw(position, *size_of(image)))
         return resize(window, size, size, method)

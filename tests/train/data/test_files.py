@@ -25,7 +25,8 @@ def test_every_file_that_is_not_hidden_is_an_image_without_a_label(photo_folder)
     assert len(source) == 99 and source.class_names == ()
     assert (source.channels, source.native_size) == (3, None)
     np.testing.assert_array_equal(source.labels, np.full(99, -1))
-    image, label = source.example(names(source).index(str(photo_folder / "top.png")), 0)
+    index = names(source).index(str(photo_folder / "top.png"))
+    image, (_, label) = source.read(index), source.example(index, 0)
     assert image.shape == (10, 12, 3) and not image.any() and label == -1
 
 
