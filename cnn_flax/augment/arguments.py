@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 __all__ = [
     "Pair",
     "check_interpolation",
-    "computed",
     "image_operation",
     "image_size",
     "per_channel",
@@ -58,37 +57,6 @@ def image_operation(operation: _Operation) -> _Operation:
         return result if images.ndim == 4 else result[0]
 
     return cast(_Operation, wrapped)
-
-
-@jax.custom_jvp
-def computed(images: jax.Array) -> jax.Array:
-    """The same images, of which no pixel is computed again where it is read again.
-
-    For the end of what costs much a pixel. XLA's CPU backend puts an operation into
-    each that reads it: a rotation reads four pixels, so that the crop before it would
-    be made four times. Other platforms run nothing here.
-
-    Args:
-      images: numbers `[N, ...]`.
-    """
-    return jax.lax.platform_dependent(
-        images, cpu=_before_a_loop, default=lambda images: images
-    )
-
-
-@computed.defjvp
-def _computed_jvp(images, tangents):
-    return computed(*images), *tangents
-
-
-def _before_a_loop(images):
-    # The CPU backend drops optimization barriers, but computes what a loop begins with,
-    # and copies nothing for one that never turns: no number is below this one, which
-    # XLA leaves for the loop to find.
-    def turns(images):
-        return jnp.any(images[(slice(1),) * images.ndim] < -jnp.inf)
-
-    return jax.lax.while_loop(turns, jnp.negative, images)
 
 
 def per_image(

@@ -6,11 +6,11 @@ from jax.typing import ArrayLike
 
 from cnn_flax.augment.arguments import (
     Pair,
-    computed,
     image_operation,
     per_image,
     per_pixel,
 )
+from cnn_flax.layers.computed import computed
 
 __all__ = ["adjust_sharpness", "gaussian_blur"]
 

@@ -16,11 +16,11 @@ from jax.typing import ArrayLike
 from cnn_flax.augment.arguments import (
     Pair,
     check_interpolation,
-    computed,
     image_operation,
     image_size,
     per_channel,
 )
+from cnn_flax.layers.computed import computed
 from cnn_flax.layers.sampling import read_bilinear, read_nearest
 
 __all__ = [

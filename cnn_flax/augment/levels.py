@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from cnn_flax.augment.arguments import computed, image_operation, per_image
+from cnn_flax.augment.arguments import image_operation, per_image
+from cnn_flax.layers.computed import computed
 
 __all__ = [
     "autocontrast",

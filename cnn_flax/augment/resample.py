@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 
 from cnn_flax.augment.arguments import (
     check_interpolation,
-    computed,
     image_operation,
     image_size,
     per_image,
 )
+from cnn_flax.layers.computed import computed
 
 __all__ = ["resize", "resized_crop"]
 

@@ -13,6 +13,8 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import lax
 
+from cnn_flax.layers.by_platform import by_platform
+from cnn_flax.layers.computed import computed_on_cpu
 from cnn_flax.layers.convolution import Geometry, convolve
 from cnn_flax.layers.depthwise import depthwise_conv
 from cnn_flax.layers.grouped import grouped_conv
@@ -124,7 +126,28 @@ def _pointwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax
     gradients, and no backend is slower.
     """
     x = x[:, :: strides[0], :: strides[1]]
-    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+    return by_platform(_product, _product, _product_gradients)(x, kernel[0, 0])
+
+
+def _product(x, kernel):
+    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
+
+
+def _product_gradients(arguments, y, dy):
+    """Of `_product`, on a CPU.
+
+    Both need `dy`, and one of them a transposed copy of it or of `x`: of whichever is
+    smaller, and not of what `dy` is computed from, element by element across the rows.
+    """
+    del y
+    x, kernel = arguments
+    dy = computed_on_cpu(dy, kernel)
+    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    if kernel.shape[0] <= kernel.shape[1]:
+        dkernel = lax.dot_general(x, dy, pixels)
+    else:
+        dkernel = lax.dot_general(dy, x, pixels).T
+    return lax.dot_general(dy, kernel, (((3,), (1,)), ((), ()))), dkernel
 
 
 def _whole(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnn_flax.layers.by_platform import by_platform
+from cnn_flax.layers.computed import computed_on_cpu
 from cnn_flax.layers.convolution import Geometry, convolve
 
 __all__ = ["depthwise_conv"]
@@ -54,6 +55,7 @@ def _shifts(x, kernel, geometry):
 def _gradients(geometry, arguments, y, dy):
     del y
     x, kernel = arguments
+    dy = computed_on_cpu(dy, kernel)
     return (
         _input_gradient(x, kernel, dy, geometry),
         _kernel_gradient(x, kernel, dy, geometry),
@@ -61,24 +63,69 @@ def _gradients(geometry, arguments, y, dy):
 
 
 def _input_gradient(x, kernel, dy, geometry):
-    """The flipped kernel's convolution of `dy`, spread out to the strides."""
-    padding = []
-    for axis, (stride, (before, _), dilation) in enumerate(zip(*geometry, strict=True)):
-        reach = dilation * (kernel.shape[axis] - 1)
-        low = reach - before
-        spread = (dy.shape[axis + 1] - 1) * stride + 1
-        padding.append((low, x.shape[axis + 1] + reach - low - spread, stride - 1))
-    spread = _padded(dy, padding)
-    return _sum_of_shifts(
-        spread, kernel[::-1, ::-1], Geometry(dilation=geometry.dilation)
+    """By what is seen alike: where there are strides, not every tap sees every pixel.
+
+    Along an axis pixel `stride * m + phase` is seen by tap t from the output's place
+    `m + (phase + padding - dilation * t) / stride`, where that is whole.
+    """
+    (rows, top, height), (columns, left, width) = (
+        _seen_from(x.shape[axis + 1], dy.shape[axis + 1], kernel.shape[axis], *of_axis)
+        for axis, of_axis in enumerate(zip(*geometry, strict=True))
+    )
+    wide = jnp.promote_types(jnp.float32, x.dtype)
+    padded = computed_on_cpu(_padded(dy.astype(wide), [top, left]), kernel)
+    taps = kernel[:, :, None, None].astype(wide)
+
+    def phase(vertical, horizontal):
+        total = jnp.zeros((len(x), height, width, x.shape[-1]), wide)
+        for t, row in vertical:
+            for u, column in horizontal:
+                shift = padded[:, row : row + height, column : column + width]
+                total += taps[t, u] * shift
+        return total
+
+    phases = [jnp.stack([phase(r, c) for c in columns], 3) for r in rows]
+    dx = jnp.stack(phases, 2).reshape(
+        len(x), height * len(rows), width * len(columns), x.shape[-1]
+    )
+    return dx[:, : x.shape[1], : x.shape[2]].astype(x.dtype)
+
+
+def _seen_from(size, seen, taps, stride, padding, dilation):
+    """Of one axis: each phase's taps with where they see from, once it is padded so.
+
+    Args:
+      size: of the input, in pixels.
+      seen: of the output.
+      taps: of the kernel.
+      stride: of the geometry.
+      padding: likewise.
+      dilation: likewise.
+
+    Returns:
+      For each phase pairs of a tap and the first place, the output's padding as
+      `lax.pad` has it, and pixels of a phase.
+    """
+    pixels = -(-size // stride)
+    phases = []
+    for phase in range(stride):
+        offsets = [(t, phase + padding[0] - dilation * t) for t in range(taps)]
+        phases.append([(t, o // stride) for t, o in offsets if o % stride == 0])
+    places = [place for phase in phases for _, place in phase]
+    low, high = max(0, -min(places)), max(0, pixels + max(places) - seen)
+    return (
+        [[(t, place + low) for t, place in phase] for phase in phases],
+        (low, high, 0),
+        pixels,
     )
 
 
 def _kernel_gradient(x, kernel, dy, geometry):
     wide = jnp.promote_types(jnp.float32, x.dtype)
-    products = [
-        shift * dy.astype(wide) for shift in _shifts(x.astype(wide), kernel, geometry)
-    ]
+    padding = [(*pair, 0) for pair in geometry.padding]
+    padded = computed_on_cpu(_padded(x.astype(wide), padding), kernel)
+    shifts = _shifts(padded, kernel, geometry._replace(padding=((0, 0), (0, 0))))
+    products = [shift * dy.astype(wide) for shift in shifts]
     # One pass over the pixels for all taps; the images are summed on their own, so that
     # there is work for all cores.
     sums = lax.reduce(

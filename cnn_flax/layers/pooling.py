@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import lax
 
 from cnn_flax.layers.by_platform import by_platform
+from cnn_flax.layers.computed import computed_on_cpu
 
 __all__ = ["adaptive_avg_pool", "avg_pool", "global_avg_pool", "max_pool"]
 
@@ -51,6 +52,7 @@ def max_pool(
 def _to_the_first(window, stride, padding, arguments, y, dy):
     """Each window's cotangent at its first maximum, row by row."""
     (x,) = arguments
+    dy = computed_on_cpu(dy)  # Each is read as often as a window has pixels.
     low = jnp.full((), -jnp.inf, x.dtype)
     padded = lax.pad(x, low, [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)])
     zero = jnp.zeros((), x.dtype)

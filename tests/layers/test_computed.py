@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_flax.augment.arguments import computed
+from cnn_flax.layers.computed import computed
 
 SHAPES = [(2, 5, 7, 3), (2, 5, 7, 1), (1, 1, 1, 1), (3, 4, 6, 2)]
 
