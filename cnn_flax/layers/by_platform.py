@@ -29,7 +29,7 @@ def by_platform(
     Args:
       plain: an operation on arrays, as every other platform computes it and its
         gradients.
-      on_cpu: one that gives the same.
+      on_cpu: one that gives the same; or `plain`, where only gradients differ.
       cpu_gradients: its gradients, from the arguments, the result and the result's
         cotangent; by default what JAX derives from `on_cpu`.
 
@@ -38,6 +38,8 @@ def by_platform(
     """
 
     def call(*arguments):
+        if on_cpu is plain:  # Nothing to choose, nor to trace twice.
+            return plain(*arguments)
         return lax.platform_dependent(*arguments, cpu=on_cpu, default=plain)
 
     def forward(*arguments):

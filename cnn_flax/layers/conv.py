@@ -5,6 +5,7 @@ their shapes and the numbers stay the same.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 
 class Conv(nn.Module):
     """2-D convolution, NHWC, with the fields and parameters of `flax.linen.Conv`.
+
+    Gradients are its own: forward mode (`jax.jvp`) works on them, but not on it.
 
     Parameters are `kernel` `[kh, kw, C / groups, features]` and, with `use_bias`,
     `bias` `[features]`.
@@ -113,10 +116,17 @@ def _convolve(x, kernel, geometry, groups):
     if kernel.shape[:3] == x.shape[1:] and is_unpadded and geometry.dilation == (1, 1):
         return _whole(x, kernel)
     if groups == 1:
-        return convolve(x, kernel, geometry)
+        plain = partial(convolve, geometry=geometry)
+        return by_platform(plain, plain, partial(_gradients, plain))(x, kernel)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return depthwise_conv(x, kernel, geometry)
     return grouped_conv(x, kernel, geometry, groups)
+
+
+def _gradients(plain, arguments, y, dy):
+    """Of a convolution on a CPU, which reads `dy` in another order of its axes."""
+    del y
+    return jax.vjp(plain, *arguments)[1](computed_on_cpu(dy, arguments[1]))
 
 
 def _pointwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:

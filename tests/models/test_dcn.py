@@ -26,7 +26,9 @@ def test_logits_match_the_reference_in_float32():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18_dcnv2", "resnet50_dcn"])
+@pytest.mark.parametrize(
+    "name", ["resnet18_dcnv2", pytest.param("resnet50_dcn", marks=pytest.mark.long)]
+)
 def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimized):
     check_training_pass(name, f"tv_{name}")
 

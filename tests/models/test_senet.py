@@ -32,7 +32,12 @@ def test_logits_match_the_reference_in_float32(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["seresnet50", "legacy_seresnet50", "legacy_seresnet18"]
+    "name",
+    [
+        "seresnet50",
+        pytest.param("legacy_seresnet50", marks=pytest.mark.long),
+        "legacy_seresnet18",
+    ],
 )
 def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimized):
     check_training_pass(name, f"timm_{name}")

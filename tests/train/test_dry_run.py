@@ -70,7 +70,13 @@ def test_features_take_the_place_of_images_where_they_are_kept(tiny, quiet):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["imagenet_resnet50", "imagenet_resnet50_modern"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param("imagenet_resnet50", marks=pytest.mark.long),
+        "imagenet_resnet50_modern",
+    ],
+)
 def test_imagenet_is_built_whole(capsys, recipe):
     assert main([recipe, "--dry-run"]) == 0
     assert "25,557,032" in capsys.readouterr().out

@@ -58,6 +58,7 @@ def test_patches_are_cut_from_their_side_and_drawn_by_the_seed(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_arms_are_trained_and_nearest_means_are_of_the_kept_features(
     tmp_path, monkeypatch
 ):
