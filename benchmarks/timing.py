@@ -15,7 +15,15 @@ from typing import Any
 
 import jax
 
-__all__ = ["PEER_PAUSE", "Timing", "alternate", "header", "repeated", "take_turns"]
+__all__ = [
+    "PEER_PAUSE",
+    "Timing",
+    "alternate",
+    "header",
+    "processor",
+    "repeated",
+    "take_turns",
+]
 
 PEER_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 
@@ -133,7 +141,7 @@ def header() -> dict[str, str]:
     device = jax.devices()[0]
     return {
         "device": f"{jax.device_count()} x {device.device_kind}",
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         **{name: version for name in _PACKAGES if (version := _version(name))},
     }
@@ -146,7 +154,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:

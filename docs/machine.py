@@ -2,11 +2,12 @@
 
 import datetime
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+
+from benchmarks.timing import processor
 
 __all__ = ["machine", "where"]
 
@@ -15,7 +16,7 @@ def machine() -> dict[str, str]:
     """Today and this machine, for a row of raw results."""
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "jax": jax.__version__,
     }
 

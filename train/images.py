@@ -32,7 +32,9 @@ def training_images(config: Config) -> Source:
 
 
 def unlabelled_images(
-    config: Config, class_names: Sequence[str] | None = None
+    config: Config,
+    class_names: Sequence[str] | None = None,
+    source: Source | None = None,
 ) -> Source | None:
     """The images without labels, where the config names some.
 
@@ -43,6 +45,7 @@ def unlabelled_images(
     Args:
       config: of the run.
       class_names: of the labelled images, which those of pseudo-labels must be.
+      source: the set, where it is open already.
 
     Raises:
       SourceError: if there are none such.
@@ -51,7 +54,8 @@ def unlabelled_images(
     options = config.unlabelled
     if not options.unlabelled:
         return None
-    source = open_unlabelled(config, options.unlabelled)
+    if source is None:
+        source = open_unlabelled(config, options.unlabelled)
     index = np.arange(len(source), dtype=np.int32)
     source = replace(source, beside={"image_index": index})
     if not options.pseudo_labels:

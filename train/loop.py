@@ -13,7 +13,7 @@ from train import folder
 from train.answers import with_answers
 from train.checkpoint import KEPT, Checkpoints
 from train.config import Config
-from train.data import BadImages, eval_batches, prefetch_to_device
+from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.errors import Interrupted, NotFiniteError
 from train.evaluation import Evaluation, evaluate
 from train.features import with_features
@@ -31,7 +31,12 @@ Json = dict[str, Any]
 
 
 def fit(
-    config: Config, run: Path, *, recipe: str = "", console: Console | None = None
+    config: Config,
+    run: Path,
+    *,
+    recipe: str = "",
+    console: Console | None = None,
+    unlabelled: Source | None = None,
 ) -> Json:
     """Trains, or goes on with a run that was stopped, and reports.
 
@@ -43,6 +48,7 @@ def fit(
       run: the run's folder.
       recipe: the name of the recipe that it is of.
       console: where progress goes; None is standard output.
+      unlabelled: the set of the images without labels, where it is open already.
 
     Returns:
       What the run's `result.json` holds. A run that has ended is not trained again.
@@ -69,7 +75,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if record is not None:  # Before the slow part; a new one makes no folder yet.
             stack.enter_context(folder.lock(run))
-        program = build(config, recipe)
+        program = build(config, recipe, opened=unlabelled)
         folder.check_space(run, program.bytes, KEPT)
         if record is None:
             program.initial()  # Wrong weights make no folder.

@@ -195,6 +195,7 @@ def build(
     recipe: str = "",
     images: tuple[Source, Source] | None = None,
     unlabelled: Source | None = None,
+    opened: Source | None = None,
 ) -> Program:
     """Opens the data and puts the steps together; computes and writes nothing.
 
@@ -203,6 +204,7 @@ def build(
       recipe: the name of the recipe that it is of.
       images: to learn from and to be judged on; None opens those of the config.
       unlabelled: the images without labels; None opens those of the config.
+      opened: the set of these, before pseudo-labels, where it is open already.
 
     Raises:
       SourceError: if the data cannot be used.
@@ -215,7 +217,7 @@ def build(
     )
     train, test = images or (training_images(config), evaluation_images(config))
     if unlabelled is None:
-        unlabelled = unlabelled_images(config, train.class_names)
+        unlabelled = unlabelled_images(config, train.class_names, opened)
     record = describe(config, recipe, train)
     model = build_model(record)
     teacher = _open_teacher(config, record, train)

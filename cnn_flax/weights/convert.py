@@ -1,5 +1,6 @@
 """torch's checkpoints and our variables, each from the other, bit by bit."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -200,13 +201,22 @@ def _expected(
     """Our paths with torch's names, and the template, both of the given sizes."""
     known = dialects(name)
     found = _given_sizes(known, given)
-    wanted = template(name, {**found.fields, **fields}, found.in_channels)
+    if fields:
+        wanted = template(name, {**found.fields, **fields}, found.in_channels)
+    else:
+        wanted = _template_of(name, found)
     candidates = [
         {path: rule_of(dialect, _in_collection(path)) for path in wanted}
         for dialect in known
     ]
     best = max(candidates, key=lambda names: sum(e in given for e, _ in names.values()))
     return best, wanted
+
+
+# To say which model weights are of, many are traced.
+@functools.cache
+def _template_of(name: str, of: Sizes) -> Flat:
+    return template(name, of.fields, of.in_channels)
 
 
 def _given_sizes(known: Sequence[Dialect], given: Mapping[str, Any]) -> Sizes:

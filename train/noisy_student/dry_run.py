@@ -11,7 +11,7 @@ from rich.table import Table
 from train.data import Source, SourceError
 from train.dry_run import stand_in
 from train.images import evaluation_images, open_unlabelled, training_images
-from train.noisy_student.plan import NoisyStudent, Train, plan
+from train.noisy_student.plan import NoisyStudent, Train, check_growth, plan
 from train.program import Program, build, train_step_shapes
 from train.report import say
 
@@ -42,6 +42,7 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
     for column in ("", "model", "parameters", "a step's images", "operations", "saved"):
         # In a narrow terminal figures go on in a line below, rather than being cut.
         table.add_column(column, overflow="fold")
+    last = 0
     for stage in plan(student, Path()):
         if not isinstance(stage, Train):
             continue
@@ -51,6 +52,8 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
             others = _labelled(unlabelled, len(images[0].class_names), kind)
         with console.status(stage.name):
             program = build(stage.config, recipe, images, others)
+            check_growth(program.parameters, last, stage.name)
+            last = program.parameters
             table.add_row(stage.name, *_takes(program))
     console.print(table)
     say(console, "A dry run: nothing was trained, and nothing written.")

@@ -26,6 +26,7 @@ __all__ = [
     "Stage",
     "Student",
     "Train",
+    "check_growth",
     "plan",
     "settings",
     "teacher_config",
@@ -178,6 +179,21 @@ def plan(student: NoisyStudent, out: Path) -> list[Stage]:
     if student.finetune_size:
         stages.append(Train("final", _finetuned(student, last, out)))
     return stages
+
+
+def check_growth(parameters: int, teacher: int, name: str) -> None:
+    """Raises `UserError` for a student with fewer parameters than its teacher.
+
+    Args:
+      parameters: the student's.
+      teacher: the teacher's.
+      name: of the student's stage.
+    """
+    if parameters < teacher:
+        raise UserError(
+            f"{name} has {parameters:,} parameters, and its teacher {teacher:,}: a "
+            "noisy student is at least as large. A smaller one distills: see --teacher."
+        )
 
 
 def teacher_config(student: NoisyStudent) -> Config:

@@ -22,6 +22,7 @@ from train.noisy_student.plan import (
     NoisyStudent,
     Stage,
     Train,
+    check_growth,
     plan,
     settings,
 )
@@ -70,7 +71,11 @@ def run(
     console = console or Console()
     out = out.absolute()
     about = {"format": 1, "recipe": recipe, "settings": settings(student)}
-    if not _is_same(out, about):
+    known = _is_same(out, about)
+    # Listed once for all stages: there may be millions.
+    options = student.config.unlabelled
+    unlabelled = open_unlabelled(student.config, options.unlabelled)
+    if not known:
         _check(student, recipe)
     with folder.lock(out):
         folder.write_json(out / _ABOUT, about)
@@ -81,10 +86,15 @@ def run(
                 continue
             say(console, f"{place}:")
             if isinstance(stage, Train):
-                fit(stage.config, out / stage.name, recipe=recipe, console=console)
+                fit(
+                    stage.config,
+                    out / stage.name,
+                    recipe=recipe,
+                    console=console,
+                    unlabelled=unlabelled,
+                )
             else:
-                _label(student, stage, out, console)
-        unlabelled = _unlabelled(student)
+                _label(student, stage, out, unlabelled, console)
         facts = gather(student, out, unlabelled, recipe=recipe, command=command)
         folder.write_json(out / "report.json", facts.to_json())
         _draw(out, facts, unlabelled, console)
@@ -175,19 +185,27 @@ def _check(student: NoisyStudent, recipe: str) -> None:
     """Raises what would stop a later stage, before there is a folder."""
     config = student.config
     images = training_images(config), evaluation_images(config)
-    _unlabelled(student)
+    last = 0
     for stage in plan(student, Path()):
         if isinstance(stage, Train):
             alone = replace(stage.config, unlabelled=Unlabelled())
-            build(alone, recipe, images)
+            parameters = build(alone, recipe, images).parameters
+            check_growth(parameters, last, stage.name)
+            last = parameters
 
 
-def _label(student: NoisyStudent, stage: Label, out: Path, console: Console) -> None:
+def _label(
+    student: NoisyStudent,
+    stage: Label,
+    out: Path,
+    unlabelled: Source,
+    console: Console,
+) -> None:
     path = out / stage.name
     start = time.monotonic()
     label_images(
         out / stage.teacher,
-        _unlabelled(student),
+        unlabelled,
         path,
         batch_size=student.config.input.batch_size,
         threads=student.config.input.threads or None,
@@ -268,9 +286,3 @@ def _labelled(
 def _times(out: Path) -> dict[str, float]:
     path = out / _TIMES
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def _unlabelled(student: NoisyStudent) -> Source:
-    """The images without labels, before any is chosen; none stays in memory."""
-    config = student.config
-    return open_unlabelled(config, config.unlabelled.unlabelled, keep=False)

@@ -64,10 +64,27 @@ STUDENT = NoisyStudent(
 
 
 @pytest.fixture(scope="module")
-def done(programs, tmp_path_factory):
+def listings():
+    """Where the images without labels are listed, as often as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        for module in ("train.images", "train.noisy_student.run"):
+
+            def note(*args, module=module, **options):
+                found.append(module)
+                return open_unlabelled(*args, **options)
+
+            patch.setattr(f"{module}.open_unlabelled", note)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def done(programs, tmp_path_factory, listings):
     """The folder of a Noisy Student that has ended, and what it told."""
     out = tmp_path_factory.mktemp("noisy") / "out"
-    return out, run(STUDENT, out, recipe="tested", command="the command")
+    facts = run(STUDENT, out, recipe="tested", command="the command")
+    assert listings == ["train.noisy_student.run"]
+    return out, facts
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +226,10 @@ def test_the_policy_is_on_while_a_student_learns(noisy):
     [
         ({"students": (Student("resnet19"),)}, "Nearest: resnet18"),
         ({"students": (Student("resnet18", {"depth": 3}),)}, "depth"),
+        (
+            {"students": (Student("resnet18", {"width": 3}),)},
+            "round1/student has 2,0.. parameters, and its teacher 3,",
+        ),
     ],
 )
 def test_what_would_stop_a_later_stage_stops_it_before_the_first(
