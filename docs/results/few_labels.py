@@ -15,7 +15,7 @@ from train import recipes
 from train.config import Config, Distillation, Selection, Unlabelled
 from train.inference import evaluate_run
 from train.loop import fit
-from train.noisy_student.plan import Train, plan
+from train.noisy_student.plan import NoisyStudent, Train, plan
 from train.noisy_student.run import run as run_noisy_student
 from train.pseudo_label import label_images, open_images
 from train.recipes.noisy_student_fashion_mnist import noisy_student
@@ -25,6 +25,7 @@ __all__ = ["ARMS", "LABELS", "SEEDS", "measure", "section"]
 LABELS = (250, 40, 1000)
 SEEDS = (0, 1, 2)
 
+_ALONE, _NOISE_ALONE = "supervised", "noise alone"
 _FIXMATCH = recipes.load("fashion_mnist_fixmatch").config.unlabelled
 _OTHERS = Unlabelled("rest", ratio=_FIXMATCH.ratio)
 
@@ -53,7 +54,7 @@ def measure(runs: Path) -> Iterator[Row]:
 def section(rows: Sequence[Row]) -> str:
     """The section of the page, for the numbers of labels that were measured."""
     counts = sorted({row["labels"] for row in rows})
-    alone = _found(rows, "supervised")
+    alone = _found(rows, _ALONE)
     lines, gains = [], []
     for name in ARMS:
         found = _found(rows, name)
@@ -61,9 +62,10 @@ def section(rows: Sequence[Row]) -> str:
         by_count = [[row for row in found if row["labels"] == n] for n in counts]
         cells = [spread([row["accuracy"] for row in some]) for some in by_count]
         lines.append([name, *cells, f"{minutes:.1f}"])
-        if name != "supervised":
+        if name != _ALONE:
             gains.append([name, *(_gain(some, alone) for some in by_count)])
     labels = [f"{count:,} labels" for count in counts]
+    last = _found(rows, _NOISE_ALONE)[0]
     return f"""## Few labels
 
 {table(("method", *labels, "minutes a run"), lines)}
@@ -82,17 +84,34 @@ What each gains on supervised training with the same labelled images, in points:
 
 The fewer the labels, the more the other images give.
 
-- **Pseudo-label**: the answers of the supervised run above are the labels of all images
-  that it gave more than 0.3; the same net learns from these and the true labels.
+- **Supervised**: the labels alone, `python -m train fashion_mnist_few_labels`.
+- **Pseudo-label**: the answers of the supervised run are the labels of all images that
+  it gave more than 0.3; the same net learns from these and the true labels.
 - **FixMatch**: `python -m train fashion_mnist_fixmatch`.
 - **Distilled**: the net that FixMatch gave is the teacher. A new one learns from the
   labels and from the teacher's answers to all images, softened by a temperature of 2.
 - **Noisy Student**: `python -m train noisy-student noisy_student_fashion_mnist`, three
-  rounds of growing nets with noise, which no other method here has. The first round has
-  the labels alone: what it gains or loses on the supervised net is the noise's doing,
-  and what the last gains on it the rounds':
+  rounds of growing nets with noise, which no method above has. The first round has the
+  labels alone:
 
 {table(("round", *labels), _rounds(rows, counts))}
+
+- **Noise alone**: the Noisy Student's last net ({last["parameters"]:,} parameters) and
+  noise, without a teacher and the images that it labelled. What the Noisy Student
+  gives more than this, its teachers gave, in points
+  {_more(rows, counts)}.
+
+Each command goes on with `--val-share 0.01 --eval-split val --labels-per-class 25
+--seed 0`, for 250 labels and the first seed, and is judged by `python -m train evaluate
+RUN --split test`. Pseudo-labels and the distilled net are
+
+```bash
+python -m train pseudo-label runs/supervised --data rest --out runs/rest.npy
+python -m train fashion_mnist_few_labels --unlabelled rest --ratio 3 \\
+  --pseudo-labels runs/rest.npy --min-confidence 0.3
+python -m train fashion_mnist_few_labels --unlabelled rest --ratio 3 \\
+  --teacher runs/fixmatch --temperature 2 --alpha 0.5
+```
 
 Raw results: [results/few_labels.jsonl](results/few_labels.jsonl);
 `python -m docs.results --measure few_labels` makes them again ({where(rows)})."""
@@ -120,6 +139,15 @@ def _rounds(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Any]]:
         [number + 1, *(spread([rounds[number] for rounds in some]) for some in shares)]
         for number in range(len(found[0]["rounds"]))
     ]
+
+
+def _more(rows: Sequence[Row], counts: Sequence[int]) -> str:
+    """Points of the Noisy Student above its noise alone, by the number of labels."""
+    alone = _found(rows, _NOISE_ALONE)
+    found = _found(rows, "Noisy Student")
+    gains = [_gain([row for row in found if row["labels"] == n], alone) for n in counts]
+    parts = [f"{gain} with {n:,} labels" for gain, n in zip(gains, counts, strict=True)]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
 def _supervised(config: Config, folder: Path) -> Row:
@@ -153,17 +181,27 @@ def _fixmatch(config: Config, folder: Path) -> Row:
     return _fit(dataclasses.replace(config, unlabelled=_FIXMATCH), folder)
 
 
+def _noise_alone(config: Config, folder: Path) -> Row:
+    last = _stages(config, folder)[1][-1].config
+    return _fit(dataclasses.replace(last, unlabelled=Unlabelled()), folder)
+
+
 def _noisy_student(config: Config, folder: Path) -> Row:
-    noisy = dataclasses.replace(
-        noisy_student.config, selection=config.selection, seed=config.seed
-    )
-    student = dataclasses.replace(noisy_student, config=noisy)
+    student, stages = _stages(config, folder)
     run_noisy_student(student, folder, console=_silent())
-    stages = [stage for stage in plan(student, folder) if isinstance(stage, Train)]
     found = [_fit(stage.config, folder / stage.name) for stage in stages]
     before = sum(row["seconds"] for row in found[:-1])
     rounds = [row["accuracy"] for row in found]
     return _with(found[-1], rounds=rounds, seconds=before)
+
+
+def _stages(config: Config, folder: Path) -> tuple[NoisyStudent, list[Train]]:
+    """The Noisy Student, and its stages of training."""
+    noisy = dataclasses.replace(
+        noisy_student.config, selection=config.selection, seed=config.seed
+    )
+    student = dataclasses.replace(noisy_student, config=noisy)
+    return student, [s for s in plan(student, folder) if isinstance(s, Train)]
 
 
 def _fit(config: Config, run: Path) -> Row:
@@ -183,9 +221,10 @@ def _silent() -> Console:
 
 
 ARMS: dict[str, Arm] = {
-    "supervised": _supervised,
+    _ALONE: _supervised,
     "pseudo-label": _pseudo_labelled,
     "FixMatch": _fixmatch,
     "distilled": _distilled,
+    _NOISE_ALONE: _noise_alone,
     "Noisy Student": _noisy_student,
 }

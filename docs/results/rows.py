@@ -21,11 +21,20 @@ def read(experiment: str) -> list[Row]:
 
 
 def write(experiment: str, measured: Iterable[Row]) -> None:
-    """Writes rows as they come, with day and machine, in place of older ones."""
+    """Writes rows as they come, with day and machine, in place of older ones.
+
+    One whose figures are those of an older one, times and all, is of a run that had
+    ended: it keeps the day and the machine of that.
+    """
     here = machine()
+    try:
+        older = read(experiment)
+    except FileNotFoundError:
+        older = []
     lines = []
     for row in measured:
-        lines.append(json.dumps({**row, **here}))
+        same = (old for old in older if {**old, **row} == old)
+        lines.append(json.dumps(next(same, {**row, **here})))
         print(lines[-1], flush=True)
         (_FOLDER / f"{experiment}.jsonl").write_text("\n".join(lines) + "\n")
 

@@ -201,7 +201,12 @@ def section(rows: Sequence[Row]) -> str:
         for arm in [*ARMS, NEAREST, NOT_KEPT]
     }
     lines = [
-        [arm, of[0].get("steps", "none"), spread([row["accuracy"] for row in of])]
+        [
+            arm,
+            of[0].get("steps", "none"),
+            spread([row["accuracy"] for row in of]),
+            _seconds(of),
+        ]
         for arm, of in found.items()
         if arm != NOT_KEPT
     ]
@@ -211,7 +216,7 @@ def section(rows: Sequence[Row]) -> str:
     )
     return f"""## Transfer
 
-{table(("EfficientNet-Lite0", "steps", "test accuracy"), lines)}
+{table(("EfficientNet-Lite0", "steps", "test accuracy", "seconds of training"), lines)}
 
 Patches of 16 photographs, ten of each to learn from: mean, lowest and highest share of
 320 test patches that are classified rightly, over {len(SEEDS)} draws. They are from
@@ -232,3 +237,13 @@ features cost one pass over the images.
 Raw results: [results/transfer.jsonl](results/transfer.jsonl);
 `python -m docs.results --measure transfer` makes them again ({where(rows)}; the machine
 had other work too)."""
+
+
+def _seconds(rows: Sequence[Row]) -> str:
+    """The mean of the runs' seconds of training, where they were trained."""
+    seconds = [
+        CONFIG.input.batch_size * row["steps"] / row["images_per_second"]
+        for row in rows
+        if "steps" in row
+    ]
+    return f"{sum(seconds) / len(seconds):.1f}" if seconds else "none"

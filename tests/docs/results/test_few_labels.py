@@ -36,18 +36,22 @@ def test_every_arm_was_measured_from_every_seed_in_equal_steps():
     assert len({row["steps"] for row in measured}) == 1
 
 
-def _gains(arm, labels):
+def _gains(arm, labels, before="supervised"):
     accuracy = {
         (row["labels"], row["seed"], row["arm"]): row["accuracy"]
         for row in rows.read("few_labels")
     }
     return [
-        accuracy[labels, seed, arm] - accuracy[labels, seed, "supervised"]
+        accuracy[labels, seed, arm] - accuracy[labels, seed, before]
         for seed in few_labels.SEEDS
     ]
 
 
-@pytest.mark.parametrize("arm", [arm for arm in few_labels.ARMS if arm != "supervised"])
+# Those that learn from images without labels.
+METHODS = [a for a in few_labels.ARMS if a not in ("supervised", "noise alone")]
+
+
+@pytest.mark.parametrize("arm", METHODS)
 def test_more_is_learned_from_images_without_labels_where_labels_are_few(arm):
     few, more, many = (np.mean(_gains(arm, labels)) for labels in (40, 250, 1000))
     assert few > more > many > 0
@@ -72,3 +76,8 @@ def test_the_last_round_of_the_noisy_student_beats_its_first(labels):
     for row in rows.read("few_labels"):
         if row["arm"] == "Noisy Student" and row["labels"] == labels:
             assert row["rounds"][-1] > row["rounds"][0]
+
+
+@pytest.mark.parametrize("labels", few_labels.LABELS)
+def test_a_noisy_student_beats_itself_without_its_teacher(labels):
+    assert min(_gains("Noisy Student", labels, "noise alone")) > 0

@@ -1,4 +1,7 @@
+import json
 from pathlib import Path
+
+import pytest
 
 from docs.results import augmentation, rows
 from docs.results.page import page
@@ -19,6 +22,7 @@ def test_every_arm_was_measured_from_every_seed_in_equal_steps():
     assert len({row["steps"] for row in measured}) == 1
 
 
+@pytest.mark.slow
 def test_an_arm_is_trained_and_judged_on_the_test_images(tmp_path, monkeypatch):
     config = Config(
         input=Input("digits", image_size=8, batch_size=100, mean=(0.3,), std=(0.4,)),
@@ -42,3 +46,19 @@ def test_an_arm_is_trained_and_judged_on_the_test_images(tmp_path, monkeypatch):
 
 def test_shares_are_shown_with_their_range():
     assert rows.spread([0.85, 0.852, 0.8471]) == "85.0 % (84.7 to 85.2)"
+
+
+def test_a_row_of_a_run_that_had_ended_keeps_its_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "_FOLDER", tmp_path)
+    older = {
+        "arm": "a",
+        "seconds": 1.5,
+        "date": "2026-01-01",
+        "machine": "m",
+        "jax": "0",
+    }
+    (tmp_path / "some.jsonl").write_text(json.dumps(older) + "\n")
+    rows.write("some", [{"arm": "a", "seconds": 1.5}, {"arm": "b", "seconds": 1.5}])
+    kept, new = rows.read("some")
+    assert kept == older
+    assert new["arm"] == "b" and new["date"] > older["date"]
