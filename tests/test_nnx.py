@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 from flax.nnx import bridge
 
@@ -14,6 +15,7 @@ def wrapped():
     return bridge.ToNNX(model, rngs=nnx.Rngs(0, dropout=1)).lazy_init(images), images
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_gives_logits():
     model, images = wrapped()
     logits = model(images)

@@ -83,6 +83,7 @@ def test_an_images_draw_depends_on_its_key_alone():
     assert (together != images).any()
 
 
+@pytest.mark.slow
 def test_one_image_and_vmap_are_as_a_batch():
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3))
     keys = jax.random.split(KEY, 6)

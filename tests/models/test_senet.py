@@ -43,6 +43,7 @@ def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimiz
     check_training_pass(name, f"timm_{name}")
 
 
+@pytest.mark.slow
 def test_logits_of_senet154_match_the_reference_with_one_block_a_stage():
     # The whole net loses all digits of float32 with seeded weights, in torch too.
     check_logits(

@@ -130,6 +130,7 @@ def test_a_run_with_a_hint_goes_on_as_if_nothing_had_been(
     assert evaluation.figures()["accuracy"] == result["accuracy"]
 
 
+@pytest.mark.slow
 def test_labels_of_the_unlabelled_are_never_read(config):
     # Mixed, so that the images' labels have a way.
     program = build(dataclasses.replace(config, augment=Augment(mixup=0.2)))

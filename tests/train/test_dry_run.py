@@ -32,6 +32,7 @@ def test_it_says_what_a_run_takes(tiny, quiet):
     assert "nothing was trained" in quiet.file.getvalue()
 
 
+@pytest.mark.slow
 def test_it_works_without_the_images_and_says_so(tiny, quiet, tmp_path):
     options = dataclasses.replace(
         tiny.input, data=f"folder:{tmp_path / 'missing'}", load_size=10, mean=(0.5,) * 3

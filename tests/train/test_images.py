@@ -46,6 +46,7 @@ def test_training_has_a_size_of_its_own(windows):
     assert build(usual).train_options["image_size"] == 8
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_windows_and_is_judged_on_whole_images(
     windows, tmp_path, quiet
 ):

@@ -228,6 +228,7 @@ def test_no_rest_is_an_error_that_says_what_to_give(few):
         unlabelled_images(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consistency", ["flexmatch", "pseudo_label"])
 def test_true_labels_of_the_unlabelled_are_never_learned_from(few, consistency):
     options = dataclasses.replace(few.unlabelled, consistency=consistency)
@@ -245,6 +246,7 @@ def test_true_labels_of_the_unlabelled_are_never_learned_from(few, consistency):
     chex.assert_trees_all_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_weak_view_is_moved_and_the_strong_one_is_changed_beside():
     options = Augment(crop_padding=1, policy="trivial_augment", erase=0.5, mixup=0.2)
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), np.uint8)

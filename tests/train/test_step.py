@@ -164,6 +164,7 @@ def test_dropout_draws_from_the_key():
     assert a == b != c
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["data", None])
 def test_devices_draw_their_own_drop_paths_with_global_and_local_statistics(axis):
     net = model(stage_sizes=(1, 1), drop_path_rate=0.5, bn_axis_name=axis)
@@ -243,6 +244,7 @@ def test_running_means_of_parameters_and_statistics_by_hand():
 
 
 # One of each file that has BatchNorm.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])
 def test_frozen_statistics_stay_and_are_what_training_uses(name):
     fields = {"num_classes": 3}

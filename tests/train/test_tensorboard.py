@@ -51,6 +51,7 @@ def test_a_run_that_goes_on_takes_back_what_will_be_measured_again(tmp_path):
     assert starts[-1] == 4
 
 
+@pytest.mark.slow
 def test_the_flag_writes_it(tmp_path, tiny, quiet, programs):
     fit(dataclasses.replace(tiny, epochs=1, tensorboard=True), tmp_path, console=quiet)
     tags = {value.tag for event in events(tmp_path) for value in event.summary.value}

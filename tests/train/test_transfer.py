@@ -257,6 +257,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_head_on_the_backbones_features_is_the_model(name):
     fields, size = SMALL[name]

@@ -26,6 +26,7 @@ def photos():
     return dict(np.load(PHOTOS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("photo", "label"), [("chelsea", 285), ("coffee", 967), ("china", 698)]
 )

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 
 from docs.architectures.experiments import SmallNet, _transformed
 from docs.architectures.training import Images, Trainer, digits
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_follows_from_its_seed():
     train = digits("train")
     few = Images(train.image[:320], train.label[:320])
