@@ -14,7 +14,9 @@ __all__ = ["computed", "computed_on_cpu"]
 def computed(x: jax.Array) -> jax.Array:
     """The same array, of which no number is computed again where it is read again.
 
-    For the end of what costs much a number. Other platforms run nothing here.
+    For the end of what costs much a number. Other platforms run nothing here. Devices
+    of a mesh tell one another one truth value, unless each has its own part by
+    `jax.shard_map`.
 
     Args:
       x: numbers of any shape.
