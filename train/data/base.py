@@ -49,7 +49,7 @@ class Source:
       size: number of images.
       example: `(index, least)` -> image and label: pixels, each image in its own
         size, and an int in `[0, K)`. `least` is the short side that the image is going
-        to be scaled to, or 0, or what gives it: see `decode.decode`. Raises
+        to be scaled to, or 0, or what gives it: see `decode.decode_image`. Raises
         `ImageError` where the image cannot be read.
       name: the image's name at an index, for reports: a file, or like `digits/17`.
       find_labels: all labels, `int32 [size]`; may have to read the whole set.

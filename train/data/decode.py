@@ -18,7 +18,6 @@ __all__ = [
     "Least",
     "Pixels",
     "cut",
-    "decode",
     "decode_image",
     "fit",
     "header_shape",
@@ -58,7 +57,7 @@ class ImageError(UserError):
 
 
 def read_image(path: str | os.PathLike[str], least: Least = 0) -> np.ndarray:
-    """The pixels of an image file, `uint8 [h, w, 1 or 3]`; see `decode`.
+    """The pixels of an image file, `uint8 [h, w, 1 or 3]`; see `decode_image`.
 
     Raises:
       ImageError: the file is not there, not an image, or cut short.
@@ -73,15 +72,6 @@ def load_image(path: str | os.PathLike[str], least: Least = 0) -> Image.Image:
     except OSError as error:
         raise ImageError(str(path), error.strerror or str(error)) from error
     return decode_image(data, str(path), least)
-
-
-def decode(data: bytes, name: str, least: Least = 0) -> np.ndarray:
-    """The pixels of an encoded image; see `decode_image`.
-
-    Returns:
-      `uint8 [h, w, 1]` of a grey image, else `uint8 [h, w, 3]`.
-    """
-    return to_array(decode_image(data, name, least))
 
 
 def decode_image(data: bytes, name: str, least: Least = 0) -> Image.Image:

@@ -224,7 +224,7 @@ class _Look:
         )
 
     def least(self, position: int) -> Least:
-        """See `decode.decode`."""
+        """See `decode.decode_image`."""
         if self.windows is None:
             return int(self.size / self.crop_pct)
         return partial(self.windows.least, position, self.size)

@@ -5,8 +5,19 @@ import pytest
 from PIL import Image
 
 from train.data import ImageError, read_image
-from train.data.decode import decode, fit, header_shape, to_channels
+from train.data.decode import (
+    decode_image,
+    fit,
+    header_shape,
+    to_array,
+    to_channels,
+)
 from train.errors import UserError
+
+
+def decode(data, name, least=0):
+    return to_array(decode_image(data, name, least))
+
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 17, 3), np.uint8)
