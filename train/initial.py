@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from flax import traverse_util
 
 from cnn_flax.weights import load_pretrained
@@ -17,7 +18,10 @@ def initial_variables(
 ) -> dict[str, Any]:
     """The variables that `--init` names; none where it names nothing.
 
-    They have no head, but with `--init-head`.
+    With `--init-head` their head is that of the weights. Otherwise it is zero, as in
+    Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, section 3.2: drawn as for
+    a new model, its answers for few classes would be large before it has learned
+    anything. Auxiliary heads are left to be drawn.
 
     Args:
       network: the model, and the weights' source.
@@ -39,6 +43,11 @@ def initial_variables(
         **network.model_fields,
     )
     wanted, found = _shapes(shapes.variables), _shapes(variables)
+    if not network.init_head:
+        variables["params"]["head"] = {
+            leaf: np.zeros(shape.shape, np.float32)
+            for leaf, shape in shapes.params["head"].items()
+        }
     for path, shape in found.items():
         if shape != wanted.get(path):
             raise UserError(

@@ -49,8 +49,8 @@ def test_a_run_begins_from_the_weights_but_for_the_head(teacher, tiny):
         ):
             if part != "head":
                 np.testing.assert_array_equal(ours, theirs)
-            elif ours.ndim > 1:
-                assert not np.array_equal(ours, theirs)
+            else:
+                assert ours.shape == theirs.shape and not ours.any() and theirs.any()
     for ours, theirs in zip(
         jax.tree.leaves(state.batch_stats),
         jax.tree.leaves(weights["batch_stats"]),
@@ -66,13 +66,6 @@ def test_the_head_begins_from_them_too_where_that_is_asked_for(teacher, tiny):
     program = build(dataclasses.replace(config, network=network))
     chex.assert_trees_all_equal(program.init().variables, weights)
     assert f"({teacher})" in program.headline
-
-
-def test_the_seed_decides_the_head(teacher, tiny):
-    config = beginning_from(teacher, tiny)
-    states = [build(dataclasses.replace(config, seed=seed)).init() for seed in (0, 1)]
-    one, other = (state.params["head"]["kernel"] for state in states)
-    assert not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize(
