@@ -36,7 +36,7 @@ def fit(
     *,
     recipe: str = "",
     console: Console | None = None,
-    unlabelled: Source | None = None,
+    opened: Source | None = None,
 ) -> Json:
     """Trains, or goes on with a run that was stopped, and reports.
 
@@ -48,7 +48,7 @@ def fit(
       run: the run's folder.
       recipe: the name of the recipe that it is of.
       console: where progress goes; None is standard output.
-      unlabelled: the set of the images without labels, where it is open already.
+      opened: the set of the images without labels, where it is open already.
 
     Returns:
       What the run's `result.json` holds. A run that has ended is not trained again.
@@ -75,7 +75,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if record is not None:  # Before the slow part; a new one makes no folder yet.
             stack.enter_context(folder.lock(run))
-        program = build(config, recipe, opened=unlabelled)
+        program = build(config, recipe, opened=opened)
         folder.check_space(run, program.bytes, KEPT)
         if record is None:
             program.initial()  # Wrong weights make no folder.

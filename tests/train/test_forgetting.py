@@ -69,8 +69,8 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
-def test_the_loss_is_the_papers_by_hand():
-    new, old = nets()
+def test_the_loss_is_the_papers_by_hand(float64):
+    new, old = nets(dtype=jnp.float64)
     state, rows = state_of(new, old), batch()
     objective = without_forgetting(
         new, old, find_layers(new, SHAPE), SHAPE, weight=0.5, temperature=2.0
@@ -89,9 +89,9 @@ def test_the_loss_is_the_papers_by_hand():
     p, q = log_softmax(np.asarray(before) / 2), log_softmax(answers / 2)
     old_loss = 4 * (np.exp(p) * (p - q)).sum(1).mean()
     loss = -log_softmax(logits)[np.arange(6), rows["label"]].mean()
-    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
-    np.testing.assert_allclose(metrics["old_loss"], old_loss, rtol=1e-3)
-    np.testing.assert_allclose(total, loss + 0.5 * old_loss, rtol=1e-3)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-9)
+    np.testing.assert_allclose(metrics["old_loss"], old_loss, rtol=1e-9)
+    np.testing.assert_allclose(total, loss + 0.5 * old_loss, rtol=1e-9)
     chex.assert_trees_all_close(changes["batch_stats"], sown["batch_stats"])
 
 

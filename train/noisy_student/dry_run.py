@@ -42,7 +42,7 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
     for column in ("", "model", "parameters", "a step's images", "operations", "saved"):
         # In a narrow terminal figures go on in a line below, rather than being cut.
         table.add_column(column, overflow="fold")
-    last = 0
+    programs = {}
     for stage in plan(student, Path()):
         if not isinstance(stage, Train):
             continue
@@ -51,10 +51,11 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
             kind = stage.config.unlabelled.pseudo_label_kind
             others = _labelled(unlabelled, len(images[0].class_names), kind)
         with console.status(stage.name):
-            program = build(stage.config, recipe, images, others)
-            check_growth(program.parameters, last, stage.name)
-            last = program.parameters
-            table.add_row(stage.name, *_takes(program))
+            programs[stage.name] = build(stage.config, recipe, images, others)
+    check_growth({name: program.parameters for name, program in programs.items()})
+    for name, program in programs.items():
+        with console.status(name):
+            table.add_row(name, *_takes(program))
     console.print(table)
     say(console, "A dry run: nothing was trained, and nothing written.")
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,19 +182,19 @@ def plan(student: NoisyStudent, out: Path) -> list[Stage]:
     return stages
 
 
-def check_growth(parameters: int, teacher: int, name: str) -> None:
+def check_growth(parameters: Mapping[str, int]) -> None:
     """Raises `UserError` for a student with fewer parameters than its teacher.
 
     Args:
-      parameters: the student's.
-      teacher: the teacher's.
-      name: of the student's stage.
+      parameters: their number in each stage that trains, by its name, in order.
     """
-    if parameters < teacher:
-        raise UserError(
-            f"{name} has {parameters:,} parameters, and its teacher {teacher:,}: a "
-            "noisy student is at least as large. A smaller one distills: see --teacher."
-        )
+    for (_, teacher), (name, student) in pairwise(parameters.items()):
+        if student < teacher:
+            raise UserError(
+                f"{name} has {student:,} parameters, and its teacher {teacher:,}: a "
+                "noisy student is at least as large. A smaller one distills: see "
+                "--teacher."
+            )
 
 
 def teacher_config(student: NoisyStudent) -> Config:

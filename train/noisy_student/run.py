@@ -91,7 +91,7 @@ def run(
                     out / stage.name,
                     recipe=recipe,
                     console=console,
-                    unlabelled=unlabelled,
+                    opened=unlabelled,
                 )
             else:
                 _label(student, stage, out, unlabelled, console)
@@ -185,13 +185,12 @@ def _check(student: NoisyStudent, recipe: str) -> None:
     """Raises what would stop a later stage, before there is a folder."""
     config = student.config
     images = training_images(config), evaluation_images(config)
-    last = 0
-    for stage in plan(student, Path()):
-        if isinstance(stage, Train):
-            alone = replace(stage.config, unlabelled=Unlabelled())
-            parameters = build(alone, recipe, images).parameters
-            check_growth(parameters, last, stage.name)
-            last = parameters
+    alone = {
+        stage.name: replace(stage.config, unlabelled=Unlabelled())
+        for stage in plan(student, Path())
+        if isinstance(stage, Train)
+    }
+    check_growth({of: build(alone[of], recipe, images).parameters for of in alone})
 
 
 def _label(

@@ -8,11 +8,20 @@ from train.noisy_student.dry_run import dry_run
 
 
 @pytest.mark.slow
-def test_each_model_is_built_and_nothing_is_cut_or_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "noisy_student_digits",
+        pytest.param("noisy_student_imagenet", marks=pytest.mark.long),
+    ],
+)
+def test_each_model_is_built_and_nothing_is_cut_or_written(
+    recipe, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    student = recipes.load("noisy_student_digits").noisy_student
+    student = recipes.load(recipe).noisy_student
     narrow = Console(file=io.StringIO(), width=50)
-    dry_run(student, "noisy_student_digits", narrow)
+    dry_run(student, recipe, narrow)
     said = narrow.file.getvalue()
     assert "…" not in said
     assert "nothing was trained, and nothing written" in " ".join(said.split())

@@ -57,7 +57,7 @@ STUDENT = NoisyStudent(
         epoch_steps=10,
         log_every=5,
     ),
-    (Student("resnet18", {"width": 6}), Student("resnet18", {"width": 8})),
+    (Student("resnet18", {"width": 6}), Student("resnet50", {"width": 6})),
     finetune_size=10,
     finetune_steps=4,
 )
@@ -154,7 +154,7 @@ def test_the_last_stage_begins_where_the_last_student_ended(done):
     out, _ = done
     stage = plan(STUDENT, out)[-1]
     assert isinstance(stage, Train)
-    _, variables = load_pretrained("resnet18", out / "round2/student")
+    _, variables = load_pretrained("resnet50", out / "round2/student")
     chex.assert_trees_all_equal(build(stage.config).init().variables, variables)
 
 
@@ -180,7 +180,7 @@ def test_other_flags_are_refused(done):
     config = replace(STUDENT.config, epochs=3)
     with pytest.raises(UserError, match="--epochs is 2 there and 3 here"):
         run(replace(STUDENT, config=config), out, recipe="tested")
-    with pytest.raises(UserError, match="--students is resnet18 width=6 resnet18"):
+    with pytest.raises(UserError, match="--students is resnet18 width=6 resnet50"):
         run(replace(STUDENT, students=STUDENT.students[:1]), out, recipe="tested")
 
 
