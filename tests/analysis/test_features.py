@@ -31,6 +31,7 @@ def test_features_have_the_declared_channels_and_strides(name):
     assert list(found) == list(DECLARED[name])
 
 
+@pytest.mark.slow
 def test_features_have_their_fields():
     model = cnn_flax.create_model("tf_efficientnet_b0")
     for ignored, sizes in ((False, [3, math.inf, math.inf]), (True, [3, 7, 19])):

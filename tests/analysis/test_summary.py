@@ -20,6 +20,7 @@ FIGURES = {
 LARGE = {"timm_legacy_senet154", "tv_densenet201", "tv_efficientnet_b4", "tv_resnet152"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reference",
     [
@@ -36,6 +37,7 @@ def test_totals_are_the_references(reference):
 
 # Counted by hooks on torchvision 0.29.1's and timm 1.0.31's layers, at sizes that are
 # not the usual one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
@@ -77,6 +79,7 @@ def test_a_head_of_training_has_parameters_and_no_cost():
     assert blocks["aux1"].receptive_field is None
 
 
+@pytest.mark.slow
 def test_fields_leave_gates_out_where_they_are_told_to():
     model = cnn_flax.create_model("tf_efficientnet_b0")
     for ignored, size in ((False, math.inf), (True, 7)):

@@ -15,6 +15,7 @@ def draw():
     return draw_augmix(KEY, N, SHAPE, severity=3, alpha=2.0)
 
 
+@pytest.mark.slow
 def test_chains_have_one_to_three_mild_operations(draw):
     operation, strength = np.asarray(draw["operation"]), np.asarray(draw["strength"])
     assert operation.shape == strength.shape == (N, 3, 3)

@@ -62,6 +62,7 @@ def _ways(places, probabilities, strengths, signed, at):
         yield places[at], sign * strength, probability / len(signs)
 
 
+@pytest.mark.slow
 def test_an_images_draw_depends_on_its_key_alone():
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3))
     keys = jax.random.split(jax.random.key(0), 6)

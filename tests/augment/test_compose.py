@@ -60,6 +60,7 @@ def test_whole_moves_and_quarter_turns_are_the_same_in_one_gather():
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.slow
 def test_one_resample_is_near_to_two():
     # A smooth image in the middle of a dark one: nothing leaves it, and what a second
     # resample blurs is small. Its curvature is at most 0.03 a pixel
@@ -133,6 +134,7 @@ def test_levels_are_one_table():
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_jitter_is_its_parts_in_their_order():
     factors = {"brightness": 0.8, "contrast": 0.7, "saturation": 1.2}
     image = IMAGE * 0.6 + 0.2  # So that nothing leaves [0, 1].

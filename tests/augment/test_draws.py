@@ -84,6 +84,7 @@ def test_vmap_over_keys_and_images_is_the_batch():
         np.testing.assert_allclose(batch, mapped, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_coin_that_never_falls_changes_nothing():
     images = jax.random.uniform(jax.random.key(2), (N, *SHAPE))
     for name in (

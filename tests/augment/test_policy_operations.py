@@ -140,6 +140,7 @@ def test_policy_operations_of_other_images_are_refused():
         apply_operations(jnp.zeros((2, 4, 4, 3)), *drawn)
 
 
+@pytest.mark.slow
 def test_operations_have_the_derivative_of_what_they_do():
     images = jax.random.uniform(jax.random.key(0), (3, 6, 5, 3), maxval=0.4)
     invert, brightness = map(OPERATIONS.index, ("invert", "brightness"))

@@ -313,6 +313,7 @@ def test_memory_does_not_grow_with_the_taps():
     assert memory is not None and memory.temp_size_in_bytes < 30e6
 
 
+@pytest.mark.slow
 def test_four_devices_compute_what_one_does_and_gather_nothing():
     code = """
         import chex, jax

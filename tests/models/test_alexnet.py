@@ -16,6 +16,7 @@ def test_logits_match_the_reference_in_float32():
     check_logits("alexnet", "tv_alexnet")
 
 
+@pytest.mark.slow
 def test_a_training_pass_matches_the_reference_in_float64(float64, optimized):
     check_training_pass("alexnet", "tv_alexnet", dropout_rate=0.0)
 

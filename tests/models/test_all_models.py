@@ -114,6 +114,7 @@ def test_logits_and_variables_are_float32(traced):
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float32)
 
 
+@pytest.mark.slow
 def test_every_norm_behind_a_convolution_is_folded(traced):
     name, _, variables = traced
     model: Any = cnn_flax.create_model(name)
@@ -254,6 +255,7 @@ def test_output_is_finite_in_float32_and_bfloat16(net):
     assert relative_norm(low, logits) < 0.1
 
 
+@pytest.mark.slow
 def test_a_gradient_reaches_every_parameter(net):
     loss, _, gradients = net.trained
     chex.assert_tree_all_finite((loss, gradients))
@@ -283,6 +285,7 @@ def test_training_changes_all_statistics_and_evaluation_none(net):
         assert not np.array_equal(statistic, after[name]), name
 
 
+@pytest.mark.slow
 def test_jit_equals_eager(net):
     eager = net.model.apply(net.variables, net.images)
     assert relative_norm(net.evaluated[0], eager) < 1e-5

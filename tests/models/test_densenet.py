@@ -18,9 +18,8 @@ slow = pytest.mark.slow
 long = (slow, pytest.mark.long)
 
 
-@pytest.mark.parametrize(
-    "name", ["densenet121", pytest.param("densenet201", marks=slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["densenet121", "densenet201"])
 def test_logits_match_the_reference_in_float32(name):
     check_logits(name, f"tv_{name}")
 
@@ -162,6 +161,7 @@ def test_dropout_is_on_in_training_alone(remat):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_every_parameter_gets_a_gradient(remat):
     model = small(remat=remat, dropout_rate=0.1)

@@ -19,6 +19,7 @@ from tests.models.small import feature_shapes, forward, random_variables
 BOTH = pytest.mark.parametrize("name", ["googlenet", "googlenet_lrn"])
 
 
+@pytest.mark.slow
 def test_logits_match_the_reference_in_float32():
     check_logits("googlenet", "tv_googlenet")
 
@@ -99,6 +100,7 @@ def paper() -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # The reference's gradients, above, are of the other one's heads.
 def test_every_parameter_gets_a_gradient_through_the_auxiliary_losses(paper):
     model, variables = paper
     quiet = model.clone(dropout_rate=0.0)
@@ -124,6 +126,7 @@ def test_every_parameter_gets_a_gradient_through_the_auxiliary_losses(paper):
         assert bool(largest[1][path] > 0) is not path[0].startswith("aux")
 
 
+@pytest.mark.slow
 def test_evaluation_runs_without_the_auxiliary_heads_variables(paper):
     model, variables = paper
     params = {k: v for k, v in variables["params"].items() if not k.startswith("aux")}

@@ -23,6 +23,7 @@ from tests.models.reference import check_logits, check_training_pass
 from tests.models.small import feature_shapes, forward, random_variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["seresnet50", "legacy_seresnet50", "legacy_seresnet18"]
 )
@@ -103,6 +104,7 @@ def test_squeezed_widths(channels, timms, papers):
     assert legacy_squeeze_excite(channels, nn.Conv, "a").features == papers
 
 
+@pytest.mark.slow
 def test_the_legacy_pooling_has_no_padding_and_leaves_no_pixel_out():
     for size, plain, legacy in [(64, 16, 16), (65, 17, 16), (63, 16, 16), (62, 16, 15)]:
         shapes = [
@@ -154,6 +156,7 @@ def test_a_legacy_branch_only_adds():
         assert bool((y >= x).all()) is adds_only
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [LegacyBasicBlock, SENetBottleneck])
 def test_every_parameter_gets_a_gradient(block):
     groups = 4 if block is SENetBottleneck else 1

@@ -18,13 +18,14 @@ slow = pytest.mark.slow
 long = (slow, pytest.mark.long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
         "vgg11",
         "vgg16_bn",
-        pytest.param("vgg16", marks=slow),
-        pytest.param("vgg19", marks=slow),
+        "vgg16",
+        "vgg19",
     ],
 )
 def test_logits_match_the_reference_in_float32(name):
@@ -35,9 +36,9 @@ def test_logits_match_the_reference_in_float32(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("vgg11", marks=long),
+        "vgg11",
         pytest.param("vgg16", marks=long),
-        "vgg16_bn",
+        pytest.param("vgg16_bn", marks=long),
     ],
 )
 def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimized):

@@ -56,21 +56,6 @@ CONFIG = Config(
     optimization=Optimization(warmup_epochs=0.1),
 )
 
-
-# Policies and erasing take long to compile, and are shown by the above.
-LIGHT = dataclasses.replace(
-    CONFIG, augment=Augment(crop_padding=2, flip=0.5, mixup=0.2, cutmix=1.0)
-)
-
-# With all that a step may have beside, in two parts.
-IN_PARTS = dataclasses.replace(
-    LIGHT,
-    optimization=dataclasses.replace(
-        CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
-    ),
-)
-
-
 # Fewer labels than a batch, and images without labels beside them: 16 a device, so that
 # float32 holds their shares exactly.
 SEMI_SUPERVISED = dataclasses.replace(
@@ -84,13 +69,21 @@ SEMI_SUPERVISED = dataclasses.replace(
 )
 
 
-def taught(folder):
-    """By a net of another architecture, on images with and without labels."""
+def taught_in_parts(folder):
+    """With all that a step may have beside, in two parts.
+
+    By a net of another architecture, on images with and without labels.
+    """
     fields = {"stage_sizes": (1,), "growth_rate": 4, "small_inputs": True}
     network = Network("densenet121", fields, dtype="float64")
     teacher = dataclasses.replace(CONFIG, network=network)
     return dataclasses.replace(
-        LIGHT,
+        CONFIG,
+        # Policies and erasing take long to compile, and are shown by the above.
+        augment=Augment(crop_padding=2, flip=0.5, mixup=0.2, cutmix=1.0),
+        optimization=dataclasses.replace(
+            CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
+        ),
         selection=Selection(labels_per_class=4),
         unlabelled=Unlabelled("rest", ratio=2),
         distillation=Distillation(str(untrained_run(folder / "teacher", teacher))),
@@ -154,9 +147,8 @@ def main():
         report[way]["difference"] = difference(whole, other)
     with tempfile.TemporaryDirectory() as folder:
         for name, config in {
-            "in parts": IN_PARTS,
             "semi-supervised": SEMI_SUPERVISED,
-            "taught": taught(Path(folder)),
+            "taught, in parts": taught_in_parts(Path(folder)),
         }.items():
             whole, _ = run(Devices(devices=1), config)
             for way in ("jit", "pmap"):

@@ -74,8 +74,8 @@ def test_features_take_the_place_of_images_where_they_are_kept(tiny, quiet):
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param("imagenet_resnet50", marks=pytest.mark.long),
-        "imagenet_resnet50_modern",
+        "imagenet_resnet50",
+        pytest.param("imagenet_resnet50_modern", marks=pytest.mark.long),
     ],
 )
 def test_imagenet_is_built_whole(capsys, recipe):

@@ -103,6 +103,7 @@ def test_another_split_can_be_evaluated(run):
     assert len(source) == 1797 - 359
 
 
+@pytest.mark.slow
 def test_files_are_brought_to_size_as_in_the_run(programs, tiny, tmp_path, digits):
     options = dataclasses.replace(tiny.input, crop_pct=0.5, interpolation="nearest")
     config = dataclasses.replace(tiny, input=options, epochs=1)

@@ -60,6 +60,7 @@ def test_padding_is_black_and_the_size_stays():
     assert set(np.unique(out)) == {-2.0, 2.0}  # Black and white, normalised.
 
 
+@pytest.mark.slow
 def test_windows_of_the_models_size_are_cut_from_larger_images(batch):
     images = jnp.full((6, 12, 12, 1), 255, jnp.uint8)
     large = {"image": images.at[:, :, :6].set(0), "label": batch["label"]}
@@ -89,6 +90,7 @@ def test_what_is_erased_has_the_mean_colour():
     assert ((out == 0).any(axis=(1, 2, 3))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "function"),
     [
@@ -144,6 +146,7 @@ def test_images_are_mixed_last_and_labels_become_soft(batch, options, mix):
     assert (out["label"].max(-1) < 1).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [Augment(flip=0.5, crop_padding=2), Augment(flip=0.5, crop_scale=0.1)],

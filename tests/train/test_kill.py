@@ -175,6 +175,7 @@ def test_a_second_process_is_refused(tmp_path, start):
     assert process.wait() == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, start, number):
     run = tmp_path / "a run"

@@ -98,6 +98,7 @@ def test_a_different_run_is_refused_and_nothing_is_changed(whole, tiny, quiet):
 
 
 # Inside an interval of the log, at an epoch's end, at the very end; then twice.
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(3,), (14,), (STEPS,), (10, 11)])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
     whole, tmp_path, tiny, quiet, monkeypatch, steps
@@ -381,6 +382,7 @@ def spy_on(asked, whole, source, **options):
     return whole(source, **options)
 
 
+@pytest.mark.slow
 def test_windows_are_cut_from_images_that_were_loaded_larger(
     tmp_path, tiny, quiet, photos, monkeypatch
 ):

@@ -65,14 +65,6 @@ def test_ten_steps_are_those_of_one_device(four_devices, way):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
-def test_in_parts_too(four_devices, way):
-    found = four_devices[f"{way}, in parts"]
-    assert found["difference"] < 1e-9
-    assert found["collectives"] == ["all-reduce"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_unlabelled_images_too(four_devices, way):
     # Under pmap each device tells the others what it remembers of its images.
     found = four_devices[f"{way}, semi-supervised"]
@@ -82,8 +74,8 @@ def test_with_unlabelled_images_too(four_devices, way):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
-def test_with_a_teacher_too(four_devices, way):
-    found = four_devices[f"{way}, taught"]
+def test_with_a_teacher_and_in_parts_too(four_devices, way):
+    found = four_devices[f"{way}, taught, in parts"]
     assert found["difference"] < 1e-9
     assert found["collectives"] == ["all-reduce"]
 

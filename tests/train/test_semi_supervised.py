@@ -209,10 +209,10 @@ def few(tiny):
     )
 
 
-@pytest.mark.slow
 def test_the_rest_is_what_the_selection_leaves_out(few):
     whole = dataclasses.replace(few, selection=Selection(), unlabelled=Unlabelled())
-    every = {training_images(whole).name(i) for i in range(1438)}
+    images = training_images(whole)
+    every = {images.name(i) for i in range(1438)}
     labelled, others = training_images(few), unlabelled_images(few)
     names = [labelled.name(i) for i in range(40)]
     rest = [others.name(i) for i in range(len(others))]

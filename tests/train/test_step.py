@@ -99,6 +99,7 @@ def test_steps_make_the_loss_small():
     assert metrics["accuracy"] == 1
 
 
+@pytest.mark.slow
 def test_the_metrics_are_of_the_parameters_before_the_step():
     net, now = model(), state(model())
     _, metrics = step(net)(now, batch(), jax.random.key(1))
@@ -201,6 +202,7 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole(parts):
     assert b(now, batch(), key)[0].step == 1
 
 
+@pytest.mark.slow
 def test_each_part_updates_the_statistics_and_draws_its_own_dropout():
     net, now = model(dropout_rate=0.5), state(model())
     prepare = train_inputs(Augment(), mean=(0.5,), std=(0.25,))

@@ -68,6 +68,7 @@ def test_features_come_beside(run):
     np.testing.assert_allclose(features["stage1"], expected["stage1"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_is_a_teacher_and_grey_images_are_repeated_for_it():
     names = tuple(map(str, range(1000)))
     pixels = RNG.integers(0, 256, (2, 32, 32, 1), np.uint8)

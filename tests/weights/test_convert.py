@@ -164,6 +164,7 @@ def state_dict_of(name, **fields):
     return to_torch(name, random_variables(name, **fields))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_architecture_names_the_first_keys():
     def message(checkpoint, name):
         path = figures.REFERENCE / "models" / f"{checkpoint}.json"
@@ -185,8 +186,14 @@ def test_a_checkpoint_of_another_architecture_names_the_first_keys():
     assert found.endswith("It fits resnet18.")
 
 
-@pytest.mark.slow
-def test_missing_unexpected_and_other_shapes_are_named():
+@pytest.fixture
+def two_models(monkeypatch):
+    """Two models are all there are, to say which one fits."""
+    two = ["resnet18", "resnet34"]
+    monkeypatch.setattr("cnn_flax.weights.convert.list_models", lambda: two)
+
+
+def test_missing_unexpected_and_other_shapes_are_named(two_models):
     state_dict = state_dict_of("resnet18", width=8, stage_sizes=(1,))
     state_dict["extra"] = state_dict.pop("layer1.0.bn2.bias")
     state_dict["bn1.weight"] = np.ones(9)
@@ -198,14 +205,13 @@ def test_missing_unexpected_and_other_shapes_are_named():
         from_torch("resnet18", state_dict, width=8, stage_sizes=(1,))
 
 
-@pytest.mark.slow
-def test_a_message_counts_what_it_does_not_name():
+def test_a_message_counts_what_it_does_not_name(two_models):
     state_dict = state_dict_of("resnet18", width=8, stage_sizes=(1,))
     with pytest.raises(WeightsError, match=r"layer2\.0\.bn2\.bias and 46 more\."):
         from_torch("resnet18", state_dict, width=8, stage_sizes=(1, 2, 2))
 
 
-def test_fields_that_do_not_fit_are_told_from_the_model():
+def test_fields_that_do_not_fit_are_told_from_the_model(two_models):
     state_dict = state_dict_of("resnet18")
     with pytest.raises(WeightsError, match="It fits resnet18 without those fields."):
         from_torch("resnet18", state_dict, shortcut="none")

@@ -34,7 +34,12 @@ def trained(config, run, console):
 @pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize(
     ("spec", "count"),
-    [("digits", 0), ("idx:/usr/share/datasets/fashion-mnist", 300)],
+    [
+        ("digits", 0),
+        pytest.param(
+            *("idx:/usr/share/datasets/fashion-mnist", 300), marks=pytest.mark.long
+        ),
+    ],
 )
 def test_every_form_of_a_set_gives_the_same_result(
     spec, count, tiny, tmp_path, write_set, quiet
