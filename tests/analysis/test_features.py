@@ -20,6 +20,7 @@ DECLARED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["alexnet", "vgg11", "googlenet", "seresnet18", "densenet121", "resnet18_dcn"],

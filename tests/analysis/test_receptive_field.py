@@ -57,6 +57,7 @@ def test_first_dense_layer_has_the_field_of_the_convolution_it_is(name, at, size
 
 
 # Counted by brute force on torchvision 0.29.1 and timm 1.0.31, as the reference is.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_size", "at", "expected"),
     [

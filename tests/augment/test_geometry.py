@@ -53,6 +53,7 @@ def test_a_flip_undoes_itself(where):
         np.testing.assert_array_equal(twice, images)
 
 
+@pytest.mark.slow
 def test_moves_of_nothing_change_nothing():
     images = jnp.stack([IMAGE, 1 - IMAGE])
     zeros = jnp.zeros(2)

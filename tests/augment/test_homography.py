@@ -104,6 +104,7 @@ def test_a_perspective_brings_each_end_point_to_its_start(starts, ends):
     np.testing.assert_allclose(places[:, :2] / places[:, 2:], start, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_odd_sizes_and_single_pixels():
     for height, width in ((1, 1), (1, 7), (5, 3)):
         image = IMAGE[:height, :width, :1]

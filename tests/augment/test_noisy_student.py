@@ -47,6 +47,7 @@ STRENGTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("magnitude", STRENGTHS)
 def test_sixteen_operations_are_drawn_evenly_with_their_strengths(magnitude):
     draw = draw_noisy_student_augment(KEY, N, magnitude=magnitude)
@@ -64,6 +65,7 @@ def test_sixteen_operations_are_drawn_evenly_with_their_strengths(magnitude):
     assert stats.kstest(place.ravel(), "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_images_are_changed_and_stay_in_range():
     images = jax.random.uniform(KEY, (8, 6, 5, 3))
     changed = jax.jit(noisy_student_augment)(KEY, images)

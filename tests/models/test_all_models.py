@@ -275,6 +275,7 @@ def faint_gradients(gradients):
     return {name for name, gradient in largest.items() if gradient <= 1e-6 * top}
 
 
+@pytest.mark.slow
 def test_training_changes_all_statistics_and_evaluation_none(net):
     before = net.variables.get("batch_stats", {})
     chex.assert_trees_all_equal(net.evaluated[2], before)

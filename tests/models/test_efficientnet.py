@@ -99,6 +99,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
 def test_parameter_count_matches_the_published_checkpoint(name, count):
     assert cnn_flax.model_info(name).parameters == count
@@ -133,6 +134,7 @@ def test_features_leave_under_their_names_with_the_papers_sizes():
     }
 
 
+@pytest.mark.slow
 def test_lite_nets_scale_neither_their_ends_nor_squeeze():
     name = "tf_efficientnet_lite4"
     model = cnn_flax.create_model(name)

@@ -113,6 +113,7 @@ def test_the_metrics_are_of_the_parameters_before_the_step():
     )
 
 
+@pytest.mark.slow
 def test_each_step_draws_anew_and_the_same_step_draws_the_same():
     net, one = model(), step(model(), Augment(flip=0.5, crop_padding=2))
     now = state(net)

@@ -56,6 +56,7 @@ def test_names_and_shapes_are_the_references(reference):
     assert ours == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cnn_flax.list_models())
 def test_each_parameter_of_each_model_has_a_name_of_its_own(name):
     paths = template(name, {})
