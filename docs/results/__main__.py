@@ -7,6 +7,7 @@ from docs.command import page_parser
 from docs.results import rows
 from docs.results.page import EXPERIMENTS, page
 from train.compilation import use_compilation_cache
+from train.errors import UserError
 
 _DOCS = Path(__file__).parents[1]
 
@@ -23,8 +24,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure is not None:
         use_compilation_cache()
-        for name in options.measure or EXPERIMENTS:
-            rows.write(name, EXPERIMENTS[name].measure(options.runs / name))
+        try:
+            for name in options.measure or EXPERIMENTS:
+                rows.write(name, EXPERIMENTS[name].measure(options.runs / name))
+        except UserError as error:
+            parser.exit(1, f"{error}\n")
     (_DOCS / "results.md").write_text(page())
 
 

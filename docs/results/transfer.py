@@ -107,7 +107,7 @@ _FOLDERS = {
     ],
 }
 # Pictures that are others' mirror images, or differ from another by a lamp.
-_COPIES = ("*_mirror", "stoplight_02*", "stoplight_03*")
+_COPIES = ("*_mirror.png", "stoplight_02*", "stoplight_03*")
 
 
 def pictures() -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ def pictures() -> dict[str, np.ndarray]:
     found = {}
     for name, folders in _FOLDERS.items():
         files = [file for of in folders for file in sorted(_STAMPS.glob(f"{of}/*.png"))]
-        kept = [f for f in files if not any(map(f.with_suffix("").match, _COPIES))]
+        kept = [f for f in files if not any(map(f.match, _COPIES))]
         found[name] = np.stack([_on_white(file) for file in kept])
     return found
 

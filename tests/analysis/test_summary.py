@@ -16,18 +16,8 @@ FIGURES = {
 }
 
 
-# Those that take longest to trace.
-LARGE = {"timm_legacy_senet154", "tv_densenet201", "tv_efficientnet_b4", "tv_resnet152"}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "reference",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
-        for name in FIGURES
-    ],
-)
+@pytest.mark.parametrize("reference", FIGURES)
 def test_totals_are_the_references(reference):
     _, _, name = reference.partition("_")
     summary = cnn_flax.summary(cnn_flax.create_model(name), 224)

@@ -88,15 +88,12 @@ def test_without_the_pictures_the_package_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not transfer._STAMPS.is_dir(), reason="package not installed")
 def test_no_picture_is_anothers_copy_or_mirror_image():
-    found = []
-    for images in transfer.pictures().values():
-        assert len(images) >= 18
-        small = images.reshape(-1, 32, 3, 32, 3, 3).mean((2, 4))
-        for views in (small, small[:, :, ::-1]):
-            flat = views.reshape(len(views), -1)
-            flat = flat - flat.mean(1, keepdims=True)
-            found.append(flat / np.linalg.norm(flat, axis=1, keepdims=True))
-    images, mirrored = np.concatenate(found[::2]), np.concatenate(found[1::2])
+    classes = list(transfer.pictures().values())
+    assert min(map(len, classes)) >= 18
+    small = np.concatenate(classes).reshape(-1, 32, 3, 32, 3, 3).mean((2, 4))
+    small -= small.mean((1, 2, 3), keepdims=True)
+    small /= np.sqrt((small**2).sum((1, 2, 3), keepdims=True))
+    images, mirrored = (x.reshape(len(x), -1) for x in (small, small[:, :, ::-1]))
     alike = np.maximum(images @ images.T, images @ mirrored.T)
     assert alike[~np.eye(len(alike), dtype=bool)].max() < 0.97
 
