@@ -27,8 +27,9 @@ __all__ = [
 
 PEER_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
 
-# What a figure may depend on, of what is installed.
+# What a figure may depend on, of what is installed and set.
 _PACKAGES = ("jax", "flax", "torch", "torchvision", "dm-pix", "pillow")
+_VARIABLES = ("GLIBC_TUNABLES", "XLA_FLAGS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,10 @@ def take_turns(
     One whose work takes ten times as long as a turn has three turns, as it would hold
     up the others.
 
+    A turn begins with work that is not timed: the caches have what another candidate
+    left, and freed memory may have gone back to the system, or to a virtual machine's
+    host.
+
     Args:
       candidates: name -> function that does its work so many times, and returns the
         seconds that took. The first time may take longer.
@@ -93,6 +98,7 @@ def take_turns(
             if block >= turns[name]:
                 continue
             time.sleep(pause)
+            work(1)
             seconds[name].append(work(calls[name]) / calls[name])
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
@@ -144,6 +150,7 @@ def header() -> dict[str, str]:
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         **{name: version for name in _PACKAGES if (version := _version(name))},
+        **{name: value for name in _VARIABLES if (value := os.environ.get(name))},
     }
 
 

@@ -14,6 +14,11 @@ python -m train noisy-student RECIPE --out DIR [--FLAG ..]
                                               trains on a model's own labels, in rounds
 """
 
+if __name__ == "__main__":
+    from train.memory import use_huge_pages
+
+    use_huge_pages()  # Before anything is imported that takes long.
+
 import difflib
 import logging
 import shlex

@@ -1,10 +1,8 @@
 """The ends of a run that a command tells in a line, without a traceback."""
 
+from cnn_flax.errors import UserError
+
 __all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
-
-
-class UserError(ValueError):
-    """What was asked for cannot be done; the message says what can."""
 
 
 class NotFiniteError(ArithmeticError):
