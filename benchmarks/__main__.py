@@ -5,11 +5,6 @@ python -m benchmarks compare A.json B.json
                                           says what moved beyond the spread
 """
 
-if __name__ == "__main__":
-    from train.memory import use_huge_pages
-
-    use_huge_pages()  # Before anything is imported that takes long.
-
 import argparse
 import datetime
 import importlib
