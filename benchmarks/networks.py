@@ -13,7 +13,7 @@ import cnn_flax
 from benchmarks.options import Options
 from benchmarks.plot import accuracy
 from benchmarks.record import Row
-from benchmarks.tables import OURS, Columns
+from benchmarks.tables import IN_PARTS, OURS, Columns
 from benchmarks.timing import PEER_PAUSE, Timing, take_turns
 from benchmarks.worker import Worker, has_torch, started
 
@@ -33,12 +33,14 @@ MODELS = (
 )
 
 _AUGMENTING = "ours augmenting"  # In training alone.
+_PLAIN = "plain Flax"
 
 # Name -> the module that builds it, and how.
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     OURS: ("benchmarks.programs", {}),
+    IN_PARTS: ("benchmarks.programs", {"parts": True}),
     _AUGMENTING: ("benchmarks.programs", {"augmented": True}),
-    "plain Flax": ("benchmarks.programs", {"plain": True}),
+    _PLAIN: ("benchmarks.programs", {"plain": True}),
     "torch eager": ("benchmarks.peers_torch", {}),
     "torch channels_last": ("benchmarks.peers_torch", {"channels_last": True}),
     "torch.compile": (
@@ -158,10 +160,12 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
 def _exists(candidate: str, module: str, name: str, task: str) -> bool:
     if candidate == _AUGMENTING:
         return task == "training"
+    if candidate == IN_PARTS:
+        return task == "inference" and jax.devices()[0].platform == "cpu"
     if module == "benchmarks.peers_torch":
         return has_torch()
     # Flax has no deformable convolution.
-    return candidate == OURS or "_dcn" not in name
+    return candidate != _PLAIN or "_dcn" not in name
 
 
 @contextlib.contextmanager

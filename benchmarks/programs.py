@@ -23,7 +23,7 @@ from train.compilation import use_compilation_cache
 from train.config import Augment
 from train.inputs import train_inputs
 from train.objectives import supervised
-from train.step import create_state, make_train_step
+from train.step import create_state, in_parts, make_train_step
 
 __all__ = [
     "copy",
@@ -47,15 +47,32 @@ def inference(
     image_size: int,
     dtype: str,
     plain: bool = False,
+    parts: bool = False,
 ) -> tuple[Program, _Facts]:
-    """Logits of images: ours with the BatchNorms folded, or as plain Flax."""
+    """Logits of images: ours with the BatchNorms folded, or as plain Flax.
+
+    Args:
+      model: name of the registry.
+      fields: of the model.
+      batch_size: images a step.
+      image_size: height and width, in pixels.
+      dtype: of the computation.
+      plain: whether it is made of Flax's layers.
+      parts: whether a CPU computes a few images at a time, as `python -m train
+        evaluate` does.
+    """
     net = _network(model, fields, dtype)
     images = _images(batch_size, image_size)
     variables = _variables(net, images)
     if not plain:
         net, variables = cnn_flax.fold_batch_norm(net, variables)
-    predict = jax.jit(_in_context(net.apply, plain))
-    return repeated(partial(predict, variables, images)), {}
+
+    def predict(variables, images):
+        apply: Any = partial(net.apply, variables)
+        return in_parts(apply, images) if parts else apply(images)
+
+    compiled = jax.jit(_in_context(predict, plain))
+    return repeated(partial(compiled, variables, images)), {}
 
 
 def training(

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.record import Row
 
-__all__ = ["OURS", "Columns", "tabulate"]
+__all__ = ["IN_PARTS", "OURS", "Columns", "tabulate"]
 
 # Name of a figure, its format, and what it is multiplied by before.
 Column = tuple[str, str] | tuple[str, str, float]
@@ -14,6 +14,7 @@ Column = tuple[str, str] | tuple[str, str, float]
 Columns = Mapping[str, Column]
 
 OURS = "ours"
+IN_PARTS = "ours in parts"  # A few images at a time.
 
 
 def tabulate(

@@ -19,6 +19,7 @@ from train.optimizer import make_optimizer
 from train.step import (
     TrainState,
     create_state,
+    in_parts,
     make_eval_step,
     make_predict_step,
     make_train_step,
@@ -309,6 +310,32 @@ def test_prediction_gives_log_probabilities_of_the_evaluating_model():
     np.testing.assert_allclose(np.exp(out).sum(-1), 1, rtol=1e-5)
     logits: Any = net.apply(now.variables, (images / 255 - 0.5) / 0.25)
     np.testing.assert_allclose(out, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [4, 5, 8, 11])
+def test_parts_give_what_the_whole_gives(count, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    net = model()
+    images = jax.random.normal(jax.random.key(1), (count, 224, 224, 1))
+    variables = net.init(jax.random.key(0), images[:1, :8, :8])
+    apply: Any = partial(net.apply, variables)
+    taken = partial(in_parts, apply)
+    assert ("scan[" in str(jax.make_jaxpr(taken)(images))) == (count > 4)
+    np.testing.assert_allclose(taken(images), apply(images), rtol=1e-4, atol=1e-5)
+
+
+def test_images_on_several_devices_stay_whole(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    seen = []
+    in_parts(
+        lambda images: seen.append(images.shape) or images, jnp.ones((9, 224, 224, 1))
+    )
+    # And small ones on one, which make no more of a part than of the whole.
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    in_parts(
+        lambda images: seen.append(images.shape) or images, jnp.ones((256, 28, 28, 1))
+    )
+    assert seen == [(9, 224, 224, 1), (256, 28, 28, 1)]
 
 
 def test_a_model_without_statistics_trains_too():
