@@ -14,6 +14,7 @@ from benchmarks.options import Options
 from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.worker import peak_memory, resident_memory
+from train.memory import use_huge_pages
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
 
@@ -88,4 +89,5 @@ def _label(teacher: Path, images: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # As `python -m train pseudo-label` does.
     _label(*map(Path, sys.argv[1:]))
