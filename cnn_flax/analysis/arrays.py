@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from flax.core import DenyList
 from jax.extend import core
 
+from cnn_flax.analysis.program import abstract_images
 from cnn_flax.analysis.trace import Independent, Seen, Unknown, Value, follow, image
 from cnn_flax.registry import nearest
 
@@ -89,8 +89,7 @@ def trace_arrays(
       ValueError: if `image_size` is none.
     """
     arrays = named_arrays(model, options)
-    height, width = _checked_size(image_size)
-    images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
+    images = abstract_images(image_size, channels)
     if isinstance(model, nn.Module):
         key = jax.random.key(0)
         init = partial(model.init, {"params": key, "dropout": key}, **options)
@@ -175,17 +174,6 @@ def checked_position(
 
 def _line(variable, lines):
     return -1 if isinstance(variable, core.Literal) else lines.get(variable, -1)
-
-
-def _checked_size(image_size) -> tuple[int, int]:
-    is_pair = isinstance(image_size, Sequence)
-    size = tuple(image_size) if is_pair else (image_size, image_size)
-    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(
-            f"image_size is one number of pixels or (height, width), got {image_size}."
-        )
-    height, width = size
-    return height, width
 
 
 def _intermediates(model, options, variables, images) -> dict[str, jax.Array]:

@@ -207,7 +207,7 @@ def test_positions_that_are_not_evenly_spaced_take_no_padding():
 
 @pytest.mark.parametrize("image_size", [0, (8,), (8, 8, 3), "8", 8.0])
 def test_image_size_is_checked(image_size):
-    with pytest.raises(ValueError, match="image_size is one number"):
+    with pytest.raises(ValueError, match="image_size is a positive number"):
         receptive_field(pool3, image_size)
 
 
