@@ -14,7 +14,6 @@ from rich.table import Table
 
 import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
-from cnn_flax.errors import UserError
 from cnn_flax.fold import fold_batch_norm
 from cnn_flax.gallery import draw_sheets
 from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
@@ -39,6 +38,10 @@ __all__ = ["main"]
 
 _IMAGENET_CLASSES = 1000
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class UserError(ValueError):
+    """What was asked for cannot be done; the message says what can."""
 
 
 _USER_ERRORS = (

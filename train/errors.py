@@ -1,8 +1,14 @@
 """The ends of a run that a command tells in a line, without a traceback."""
 
-from cnn_flax.errors import UserError
-
 __all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
+
+
+class UserError(ValueError):
+    """What was asked for cannot be done; the message says what can.
+
+    `cnn-flax` has one of its own: to import the library is to import JAX, which takes
+    longer than to list the recipes.
+    """
 
 
 class NotFiniteError(ArithmeticError):
