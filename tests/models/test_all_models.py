@@ -230,10 +230,7 @@ def net(request) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         few = dict.fromkeys(("3b", "4a", "4d", "4e", "5b"), (8,) * 6)
         patch.setattr(googlenet, "_INCEPTIONS", few)
-        # Compiling is what takes the time here.
-        jax.config.update("jax_disable_most_optimizations", True)
         yield Net(request.param)
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def flat(tree) -> Any:
@@ -349,6 +346,7 @@ def test_nnx_gives_the_same_logits(net):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_output_of_a_whole_model_is_finite(name, dtype):
