@@ -1,10 +1,11 @@
 """What the project sets itself, against what was measured."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.record import Row
-from benchmarks.tables import OURS
+from benchmarks.record import Record, Row
+from benchmarks.tables import IN_PARTS, OURS
 
 __all__ = ["CPU", "GPU", "Goal", "against"]
 
@@ -18,7 +19,8 @@ class Goal:
       benchmark: that measures it.
       case: how its case begins.
       peers: how many times ours should be as fast as each of these candidates; the
-        fastest of them that was measured counts. Without one, `value` tells.
+        fastest of them that was measured counts, and of ours. Without one, `value`
+        tells.
       at_least: what is asked for; at most, where `value` has a cost.
       aim: what would be better; None where there is none.
       value: gives the figure, from the case's rows by candidate.
@@ -37,23 +39,28 @@ class Goal:
     is_cost: bool = False
 
     def found(self, rows: Iterable[Row]) -> float | None:
-        """The figure, from a device's rows; None where it was not measured."""
+        """The figure, from the rows of a run; None where it was not measured."""
         case = {
             row["candidate"]: row
             for row in rows
             if row["benchmark"] == self.benchmark and row["case"].startswith(self.case)
         }
-        try:
-            if self.value is not None:
+        if self.value is not None:
+            with contextlib.suppress(KeyError):
                 return self.value(case)
-            measured = [
-                case[peer]["median"]
-                for peer in self.peers
-                if "median" in case.get(peer, {})
-            ]
-            return min(measured) / case[OURS]["median"] if measured else None
-        except KeyError:
             return None
+
+        def seconds(candidates: Iterable[str]) -> list[float]:
+            rows = (case.get(candidate, {}) for candidate in candidates)
+            return [row["median"] for row in rows if "median" in row]
+
+        own, others = seconds((OURS, IN_PARTS)), seconds(self.peers)
+        return min(others) / min(own) if own and others else None
+
+    def in_one_of(self, records: Sequence[Record]) -> float | None:
+        """The figure of the first run that has it: its candidates took turns there."""
+        figures = (self.found(record.rows) for record in records)
+        return next((figure for figure in figures if figure is not None), None)
 
     def reached(self, found: float) -> str:
         """How far it came: "the aim", "what is asked" or "short"."""
@@ -63,11 +70,16 @@ class Goal:
         return "short"
 
 
-def against(goals: Sequence[Goal], rows: Sequence[Row]) -> list[list[str]]:
-    """A line a goal: the figure, against what, asked, aim, measured, reached."""
+def against(goals: Sequence[Goal], records: Sequence[Record]) -> list[list[str]]:
+    """A line a goal: the figure, against what, asked, aim, measured, reached.
+
+    Args:
+      goals: what was sought.
+      records: of one device.
+    """
     lines = []
     for goal in goals:
-        found = goal.found(rows)
+        found = goal.in_one_of(records)
         lines.append(
             [
                 goal.figure,

@@ -1,6 +1,7 @@
 import pytest
 
 from benchmarks.networks import CANDIDATES
+from benchmarks.record import Record
 from docs.goals import CPU, GPU, Goal, against
 
 ROWS = [
@@ -14,9 +15,9 @@ ROWS = [
 ]
 
 
-def line(case="net, ", peers=("a",), at_least=1.0, **fields):
+def line(case="net, ", peers=("a",), at_least=1.0, runs=(ROWS,), **fields):
     goal = Goal("net", "training", case, peers, at_least, **fields)
-    (found,) = against([goal], ROWS)
+    (found,) = against([goal], [Record({}, rows) for rows in runs])
     return found
 
 
@@ -35,6 +36,18 @@ def line(case="net, ", peers=("a",), at_least=1.0, **fields):
 )
 def test_a_goal_is_held_against_the_rows(fields, measured, reached):
     assert line(**fields)[-2:] == [measured, reached]
+
+
+def test_the_faster_of_ours_counts():
+    parts = {**ROWS[0], "candidate": "ours in parts", "median": 1.5}
+    assert line(runs=([*ROWS, parts],))[-2] == "2.00"
+    assert line(runs=([*ROWS, {**parts, "median": 9.0}],))[-2] == "1.50"
+
+
+def test_a_figure_is_of_one_run_in_which_both_took_turns():
+    faster = {**ROWS[0], "median": 1.0}
+    assert line(runs=([faster], ROWS))[-2] == "1.50"
+    assert line(runs=([faster], ROWS[1:]))[-2] == "not measured"
 
 
 @pytest.mark.parametrize(

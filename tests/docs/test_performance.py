@@ -39,11 +39,24 @@ def test_a_device_has_a_section_and_a_benchmark_a_table(tmp_path):
     write(tmp_path / "a.json", Record(HEADER, rows))
     write(tmp_path / "gpu" / "a.json", Record({**HEADER, "device": "1 x g"}, rows))
     (tmp_path / "gpu" / "a.png").touch()
+    other = {**HEADER, "processor": "q, 2 cores"}
+    write(tmp_path / "q.json", Record(other, rows))
+    huge = {**other, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    write(tmp_path / "z.json", Record(huge, rows))
     text = page(tmp_path)
+    goals = [line for line in text.splitlines() if line.startswith("## Goals: ")]
+    assert [line.removeprefix("## Goals: ") for line in goals] == [
+        "1 x cpu, p, 2 cores",
+        "1 x cpu, q, 2 cores",
+        "1 x cpu, q, 2 cores, with glibc.malloc.hugetlb=1",
+        "1 x g, p, 2 cores",
+    ]
     assert text.index("\n## 1 x cpu, p, 2 cores\n") < text.index("\n## 1 x g, p")
-    assert text.count("### `compile`") == 2
+    assert "\n## 1 x cpu, q, 2 cores, with glibc.malloc.hugetlb=1\n" in text
+    assert text.count("### `compile`") == 4
     assert "| resnet50 | cold | 4,000.00 | 10% | 3.00 |" in text
     assert "|  | warm | 2,000.00 | 10% | 1.00 |" in text
     origin = "`python -m benchmarks compile` on 2026-01-02, commit abc; jax 0.1."
-    assert text.count(origin) == 2
+    assert text.count(origin) == 3
+    assert text.count(f"{origin[:-1]}, GLIBC_TUNABLES glibc.malloc.hugetlb=1.") == 1
     assert f"](results/{tmp_path.name}/gpu/a.png)" in text
