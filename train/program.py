@@ -284,6 +284,8 @@ def build(
         features = _backbone_gives(model, shapes, shape)
         train, test = (expecting_features(s, features) for s in (train, test))
         objective = feed(objective, layers, shape)
+        # A batch's features are of all its images.
+        eval_step = make_eval_step(model, pixel_inputs(record), whole=True)
         eval_step = on_features(eval_step, layers, shape)
         prepare = _as_they_are
     if axis is None:

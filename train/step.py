@@ -219,13 +219,17 @@ def _in_parts(gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
 
 
 def make_predict_step(
-    model: nn.Module, prepare: Callable[[jax.Array], jax.Array]
+    model: nn.Module,
+    prepare: Callable[[jax.Array], jax.Array],
+    *,
+    whole: bool = False,
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Builds the step of prediction.
 
     Args:
       model: gives logits `[N, K]`.
       prepare: normalises a batch of pixels.
+      whole: whether all images are computed at once also where parts are faster.
 
     Returns:
       A pure function of the model's variables and pixels `uint8 [N, H, W, C]`; it
@@ -233,10 +237,10 @@ def make_predict_step(
     """
 
     def step(variables, images):
-        logits = in_parts(
-            lambda part: jnp.asarray(model.apply(variables, prepare(part))), images
-        )
-        return jax.nn.log_softmax(logits)
+        def apply(images):
+            return jnp.asarray(model.apply(variables, prepare(images)))
+
+        return jax.nn.log_softmax(apply(images) if whole else in_parts(apply, images))
 
     return step
 
@@ -264,13 +268,17 @@ def in_parts(
 
 
 def make_eval_step(
-    model: nn.Module, prepare: Callable[[jax.Array], jax.Array]
+    model: nn.Module,
+    prepare: Callable[[jax.Array], jax.Array],
+    *,
+    whole: bool = False,
 ) -> Callable[[Any, Batch], Metrics]:
     """Builds the step of evaluation.
 
     Args:
       model: gives logits `[N, K]`.
       prepare: normalises a batch of pixels.
+      whole: whether all images are computed at once also where parts are faster.
 
     Returns:
       A pure function of the model's variables and a batch of `image`, `label` and
@@ -280,7 +288,7 @@ def make_eval_step(
       `prediction`, the most probable class, and `confidence`, its probability; `rank`,
       the number of classes more probable than the label.
     """
-    predict = make_predict_step(model, prepare)
+    predict = make_predict_step(model, prepare, whole=whole)
 
     def step(variables, batch):
         log_probs = predict(variables, batch["image"])

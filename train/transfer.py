@@ -239,7 +239,7 @@ def on_features(
     """The step of evaluation on features that the backbone gave before.
 
     Args:
-      step: of `train.step.make_eval_step`.
+      step: of `train.step.make_eval_step`, with `whole`.
       layers: the model's.
       image_shape: (height, width, channels) of images that the model takes.
 

@@ -89,6 +89,14 @@ def test_a_run_on_features_is_the_run_on_images(kept, extracting, tmp_path, quie
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+def test_features_are_evaluated_whole_where_images_would_be_in_parts(
+    kept, extracting, tmp_path, quiet, monkeypatch
+):
+    monkeypatch.setattr("train.step._PIXELS", 1)
+    fit(extracting, tmp_path / "run", console=quiet)
+    assert figures(tmp_path / "run") == figures(kept)
+
+
 def test_features_are_in_the_runs_folder_a_row_an_image(kept):
     rows = [np.load(kept / f"features_{split}.npy") for split in ("train", "test")]
     assert [(r.dtype, r.shape) for r in rows] == [
