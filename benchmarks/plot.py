@@ -12,6 +12,8 @@ from train.errors import UserError
 __all__ = ["accuracy", "plot_accuracy", "points"]
 
 _INK, _GRID = "#1f2937", "#e5e7eb"
+# Of a name from its point, in points.
+_SIDES = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -9))
 
 
 def accuracy(model: str) -> float | None:
@@ -56,6 +58,8 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         raise UserError("No model was measured whose weights' accuracy is published.")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator
+        from matplotlib.transforms import Bbox
     except ImportError as error:
         raise UserError("--plot needs matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -64,18 +68,41 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         own = sorted((p for p in found if p[0] == family), key=lambda p: p[2])
         _, names, rates, shares = zip(*own, strict=True)
         axes.plot(rates, shares, "o", label=family, markersize=5)
-        for name, rate, share in zip(names, rates, shares, strict=True):
-            axes.annotate(
-                name,
-                (rate, share),
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=6,
-                color=_INK,
-            )
     axes.set(xscale="log", xlabel="images a second", ylabel="ImageNet top-1, %")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.grid(color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    figure.draw_without_rendering()  # Where things stand is known from here on.
+    places = [(rate, share) for _, _, rate, share in found]
+    taken = [Bbox([c - 3, c + 3]) for c in axes.transData.transform(places)]
+    for (_, name, _, _), place in zip(found, places, strict=True):
+        taken.append(_written(axes, name, place, taken))
     figure.savefig(path, dpi=150)
+
+
+def _written(axes: Any, name: str, place: tuple[float, float], taken: list[Any]) -> Any:
+    """Writes a name beside its point, on a side where nothing else is; its box."""
+
+    def write(x: float, y: float) -> Any:
+        return axes.annotate(
+            name,
+            place,
+            xytext=(x, y),
+            textcoords="offset points",
+            ha="left" if x > 0 else "right",
+            va="center",
+            fontsize=6,
+            color=_INK,
+        )
+
+    for side in _SIDES:
+        text = write(*side)
+        box = text.get_window_extent()
+        if not any(box.overlaps(other) for other in taken):
+            return box
+        text.remove()
+    return write(*_SIDES[0]).get_window_extent()
