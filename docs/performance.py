@@ -172,12 +172,12 @@ around two steps of `benchmarks.programs.training(NAME, {}, 8, 224, "float32")`,
 - **ResNeXt-50, training** is at 0.60 of torch's; the aim is 0.67. Its blocks of
   32 channels multiply eight times as much as the groups of four that are in them.
   Tried and no faster: computing what their gradients read once, as elsewhere.
-- **Rotations** are five times as fast as torchvision's of bytes, and less against its
-  floats: 11 of 13 ms are the reading of four pixels of three channels each, which the
-  compiler does for eight places at once, but loads number by number. Tried and no
-  faster: planes of one channel, no division where nothing is perspective, indices
-  without a sign, rows weighed first; many times slower: slices of 2 x 2 pixels, and one
-  flat loop."""
+- **Rotations** on the Xeon are five times as fast as torchvision's of bytes, and less
+  against its floats: 11 of 13 ms are the reading of four pixels of three channels
+  each, which the compiler does for eight places at once, but loads number by number.
+  Tried and no faster: planes of one channel, no division where nothing is perspective,
+  indices without a sign, rows weighed first; many times slower: slices of 2 x 2 pixels,
+  and one flat loop."""
 
 
 if __name__ == "__main__":
