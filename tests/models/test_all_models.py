@@ -115,6 +115,7 @@ def test_logits_and_variables_are_float32(traced):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_norm_behind_a_convolution_is_folded(traced):
     name, _, variables = traced
     model: Any = cnn_flax.create_model(name)

@@ -19,7 +19,9 @@ long = (slow, pytest.mark.long)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["densenet121", "densenet201"])
+@pytest.mark.parametrize(
+    "name", ["densenet121", pytest.param("densenet201", marks=long)]
+)
 def test_logits_match_the_reference_in_float32(name):
     check_logits(name, f"tv_{name}")
 

@@ -21,7 +21,7 @@ REFERENCES = [
     ("lab_resnet34", "lab_resnet34"),
     ("resnext50_32x4d", "tv_resnext50_32x4d"),
     ("wide_resnet50_2", "tv_wide_resnet50_2"),
-    pytest.param("resnet152", "tv_resnet152", marks=slow),
+    pytest.param("resnet152", "tv_resnet152", marks=(slow, pytest.mark.long)),
 ]
 # With gradients. What is long has the blocks of another one.
 long = (slow, pytest.mark.long)

@@ -35,7 +35,7 @@ def test_logits_match_the_reference_in_float32(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "seresnet50",
+        pytest.param("seresnet50", marks=pytest.mark.long),
         pytest.param("legacy_seresnet50", marks=pytest.mark.long),
         "legacy_seresnet18",
     ],

@@ -24,8 +24,8 @@ long = (slow, pytest.mark.long)
     [
         "vgg11",
         "vgg16_bn",
-        "vgg16",
-        "vgg19",
+        pytest.param("vgg16", marks=long),
+        pytest.param("vgg19", marks=long),
     ],
 )
 def test_logits_match_the_reference_in_float32(name):
