@@ -284,8 +284,8 @@ def test_a_stopped_run_remembers_what_it_chose(few, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs", "optimized")
 def test_fixmatch_beats_its_labels_alone(few, tmp_path, quiet):
-    # 4 labels of each digit, 3 seeds. Seen: 76.0, 82.7 and 79.4 % alone, 85.2, 90.0 and
-    # 79.4 % with FixMatch, which has begun to choose images for 350 steps.
+    # 4 labels of each digit. Seen: 74.9 to 82.2 % alone, 91.4 to 96.4 % with FixMatch;
+    # after half of the steps the worst of these had gained nothing yet.
     others = Unlabelled(
         "rest", ratio=3, consistency="fixmatch", strong_magnitude=10, strong_erase=0.0
     )
@@ -303,12 +303,12 @@ def test_fixmatch_beats_its_labels_alone(few, tmp_path, quiet):
             unlabelled=unlabelled,
             seed=seed,
             epochs=1,
-            epoch_steps=500,
-            log_every=500,
+            epoch_steps=1000,
+            log_every=1000,
         )
         run = tmp_path / f"{unlabelled.consistency}{seed}"
         return fit(config, run, console=quiet)["accuracy"]
 
     alone = [accuracy(seed, Unlabelled()) for seed in range(3)]
     beside = [accuracy(seed, others) for seed in range(3)]
-    assert np.mean(beside) > max(alone)
+    assert min(beside) > max(alone)
