@@ -1,11 +1,13 @@
-"""What a run is: one frozen `Config`. Every recipe is a value of it.
+"""The vocabulary of a run: one frozen `Config`. Every recipe is a value of it.
 
-Each field is a flag of the same name: `learning_rate` is `--learning-rate`.
+Each field is a flag of the same name: `learning_rate` is `--learning-rate`. What else
+the programs must know of a field is marked where it is defined: `_random` fields change
+training images at random, `_resumable` ones may change when a run is resumed.
 """
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -15,27 +17,19 @@ from train.errors import UserError
 __all__ = [
     "Augment",
     "Config",
-    "Devices",
     "Distillation",
     "Input",
     "Network",
-    "MAY_CHANGE",
     "Optimization",
+    "Parallelism",
     "Policy",
     "Selection",
     "Transfer",
     "Unlabelled",
-    "config_from_json",
-    "config_to_json",
-    "flat",
+    "may_change",
     "parse_fields",
+    "random_changes",
 ]
-
-
-# Fields in which a run may go on otherwise than it began; what may
-# change the numbers is said.
-MAY_CHANGE = ("devices", "max_bad_share", "parallel", "tensorboard", "threads")
-
 
 Policy = Literal[
     "none",
@@ -49,6 +43,22 @@ Policy = Literal[
 ]
 
 
+def _random(default: Any, is_on: Callable[[Any], bool] | None = None) -> Any:
+    """A field that changes training images at random.
+
+    Args:
+      default: value that changes nothing.
+      is_on: of the group that has the field: whether it changes images; by default
+        wherever the field is not its default.
+    """
+    return dataclasses.field(default=default, metadata={"random": is_on or True})
+
+
+def _resumable(default: Any) -> Any:
+    """A field that may change when a run is resumed."""
+    return dataclasses.field(default=default, metadata={"resumable": True})
+
+
 def _check(held: bool, field: str, value: Any, allowed: str) -> None:
     if not held:
         raise UserError(f"{_flag(field)} must be {allowed}, got {value}.")
@@ -59,7 +69,7 @@ def _flag(field: str) -> str:
 
 
 def parse_fields(words: list[str]) -> dict[str, Any]:
-    """Fields from words such as `width=16`: numbers, truths, tuples, or else words.
+    """Fields from words such as `width=16`: numbers, booleans, tuples or strings.
 
     Raises:
       ValueError: if a word is not of that form.
@@ -87,31 +97,31 @@ _FIELDS = tyro.constructors.PrimitiveConstructorSpec(
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """Images, and what becomes of them before the model sees them."""
+    """The images, and how they are resized and normalised for the model."""
 
     data: str = "digits"
-    """Where the images come from: digits, folder:PATH, idx:PATH, npz:PATH or
-    tfds:NAME[@DIR]."""
+    """Data source: digits, folder:PATH, idx:PATH, npz:PATH or tfds:NAME[@DIR]."""
     image_size: int = 224
-    """Height and width that the model sees, in pixels."""
+    """Height and width of the model's input, in pixels."""
     train_size: int = 0
     """The same in training; 0 for image_size."""
-    load_size: int = 0
-    """Those of the training images that windows are cut from; 0 for train_size."""
+    load_size: int = _random(0, lambda input: input.load_size > input.trained_size)
+    """Size of the training images that random windows are cut from; 0 for
+    train_size."""
     batch_size: int = 64
-    """Images a step, over all devices."""
+    """Images per step, over all devices."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Subtracted from pixels in [0, 1]: one number, or one a channel."""
+    """Subtracted from pixels in [0, 1]: one value, or one per channel."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    """Pixels are then divided by it: one number, or one a channel."""
+    """Pixels are then divided by it: one value, or one per channel."""
     crop_pct: float = 1.0
-    """Share of an image's short side that is kept, in the centre, when it is sized."""
+    """Share of an image's short side that the central crop keeps."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    """How images are sized, with antialiasing."""
-    max_bad_share: float = 0.01
+    """How images are resized, with antialiasing."""
+    max_bad_share: float = _resumable(0.01)
     """Share of the images that may be unreadable; with more of them the run stops."""
-    threads: int = 0
-    """Threads that read images; 0 for one a core."""
+    threads: int = _resumable(0)
+    """Threads that read images; 0 for one per core."""
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
@@ -133,24 +143,24 @@ class Input:
 
     @property
     def trained_size(self) -> int:
-        """Height and width that the model sees in training, in pixels."""
+        """Height and width of the model's input in training, in pixels."""
         return self.train_size or self.image_size
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which of the images."""
+    """Which of the images are used."""
 
     eval_split: Literal["val", "test"] = "test"
-    """Images that the model is judged on."""
+    """Images that the model is evaluated on."""
     val_share: float = 0.0
-    """Share of each class's training images that becomes the split val."""
+    """Share of each class's training images that is held out as the split val."""
     count: int = 0
-    """Train on so many images, drawn from all alike; 0 for all."""
+    """Train on this many images, sampled from all of them; 0 for all."""
     share: float = 1.0
-    """Train on this share of the images, drawn from all alike."""
+    """Train on this share of the images, sampled from all of them."""
     labels_per_class: int = 0
-    """Train on so many images of each class; 0 for all."""
+    """Train on this many images per class; 0 for all."""
 
     def __post_init__(self):
         val, share, labels = self.val_share, self.share, self.labels_per_class
@@ -164,7 +174,7 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The model."""
+    """The model, and the weights that it starts from."""
 
     model: str = "resnet18"
     """One of cnn_flax.list_models()."""
@@ -173,12 +183,12 @@ class Network:
     )
     """Fields of the model to set, such as width=16 small_inputs=True."""
     init: str = ""
-    """Weights to begin from, but for the head: a file, a run, an id on the Hugging Face
-    Hub, or the word published."""
+    """Weights to start from, except for the head: a file, a run, an id on the Hugging
+    Face Hub, or the word published."""
     init_head: bool = False
-    """Whether the head begins from them too; they have the same classes then."""
+    """Start the head from these weights too; the classes must be the same."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """What the model computes in; its parameters are float32, or float64 with it."""
+    """Compute dtype of the model; parameters are float32, or float64 with float64."""
 
     def __post_init__(self):
         for field in ("num_classes", "dtype"):
@@ -191,33 +201,34 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Random changes to the training images, each image its own, in this order."""
+    """Random changes to training images, each image its own, in this order."""
 
-    crop_padding: int = 0
-    """Black pixels around the image before a window of train_size is cut out."""
-    crop_scale: float = 0.0
-    """Least share of the image in a window that is resized; 0 for no such windows."""
+    crop_padding: int = _random(0)
+    """Black pixels added around the image before a window of train_size is cut out."""
+    crop_scale: float = _random(0.0)
+    """Smallest share of the image in a window that is cut out and resized; 0 for no
+    such windows."""
     crop_at_decode: bool = False
-    """Whether the windows of crop_scale are cut from whole photographs as they are
-    read, antialiased, and not on the device from images of load_size."""
-    flip: float = 0.0
-    """Probability of mirroring left and right."""
-    vertical_flip: float = 0.0
-    """Probability of mirroring up and down."""
-    policy: Policy = "none"
-    """What draws operations for each image."""
+    """Cut the windows of crop_scale from full photographs while they are decoded,
+    antialiased, rather than on the device from images of load_size."""
+    flip: float = _random(0.0)
+    """Probability of a horizontal flip."""
+    vertical_flip: float = _random(0.0)
+    """Probability of a vertical flip."""
+    policy: Policy = _random("none")
+    """Policy that samples operations for each image."""
     operations: int = 2
-    """With the policies rand_augment and noisy_student: operations an image."""
+    """With the policies rand_augment and noisy_student: operations per image."""
     magnitude: int = 9
-    """With the policies rand_augment and noisy_student: their strength. The Noisy
-    Student's paper has 27."""
-    erase: float = 0.0
-    """Probability of a box of mean colour in the image."""
-    mixup: float = 0.0
-    """Blends pairs of images and labels, with weights of Beta(mixup, mixup); 0 for
-    none. With cutmix, one of the two for all of a batch."""
-    cutmix: float = 0.0
-    """Pastes boxes between pairs, their areas of Beta(cutmix, cutmix); 0 for none."""
+    """With the policies rand_augment and noisy_student: magnitude of the operations,
+    0 to 30. The Noisy Student paper uses 27."""
+    erase: float = _random(0.0)
+    """Probability of erasing a random box to the mean colour."""
+    mixup: float = _random(0.0)
+    """Blends pairs of images and labels, with weights from Beta(mixup, mixup); 0 for
+    none. With cutmix, each batch uses one of the two."""
+    cutmix: float = _random(0.0)
+    """Pastes boxes between pairs, their areas from Beta(cutmix, cutmix); 0 for none."""
 
     def __post_init__(self):
         _check(self.crop_padding >= 0, "crop_padding", self.crop_padding, "at least 0")
@@ -241,35 +252,38 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Optimization:
-    """The loss and the way down it."""
+    """The optimizer, its schedule, and regularization."""
 
     label_smoothing: float = 0.0
-    """Share of each label that is spread evenly over all classes."""
+    """Share of each label that is spread uniformly over all classes."""
     optimizer: Literal["sgd", "adamw", "lamb"] = "sgd"
-    """SGD with Nesterov's momentum, AdamW, or LAMB."""
+    """SGD with Nesterov momentum, AdamW, or LAMB."""
     learning_rate: float = 0.1
-    """The highest, at the end of the warm-up."""
+    """Peak learning rate, at the end of the warm-up."""
     warmup_epochs: float = 0.0
-    """Epochs over which the rate rises linearly, before the schedule."""
+    """Epochs of linear warm-up before the schedule."""
     schedule: Literal["cosine", "step"] = "cosine"
-    """How the rate falls: as a cosine to 0, or by a factor every few epochs."""
+    """How the learning rate decays: cosine to 0, or by a factor every few epochs."""
     step_epochs: float = 30.0
-    """With the schedule step: epochs from one fall to the next, from the start on."""
+    """With the schedule step: epochs between two decays, counted from the start."""
     step_factor: float = 0.1
-    """With the schedule step: what the rate is multiplied with at each fall."""
+    """With the schedule step: factor of each decay."""
     momentum: float = 0.9
-    """Decay of the gradients' running mean (AdamW's and LAMB's beta 1)."""
+    """Decay of the gradients' running mean (beta 1 of AdamW and LAMB)."""
     weight_decay: float = 1e-4
-    """On kernels only. SGD adds it to the gradient, the others shrink the weights."""
+    """Applied to kernels only. SGD adds it to the gradient, AdamW and LAMB decouple
+    it."""
     clip_norm: float = 0.0
-    """Gradients of a larger norm, over all parameters, are scaled to it; 0 for none."""
+    """Clip the global gradient norm to this; 0 for no clipping."""
     gradient_accumulation: int = 1
-    """Parts that a batch is worked off in, one after the other, to save memory."""
+    """Number of parts that a batch is processed in, one after the other, to save
+    memory."""
     ema_decay: float = 0.0
-    """Decay of a running mean of weights and statistics, evaluated beside them; 0 for
-    none. It is (1 + step) / (10 + step) at first, while that is less."""
+    """Decay of an exponential moving average of weights and statistics, which is
+    evaluated as well; 0 for none. It is min(ema_decay, (1 + step) / (10 + step))."""
     freeze_bn: bool = False
-    """Whether BatchNorm uses its running statistics in training too, and keeps them."""
+    """Freeze BatchNorm: use its running statistics in training, and do not update
+    them."""
 
     def __post_init__(self):
         smoothing, rate = self.label_smoothing, self.learning_rate
@@ -290,23 +304,23 @@ class Optimization:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """What becomes of the weights that a run begins from."""
+    """How a run learns from the weights that it starts from."""
 
     transfer: Literal["fine_tune", "features", "lwf"] = "fine_tune"
-    """What learns: everything, or the head alone on features that stay as they are, or
-    everything while the old head is held to its answers (learning without
-    forgetting)."""
+    """What is trained: all parameters (fine_tune), the head alone on frozen features
+    (features), or all parameters while the old head's logits are distilled (lwf,
+    learning without forgetting)."""
     backbone_rate: float = 1.0
-    """Learning rate of all but the head, as a share of learning_rate."""
+    """Learning rate of everything but the head, as a share of learning_rate."""
     layer_decay: float = 1.0
-    """Learning rate of a stage, as a share of that of the stage after it."""
+    """Learning rate of a stage, as a share of that of the next stage."""
     unfreeze_epochs: float = 0.0
-    """Epochs from the head's first step to the last stage's, and so on to the first's;
-    0 lets all learn from the start."""
+    """Gradual unfreezing: epochs until the last stage is unfrozen, and again for each
+    stage before it; 0 trains all stages from the start."""
     lwf_weight: float = 1.0
-    """With lwf: weight of the old answers beside the new labels."""
+    """With lwf: weight of the distillation from the old logits."""
     lwf_temperature: float = 2.0
-    """With lwf: temperature of the old answers."""
+    """With lwf: temperature of that distillation."""
 
     def __post_init__(self):
         rate, decay = self.backbone_rate, self.layer_decay
@@ -326,15 +340,15 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """A teacher, whose answers the model learns from."""
+    """A teacher, and how the model learns from it."""
 
     teacher: str = ""
     """Folder of a run, or a model with published weights, or MODEL=WEIGHTS."""
     distillation: Literal["kd", "dkd", "hint"] = "kd"
-    """How: by its softened answers (Hinton), by these with target and others apart
-    (decoupled), or by its features (hint), which come to the labels."""
+    """Learn the teacher's softened logits (kd), the same with target and other classes
+    decoupled (dkd), or its features in addition to the labels (hint)."""
     temperature: float = 4.0
-    """Logits are divided by it before the softmax, the teacher's and the student's."""
+    """Divides the logits of teacher and student before the softmax."""
     alpha: float = 0.9
     """With kd: the teacher's share of the loss; the labels have the rest."""
     dkd_alpha: float = 1.0
@@ -342,11 +356,12 @@ class Distillation:
     dkd_beta: float = 8.0
     """With dkd: weight of the other classes among themselves."""
     hint_at: str = "stage3"
-    """With hint: the features that are compared, by name."""
+    """With hint: name of the features that are compared."""
     hint_weight: float = 1.0
-    """With hint: their weight beside the labels."""
+    """With hint: weight of the features' loss; that of the labels is 1."""
     cache_teacher: bool = False
-    """Keep the teacher's answer to each image on disk, where no image is changed."""
+    """Cache the teacher's logits on disk, one row per image; needs images that are not
+    augmented."""
 
     def __post_init__(self):
         temperature, alpha = self.temperature, self.alpha
@@ -355,44 +370,43 @@ class Distillation:
         for field in ("dkd_alpha", "dkd_beta", "hint_weight"):
             _check(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
         if self.cache_teacher and self.distillation == "hint":
-            raise UserError("--cache-teacher keeps answers, and a hint needs features.")
+            raise UserError("--cache-teacher caches logits, and a hint needs features.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Unlabelled:
-    """Images without labels, beside the labelled ones."""
+    """Images without labels, in addition to the labelled ones."""
 
     unlabelled: str = ""
-    """Where they come from: as for --data, or files:PATH, all files below a folder, or
-    the word rest: the training images that --labels-per-class, --count or --share leave
-    out."""
+    """Data source as for --data, or files:PATH (all files below a folder), or the word
+    rest: the training images that --labels-per-class, --count or --share leave out."""
     ratio: int = 1
-    """Of these, images a step for each labelled one."""
+    """Unlabelled images per labelled image in a step."""
     pseudo_labels: str = ""
     """File that `python -m train pseudo-label` wrote for them."""
     pseudo_label_kind: Literal["soft", "hard"] = "soft"
-    """Whether a pseudo-label is all probabilities, or the most probable class."""
+    """Use a pseudo-label's probabilities (soft), or its most probable class (hard)."""
     min_confidence: float = 0.0
-    """Pseudo-labels are left out whose class is not more probable than this."""
+    """Leave out pseudo-labels whose confidence is not above this."""
     per_class: int = 0
-    """Pseudo-labelled images of each class: the most confident, and duplicates where
-    there are fewer; 0 for all as they are."""
+    """Balance the pseudo-labelled images to this many per class: the most confident,
+    or duplicates where there are fewer; 0 for no balancing."""
     consistency: Literal["none", "pseudo_label", "fixmatch", "flexmatch"] = "none"
-    """How the model labels them itself as it learns: by its answer to the image, or by
-    its answer to a weak change of it, for a strong one (FixMatch), with a threshold
-    for each class (FlexMatch)."""
+    """How the model labels them while it learns: its own prediction for the image
+    (pseudo_label); its prediction for a weakly augmented view as the label of a
+    strongly augmented one (fixmatch), with one threshold per class (flexmatch)."""
     threshold: float = 0.95
-    """With consistency: least probability of an answer that is learned from."""
+    """With consistency: smallest confidence of a prediction that is learned from."""
     unlabelled_weight: float = 1.0
-    """Weight of their loss beside that of the labelled images."""
+    """Weight of the unlabelled images' loss; that of the labelled ones is 1."""
     ramp_up_epochs: float = 0.0
-    """Epochs over which that weight rises from almost 0."""
+    """Epochs over which that weight ramps up from almost 0."""
     strong_operations: int = 2
-    """With FixMatch: operations of RandAugment in the strong change."""
+    """With fixmatch and its kin: RandAugment operations in the strong view."""
     strong_magnitude: int = 10
-    """With FixMatch: their strength."""
+    """With fixmatch and its kin: magnitude of these operations, 0 to 30."""
     strong_erase: float = 1.0
-    """With FixMatch: probability of a box of mean colour in it."""
+    """With fixmatch and its kin: probability of erasing a box in the strong view."""
 
     def __post_init__(self):
         _check(self.ratio >= 1, "ratio", self.ratio, "at least 1")
@@ -413,21 +427,23 @@ class Unlabelled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Devices:
-    """What the run is spread over."""
+class Parallelism:
+    """The devices, and how the steps run on them."""
 
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How: one program over the whole batch, or jax.pmap. The numbers are the same."""
-    devices: int = 0
-    """How many of the machine's devices to take, the first ones; 0 for all."""
+    parallel: Literal["jit", "pmap"] = _resumable("jit")
+    """Run one jax.jit program over the sharded batch, or jax.pmap. The numbers are the
+    same."""
+    devices: int = _resumable(0)
+    """Number of devices to use, the machine's first ones; 0 for all."""
     bn: Literal["global", "local"] = "global"
-    """BatchNorm over the whole batch, or over each device's part of it (with pmap)."""
+    """BatchNorm statistics over the global batch, or over each device's part of it
+    (with pmap)."""
 
     def __post_init__(self):
         _check(self.devices >= 0, "devices", self.devices, "at least 0")
         if self.bn == "local" and self.parallel == "jit":
             raise UserError(
-                "--bn local needs --parallel pmap: under jit the batch is whole, "
+                "--bn local needs --parallel pmap: under jit the batch is global, "
                 "whatever devices it lies on."
             )
 
@@ -444,19 +460,20 @@ class Config:
     transfer: Transfer = Transfer()
     distillation: Distillation = Distillation()
     unlabelled: Unlabelled = Unlabelled()
-    spread: Devices = Devices()
+    parallelism: Parallelism = Parallelism()
     epochs: int = 10
     """Passes over the training images."""
     epoch_steps: int = 0
-    """Steps that count as an epoch; 0 for a pass over the labelled images. With it,
+    """Steps that count as an epoch; 0 for one pass over the labelled images. With it,
     these may be fewer than a batch."""
     seed: int = 0
-    """Decides the split, the first weights, the order and every random change."""
+    """Decides the split, the initial weights, the order of the images and all random
+    draws."""
     log_every: int = 50
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: int = 0
-    """Steps between checkpoints, beside the one after each epoch; 0 for none."""
-    tensorboard: bool = False
+    """Steps between checkpoints, in addition to one after each epoch; 0 for none."""
+    tensorboard: bool = _resumable(False)
     """Write the metrics for TensorBoard too, into the run's folder tensorboard."""
 
     def __post_init__(self):
@@ -467,18 +484,18 @@ class Config:
         teacher, unlabelled = self.distillation.teacher, self.unlabelled
         if self.distillation != Distillation() and not teacher:
             raise UserError("The flags of distillation need --teacher.")
-        learns = unlabelled.pseudo_labels or unlabelled.consistency != "none"
-        if unlabelled.unlabelled and not (learns or teacher):
+        labels_itself = unlabelled.pseudo_labels or unlabelled.consistency != "none"
+        if unlabelled.unlabelled and not (labels_itself or teacher):
             raise UserError(
-                "--unlabelled needs what labels the images: --pseudo-labels FILE, "
+                "--unlabelled needs labels for the images: --pseudo-labels FILE, "
                 "--consistency or --teacher."
             )
-        if learns and teacher:
+        if labels_itself and teacher:
             raise UserError(
                 "Give --teacher, or one of --pseudo-labels and --consistency."
             )
-        keeps_old = self.transfer.transfer == "lwf"
-        if keeps_old and (teacher or unlabelled.unlabelled):
+        is_lwf = self.transfer.transfer == "lwf"
+        if is_lwf and (teacher or unlabelled.unlabelled):
             raise UserError(
                 "--transfer lwf is its own teacher: leave out --teacher and "
                 "--unlabelled."
@@ -495,37 +512,31 @@ class Config:
         )
 
 
-def config_to_json(config: Config) -> dict[str, Any]:
-    """The config as JSON holds it: a dictionary a group, lists for tuples."""
-    return _jsonable(dataclasses.asdict(config))
+def random_changes(config: Config) -> list[str]:
+    """The flags that change the training images at random in this config."""
+    flags = []
+    for group, field in _all_fields(config):
+        is_on = field.metadata.get("random", False)
+        if is_on is True:
+            is_on = getattr(group, field.name) != field.default
+        elif is_on:
+            is_on = is_on(group)
+        if is_on:
+            flags.append(_flag(field.name))
+    return flags
 
 
-def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
-    """The way back. What an older version did not write takes its default.
-
-    Raises:
-      UserError: if there is a field that `cls` does not have.
-    """
-    types = {f.name: f.type for f in dataclasses.fields(cls)}
-    fields = {}
-    for name, value in tree.items():
-        if name not in types:
-            raise UserError(f"The run has a field {name!r} that this version has not.")
-        if dataclasses.is_dataclass(types[name]):
-            value = config_from_json(value, type(getattr(cls, name)))
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**fields)
+def may_change() -> set[str]:
+    """Names of the fields that may change when a run is resumed."""
+    fields = _all_fields(Config())
+    return {field.name for _, field in fields if field.metadata.get("resumable")}
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Each flag's name, without its dashes, and its value."""
-    values = {}
-    for group in config_to_json(config).items():
-        values |= group[1] if isinstance(group[1], dict) else dict([group])
-    return values
-
-
-def _jsonable(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _jsonable(value) for key, value in tree.items()}
-    return [_jsonable(v) for v in tree] if isinstance(tree, tuple | list) else tree
+def _all_fields(group: Any) -> Iterator[tuple[Any, dataclasses.Field]]:
+    """The fields of a config and its groups, each with the group that has it."""
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _all_fields(value)
+        else:
+            yield group, field

@@ -1,4 +1,4 @@
-"""The ends of a run that a command tells in a line, without a traceback."""
+"""Errors that commands report in one line, without a traceback."""
 
 __all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
 
@@ -6,8 +6,8 @@ __all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
 class UserError(ValueError):
     """What was asked for cannot be done; the message says what can.
 
-    `cnn-flax` has one of its own: to import the library is to import JAX, which takes
-    longer than to list the recipes.
+    `cnn-flax` has a `UserError` of its own: importing the library imports JAX, which
+    takes longer than listing the recipes.
     """
 
 
@@ -15,7 +15,7 @@ class NotFiniteError(ArithmeticError):
     """A loss or gradient was NaN or infinite.
 
     Attributes:
-      step: the step that it happened in; steps count from 1.
+      step: the step in which it happened; steps count from 1.
     """
 
     def __init__(self, step: int, name: str, value: float) -> None:
@@ -24,15 +24,15 @@ class NotFiniteError(ArithmeticError):
 
 
 class StorageError(Exception):
-    """A folder or file takes no more, as when the disk is full; nothing is damaged."""
+    """A disk took no more data, as when it is full; nothing was damaged."""
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; it was saved.
+    """A signal stopped the run, after it was saved.
 
     Attributes:
       signal: the signal's number.
-      step: number of steps done.
+      step: number of completed steps.
     """
 
     def __init__(self, signal: int, step: int) -> None:

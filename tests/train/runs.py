@@ -4,10 +4,11 @@ import signal
 
 import chex
 
-from train.checkpoint import Checkpoints
-from train.folder import read_metrics, read_result
-from train.program import build
-from train.report import RunProgress
+from train.run.checkpoint import Checkpoints
+from train.run.metrics import read_metrics
+from train.run.program import build
+from train.run.progress import RunProgress
+from train.run.run_folder import read_result
 
 
 def last_checkpoint(run, config):

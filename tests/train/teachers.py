@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 
 from tests.models.small import random_variables
-from train.checkpoint import Checkpoints
-from train.folder import write_record
-from train.images import training_images
-from train.record import build_model, describe
-from train.step import TrainState
+from train.data.select import training_images
+from train.learn.step import TrainState
+from train.run.checkpoint import Checkpoints
+from train.run.record import build_model, describe
+from train.run.run_folder import write_record
 
 
 def untrained_run(folder, config):

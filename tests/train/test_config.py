@@ -7,15 +7,13 @@ import pytest
 from train.config import (
     Augment,
     Config,
-    Devices,
     Input,
     Network,
     Optimization,
+    Parallelism,
     Selection,
-    config_from_json,
-    config_to_json,
-    flat,
 )
+from train.config_file import config_from_json, config_to_json, flag_values
 from train.errors import UserError
 
 
@@ -45,7 +43,7 @@ def test_a_field_of_a_newer_version_is_named():
 def test_every_field_is_one_flag():
     groups = dataclasses.asdict(Config()).values()
     count = sum(len(g) if isinstance(g, dict) else 1 for g in groups)
-    assert len(flat(Config())) == count
+    assert len(flag_values(Config())) == count
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_every_field_is_one_flag():
         (Optimization, "clip_norm", -1.0, "at least 0"),
         (Optimization, "gradient_accumulation", 0, "at least 1"),
         (Optimization, "ema_decay", 1.0, "in [0, 1)"),
-        (Devices, "devices", -1, "at least 0"),
+        (Parallelism, "devices", -1, "at least 0"),
         (Config, "epochs", 0, "at least 1"),
         (Config, "seed", -1, "in [0, 2 ** 32)"),
         (Config, "log_every", 0, "at least 1"),
@@ -115,8 +113,8 @@ def test_windows_are_cut_in_one_way():
 
 def test_local_statistics_need_pmap():
     with pytest.raises(UserError, match="--bn local needs --parallel pmap"):
-        Devices(bn="local")
-    assert Devices("pmap", bn="local").bn == "local"
+        Parallelism(bn="local")
+    assert Parallelism("pmap", bn="local").bn == "local"
 
 
 @pytest.mark.parametrize("field", ["num_classes", "dtype"])

@@ -1,20 +1,20 @@
 """Images on their way to the net: sources, decoding, batches, the device."""
 
 from train.data.bad_images import BadImages, BadImagesError
-from train.data.base import at_least
-from train.data.decode import ImageError, read_image
+from train.data.decode import DecodeError, read_image
+from train.data.open_source import Source, SourceError, open_source
 from train.data.pipeline import (
     eval_batches,
     prefetch_to_device,
     steps_per_epoch,
     train_batches,
 )
-from train.data.sources import Source, SourceError, open_source
+from train.data.source import at_least
 
 __all__ = [
     "BadImages",
     "BadImagesError",
-    "ImageError",
+    "DecodeError",
     "Source",
     "SourceError",
     "at_least",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from train.data.base import Source, SourceError, Splits, array_source
+from train.data.source import Source, SourceError, Splits, array_source
 
 __all__ = ["digits", "idx", "npz"]
 

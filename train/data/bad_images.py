@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
-from train.data.decode import ImageError
+from train.data.decode import DecodeError
 from train.errors import UserError
 
 __all__ = ["BadImages", "BadImagesError"]
@@ -54,7 +54,7 @@ class BadImages:
         with self._lock:
             return dict(self._found)
 
-    def add(self, error: ImageError) -> None:
+    def add(self, error: DecodeError) -> None:
         """Notes one more image.
 
         Raises:

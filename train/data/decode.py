@@ -13,7 +13,7 @@ from cnn_flax.weights.preprocessing import is_grey, plain
 from train.errors import UserError
 
 __all__ = [
-    "ImageError",
+    "DecodeError",
     "Interpolation",
     "Least",
     "Pixels",
@@ -42,7 +42,7 @@ Pixels = np.ndarray | Image.Image
 _SPARE = 3
 
 
-class ImageError(UserError):
+class DecodeError(UserError):
     """An image that cannot be read.
 
     Attributes:
@@ -60,7 +60,7 @@ def read_image(path: str | os.PathLike[str], least: Least = 0) -> np.ndarray:
     """The pixels of an image file, `uint8 [h, w, 1 or 3]`; see `decode_image`.
 
     Raises:
-      ImageError: the file is not there, not an image, or cut short.
+      DecodeError: the file is not there, not an image, or cut short.
     """
     return to_array(load_image(path, least))
 
@@ -70,7 +70,7 @@ def load_image(path: str | os.PathLike[str], least: Least = 0) -> Image.Image:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ImageError(str(path), error.strerror or str(error)) from error
+        raise DecodeError(str(path), error.strerror or str(error)) from error
     return decode_image(data, str(path), least)
 
 
@@ -92,7 +92,7 @@ def decode_image(data: bytes, name: str, least: Least = 0) -> Image.Image:
       Pillow's image of the mode L where it is grey, else RGB.
 
     Raises:
-      ImageError: the bytes are no image, cut short, or of a kind without a fixed range
+      DecodeError: the bytes are no image, cut short, or of a kind without a fixed range
         (float, 32-bit).
     """
     try:
@@ -107,7 +107,7 @@ def decode_image(data: bytes, name: str, least: Least = 0) -> Image.Image:
     # Broken files make Pillow's decoders raise nearly anything.
     except Exception as error:
         reason = "it is empty" if not data else _reason(error)
-        raise ImageError(name, reason) from error
+        raise DecodeError(name, reason) from error
 
 
 def to_array(image: Pixels) -> np.ndarray:
@@ -130,7 +130,7 @@ def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     """Height, width and channels of an image file, from its header alone.
 
     Raises:
-      ImageError: the file is not there or not an image.
+      DecodeError: the file is not there or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -138,7 +138,7 @@ def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             grey = is_grey(image)
     except Exception as error:
-        raise ImageError(str(path), _reason(error)) from error
+        raise DecodeError(str(path), _reason(error)) from error
     height, width = (width, height) if turned else (height, width)
     return height, width, 1 if grey else 3
 

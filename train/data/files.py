@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.base import Source, SourceError, Splits
 from train.data.decode import load_image
-from train.data.folder import probe
+from train.data.image_folder import probe
+from train.data.source import Source, SourceError, Splits
 
 __all__ = ["files"]
 

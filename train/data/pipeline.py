@@ -13,9 +13,8 @@ import grain
 import numpy as np
 
 from train.data.bad_images import BadImages
-from train.data.base import Source, SourceError
 from train.data.decode import (
-    ImageError,
+    DecodeError,
     Interpolation,
     Least,
     Pixels,
@@ -23,6 +22,7 @@ from train.data.decode import (
     to_channels,
 )
 from train.data.prefetch import prefetch_to_device
+from train.data.source import Source, SourceError
 from train.data.window import Windows
 
 __all__ = ["eval_batches", "prefetch_to_device", "steps_per_epoch", "train_batches"]
@@ -97,8 +97,8 @@ def train_batches(
     Returns:
       Batches of `image` uint8 `[N, image_size, image_size, C]`, `label` int32 `[N]` and
       `index` int32 `[N]`, the place in the stream (`step * batch_size + row`, modulo
-      2 ** 31), from which the image's random draws follow; and what the source has
-      beside its images. N is this process's share.
+      2 ** 31), from which the image's random draws follow; and the source's columns.
+      N is this process's share.
 
     Raises:
       SourceError: the set is smaller than a batch.
@@ -267,8 +267,8 @@ def _read(
             if found is not None:
                 image, labels[row], indices[row] = found
                 images[row] = look(image, position)
-    beside = {name: rows[indices] for name, rows in source.beside.items()}
-    return {"image": images, "label": labels, **beside}, filled
+    columns = {name: rows[indices] for name, rows in source.columns.items()}
+    return {"image": images, "label": labels, **columns}, filled
 
 
 def _next_readable(
@@ -277,7 +277,7 @@ def _next_readable(
     for i in range(index, index + len(source)):
         try:
             return *source.example(i % len(source), least), i % len(source)
-        except ImageError as error:
+        except DecodeError as error:
             bad.add(error)
     raise SourceError(f"{source.spec}: none of the {len(source)} images can be read")
 
@@ -287,7 +287,7 @@ def _if_readable(
 ) -> tuple[Pixels, int, int] | None:
     try:
         return *source.example(index, least), index
-    except ImageError as error:
+    except DecodeError as error:
         bad.add(error)
         return None
 

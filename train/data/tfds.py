@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from train.data.base import SPLIT_NAMES, Source, SourceError, Splits
-from train.data.decode import ImageError, Least, Pixels, decode_image
+from train.data.decode import Least, Pixels, decode_image
 from train.data.records import TFRecords
+from train.data.source import SPLIT_NAMES, Source, SourceError, Splits
 
 __all__ = ["tfds"]
 
@@ -117,7 +117,7 @@ class _Examples:
         return f"{self.spec} {self._split}[{index}]"
 
     def example(self, index: int) -> tuple[bytes, int]:
-        """Encoded image and label; raises `ImageError` if the record is damaged."""
+        """Encoded image and label; raises `DecodeError` if the record is damaged."""
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -130,7 +130,7 @@ class _Examples:
             return image, features[self._label].int64_list.value[0]
         # RuntimeError: array_record's word for a damaged file.
         except (DecodeError, EOFError, IndexError, OSError, RuntimeError) as error:
-            raise ImageError(self.name(index), f"damaged record: {error}") from error
+            raise DecodeError(self.name(index), f"damaged record: {error}") from error
 
     def label(self, index: int) -> int:
         return self.example(index)[1]

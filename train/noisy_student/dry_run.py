@@ -1,6 +1,5 @@
 """What a Noisy Student would be, without running it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -8,12 +7,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from train.console import say
 from train.data import Source, SourceError
-from train.dry_run import stand_in
-from train.images import evaluation_images, open_unlabelled, training_images
+from train.data.select import evaluation_images, open_unlabelled, training_images
+from train.data.stand_in import stand_in
 from train.noisy_student.plan import NoisyStudent, Train, check_growth, plan
-from train.program import Program, build, train_step_shapes
-from train.report import say
+from train.run.program import Program, build, train_step_shapes
 
 __all__ = ["dry_run"]
 
@@ -65,7 +64,7 @@ def _labelled(source: Source, classes: int, kind: str) -> Source:
     if kind == "hard":
         return source
     labels = np.broadcast_to(np.float32(1 / classes), (len(source), classes))
-    return replace(source, beside={"label": labels})
+    return source.with_columns(label=labels)
 
 
 def _takes(program: Program) -> list[str]:

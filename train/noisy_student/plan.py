@@ -10,14 +10,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from train.config import (
-    Augment,
-    Config,
-    Transfer,
-    Unlabelled,
-    flat,
-    parse_fields,
-)
+from train.config import Augment, Config, Transfer, Unlabelled, parse_fields
+from train.config_file import flag_values
 from train.errors import UserError
 
 __all__ = [
@@ -206,7 +200,7 @@ def settings(student: NoisyStudent) -> dict[str, Any]:
     """Each flag's name, without its dashes, and its value."""
     fields = dataclasses.fields(student)
     own = {f.name: getattr(student, f.name) for f in fields if f.name != "config"}
-    return {**flat(student.config), **own, "students": _words(student.students)}
+    return {**flag_values(student.config), **own, "students": _words(student.students)}
 
 
 def _learner(config: Config, student: Student, out: Path, labels: Label) -> Config:

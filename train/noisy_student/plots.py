@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from train.noisy_student.facts import BINS, Example, Facts, Labelled
+from train.noisy_student.summary import BINS, Example, Labelled, Summary
 
 __all__ = [
     "KINDS",
@@ -31,13 +31,13 @@ _COPIES = "#bfdbfe"
 _NAMED = 30
 
 
-def accuracy_chart(ax: Axes, facts: Facts) -> None:
+def accuracy_chart(ax: Axes, summary: Summary) -> None:
     """Accuracy of each model, and of the pseudo-labels that it gave."""
-    models = facts.models
+    models = summary.models
     where = range(len(models))
     accuracy = [100 * model.accuracy for model in models]
     style = {"marker": "o", "markersize": 7, "linewidth": 2}
-    ax.plot(where, accuracy, color=_INK, label=f"{facts.split} images", **style)
+    ax.plot(where, accuracy, color=_INK, label=f"{summary.split} images", **style)
     for x, y in zip(where, accuracy, strict=True):
         # White behind it, for lines that pass.
         ax.annotate(
@@ -50,7 +50,7 @@ def accuracy_chart(ax: Axes, facts: Facts) -> None:
             color=_INK,
             bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.8},
         )
-    labels = [each.labels for each in facts.rounds]
+    labels = [each.labels for each in summary.rounds]
     for name, marker, color, values in (
         ("pseudo-labels: all", "s", _GREY, [each.accuracy for each in labels]),
         ("pseudo-labels: kept", "^", _RIGHT, [each.kept_accuracy for each in labels]),
@@ -61,7 +61,7 @@ def accuracy_chart(ax: Axes, facts: Facts) -> None:
             ax.plot(range(len(shares)), shares, color=color, label=name, **style)
     names = [
         f"{role.removeprefix('the ')}\n{model.model}, {short(model.parameters)}"
-        for role, model in zip(facts.roles, models, strict=True)
+        for role, model in zip(summary.roles, models, strict=True)
     ]
     ax.set_xticks(where, names)
     ax.set_xlim(-0.4, len(models) - 0.6)
@@ -72,14 +72,14 @@ def accuracy_chart(ax: Axes, facts: Facts) -> None:
     _plain(ax)
 
 
-def confidence_chart(ax: Axes, facts: Facts, labels: Labelled) -> None:
+def confidence_chart(ax: Axes, summary: Summary, labels: Labelled) -> None:
     """Number of unlabelled images by the confidence of their pseudo-labels.
 
     All rounds have one scale.
     """
     edges = np.linspace(0, 1, BINS + 1)
     counts = np.asarray(labels.histogram)
-    known, threshold = labels.histogram_right is not None, facts.min_confidence
+    known, threshold = labels.histogram_right is not None, summary.min_confidence
     style = {"width": 1 / BINS, "align": "edge", "edgecolor": "white", "linewidth": 0.6}
     if labels.histogram_right is None:
         ax.bar(edges[:-1], counts, color=_GREY, **style)
@@ -94,7 +94,7 @@ def confidence_chart(ax: Axes, facts: Facts, labels: Labelled) -> None:
     if known or threshold > 0:
         _legend_above(ax)
     ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1.05 * max(max(each.labels.histogram) for each in facts.rounds))
+    ax.set_ylim(0, 1.05 * max(max(each.labels.histogram) for each in summary.rounds))
     ax.set_xlabel("confidence" + ("; left of the line: left out" if threshold else ""))
     ax.set_ylabel("images")
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -139,31 +139,31 @@ def balance_chart(ax: Axes, labels: Labelled, names: Sequence[str]) -> None:
     _plain(ax)
 
 
-def poster(facts: Facts, read: Callable[[int], np.ndarray]) -> Figure:
+def poster(summary: Summary, read: Callable[[int], np.ndarray]) -> Figure:
     """The report in one picture: the accuracies, then a row a round.
 
     Args:
-      facts: of the Noisy Student.
+      summary: of the Noisy Student.
       read: an unlabelled image by its index, `uint8 [h, w, C]`.
     """
-    rows = len(facts.rounds)
-    balance = min(len(facts.class_names), _NAMED)
+    rows = len(summary.rounds)
+    balance = min(len(summary.class_names), _NAMED)
     height = max(3.6, 1.4 + 0.24 * balance)
     layout = ConstrainedLayoutEngine(hspace=0.04, wspace=0.03)
     figure = Figure(figsize=(15, 4.6 + height * rows), dpi=110, layout=layout)
     heights = [4.6, *[height] * rows]
     parts = figure.subfigures(rows + 1, 1, squeeze=False, height_ratios=heights)
     top, *parts = parts.flat
-    top.suptitle(headline(facts), fontsize=17, weight="bold", x=0.02, ha="left")
+    top.suptitle(headline(summary), fontsize=17, weight="bold", x=0.02, ha="left")
     left, right = top.subplots(1, 2, width_ratios=(3, 2))
     left.set_title("Accuracy, model by model", loc="left")
-    accuracy_chart(left, facts)
-    _table(right, facts)
-    for number, (part, each) in enumerate(zip(parts, facts.rounds, strict=True), 1):
+    accuracy_chart(left, summary)
+    _table(right, summary)
+    for number, (part, each) in enumerate(zip(parts, summary.rounds, strict=True), 1):
         labels = each.labels
         part.suptitle(
-            f"Round {number}: {facts.roles[number]} learns from {labels.kept:,} of "
-            f"{labels.images:,} images that {facts.roles[number - 1]} labels",
+            f"Round {number}: {summary.roles[number]} learns from {labels.kept:,} of "
+            f"{labels.images:,} images that {summary.roles[number - 1]} labels",
             fontsize=14,
             weight="bold",
             x=0.02,
@@ -172,19 +172,19 @@ def poster(facts: Facts, read: Callable[[int], np.ndarray]) -> Figure:
         charts, images = part.subfigures(1, 2, width_ratios=(5, 3.2))
         confidence, classes = charts.subplots(1, 2)
         confidence.set_title("Labels by confidence", loc="left", pad=24)
-        confidence_chart(confidence, facts, labels)
+        confidence_chart(confidence, summary, labels)
         classes.set_title("Labels by class", loc="left", pad=24)
-        balance_chart(classes, labels, facts.class_names)
-        _pictures(images, labels.examples, facts.class_names, read)
+        balance_chart(classes, labels, summary.class_names)
+        _pictures(images, labels.examples, summary.class_names, read)
     return figure
 
 
-def headline(facts: Facts) -> str:
+def headline(summary: Summary) -> str:
     """What came of it, in a line."""
-    first, last = facts.teacher.accuracy, facts.models[-1].accuracy
+    first, last = summary.teacher.accuracy, summary.models[-1].accuracy
     return (
-        f"{facts.recipe or 'Noisy Student'}: {100 * first:.1f} % to {100 * last:.1f} % "
-        f"of {facts.test_images:,} {facts.split} images, from {facts.labels:,} labels"
+        f"{summary.recipe or 'Noisy Student'}: {100 * first:.1f} % to {100 * last:.1f} % "
+        f"of {summary.test_images:,} {summary.split} images, from {summary.labels:,} labels"
     )
 
 
@@ -194,7 +194,7 @@ def short(count: int) -> str:
     return f"{value:.3g}\N{NO-BREAK SPACE}{unit}"
 
 
-def _table(ax: Axes, facts: Facts) -> None:
+def _table(ax: Axes, summary: Summary) -> None:
     """The models as a table."""
     ax.axis("off")
     table = ax.table(
@@ -205,9 +205,9 @@ def _table(ax: Axes, facts: Facts) -> None:
                 f"{100 * model.accuracy:.2f} %",
                 f"{model.seconds / 60:,.1f} min",
             ]
-            for role, model in zip(facts.roles, facts.models, strict=True)
+            for role, model in zip(summary.roles, summary.models, strict=True)
         ],
-        colLabels=["", "parameters", f"{facts.split} accuracy", "training"],
+        colLabels=["", "parameters", f"{summary.split} accuracy", "training"],
         colWidths=[0.4, 0.2, 0.22, 0.18],
         loc="center",
         edges="horizontal",

@@ -15,8 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from train.folder import replace_file
-from train.noisy_student.facts import Example, Facts, Labelled, Round, Trained
 from train.noisy_student.plots import (
     KINDS,
     accuracy_chart,
@@ -27,6 +25,8 @@ from train.noisy_student.plots import (
     poster,
     short,
 )
+from train.noisy_student.summary import Example, Labelled, Round, Summary, Trained
+from train.storage import replace_file
 
 __all__ = ["page", "write_report"]
 
@@ -80,29 +80,32 @@ summary { cursor: pointer; font-weight: 600; }
 """
 
 
-def write_report(out: Path, facts: Facts, read: Callable[[int], np.ndarray]) -> None:
+def write_report(
+    out: Path, summary: Summary, read: Callable[[int], np.ndarray]
+) -> None:
     """Writes the page, `report.html`, and the picture, `report.png`.
 
     Args:
       out: their folder.
-      facts: what they tell.
+      summary: what they tell.
       read: an unlabelled image by its index, `uint8 [h, w, C]`.
     """
-    replace_file(out / "report.html", page(facts, read))
-    poster(facts, read).savefig(out / "report.png")
+    replace_file(out / "report.html", page(summary, read))
+    poster(summary, read).savefig(out / "report.png")
 
 
-def page(facts: Facts, read: Callable[[int], np.ndarray]) -> str:
+def page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
     """The page, which needs no other file.
 
     Args:
-      facts: what it tells.
+      summary: what it tells.
       read: an unlabelled image by its index, `uint8 [h, w, C]`.
     """
     rounds = [
-        _round(facts, number, each, read) for number, each in enumerate(facts.rounds, 1)
+        _round(summary, number, each, read)
+        for number, each in enumerate(summary.rounds, 1)
     ]
-    title = escape(headline(facts))
+    title = escape(headline(summary))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -116,47 +119,47 @@ def page(facts: Facts, read: Callable[[int], np.ndarray]) -> str:
 <header>
 <p class="above">Noisy Student</p>
 <h1>{title}</h1>
-{_story(facts)}
+{_story(summary)}
 </header>
-{_overview(facts)}
+{_overview(summary)}
 {"".join(rounds)}
-{_settings(facts)}
+{_settings(summary)}
 </main>
 </body>
 </html>
 """
 
 
-def _story(facts: Facts) -> str:
-    first, *students = (f"({escape(_what(model))})" for model in facts.models)
+def _story(summary: Summary) -> str:
+    first, *students = (f"({escape(_what(model))})" for model in summary.models)
     again = "".join(
         f"; it labelled them anew for student {number} {students[number - 1]}"
-        for number, _ in enumerate(facts.rounds[1:], 2)
+        for number, _ in enumerate(summary.rounds[1:], 2)
     )
     end = ""
-    if facts.final:
+    if summary.final:
         end = (
             " At the end the last student learned a little more from the labels "
-            f"alone, at {facts.final.image_size} pixels and without augmentation."
+            f"alone, at {summary.final.image_size} pixels and without augmentation."
         )
     return (
-        f"<p>The teacher {first} learned from {facts.labels:,} labelled images of "
-        f"{escape(facts.data)} and labelled {facts.rounds[0].labels.images:,} others, "
+        f"<p>The teacher {first} learned from {summary.labels:,} labelled images of "
+        f"{escape(summary.data)} and labelled {summary.rounds[0].labels.images:,} others, "
         f"without noise, for student 1 {students[0]}, which learned from both, with "
         f"noise{again}.{end}</p>"
     )
 
 
-def _overview(facts: Facts) -> str:
+def _overview(summary: Summary) -> str:
     chart = _chart(
-        partial(accuracy_chart, facts=facts),
+        partial(accuracy_chart, summary=summary),
         (6.2, 4.2),
         "Accuracy of each model and of its pseudo-labels.",
-        f"Accuracy of each model on the {facts.test_images:,} {facts.split} images"
+        f"Accuracy of each model on the {summary.test_images:,} {summary.split} images"
         + (
             ", and of the pseudo-labels that it gave to the images without labels: of "
             "all of them, and of those that its student learned from. "
-            if facts.rounds[0].labels.accuracy is not None
+            if summary.rounds[0].labels.accuracy is not None
             else ". "
         )
         + "The axis does not begin at 0.",
@@ -172,7 +175,7 @@ def _overview(facts: Facts) -> str:
             f"{model.steps:,}",
             _time(model.seconds),
         )
-        for model in facts.models
+        for model in summary.models
     ]
     header = (
         "stage",
@@ -188,23 +191,23 @@ def _overview(facts: Facts) -> str:
 <h2>Model by model</h2>
 <div class="charts">{chart}</div>
 <div class="wide">{_table(header, rows)}</div>
-<p class="note">Accuracy, loss (nats) and calibration error on the {facts.split} images.
-All training and labelling took {_time(facts.seconds)}.</p>
+<p class="note">Accuracy, loss (nats) and calibration error on the {summary.split} images.
+All training and labelling took {_time(summary.seconds)}.</p>
 </section>
 """
 
 
 def _round(
-    facts: Facts, number: int, each: Round, read: Callable[[int], np.ndarray]
+    summary: Summary, number: int, each: Round, read: Callable[[int], np.ndarray]
 ) -> str:
     labels, student = each.labels, each.student
-    teacher = facts.models[number - 1]
+    teacher = summary.models[number - 1]
     gain = 100 * (student.accuracy - teacher.accuracy)
     tiles = [
-        (_percent(teacher.accuracy), f"{facts.roles[number - 1]}: {_what(teacher)}"),
+        (_percent(teacher.accuracy), f"{summary.roles[number - 1]}: {_what(teacher)}"),
         (
             _percent(student.accuracy),
-            f"{facts.roles[number]}: {_what(student)}; {gain:+.2f} points",
+            f"{summary.roles[number]}: {_what(student)}; {gain:+.2f} points",
         ),
         (f"{labels.kept:,}", f"of {labels.images:,} images kept"),
     ]
@@ -212,18 +215,18 @@ def _round(
         tiles.append((_percent(labels.accuracy), "of all pseudo-labels are right"))
     if labels.kept_accuracy is not None:
         tiles.append((_percent(labels.kept_accuracy), "of the kept ones are right"))
-    names = facts.class_names
+    names = summary.class_names
     confidence = _chart(
-        partial(confidence_chart, facts=facts, labels=labels),
+        partial(confidence_chart, summary=summary, labels=labels),
         (5.2, 3.6),
         "Histogram of the confidence of the pseudo-labels.",
-        _confidence_caption(labels, facts.min_confidence),
+        _confidence_caption(labels, summary.min_confidence),
     )
     balance = _chart(
         partial(balance_chart, labels=labels, names=names),
         (5.2, max(3.6, 1.2 + 0.24 * min(len(names), 30))),
         "Number of images of each class, before and after.",
-        _balance_caption(labels, facts.per_class),
+        _balance_caption(labels, summary.per_class),
     )
     shown = "".join(
         f"<h3>{KINDS[kind]}</h3><div class='pictures'>"
@@ -233,7 +236,7 @@ def _round(
     )
     took = "" if labels.seconds is None else f"Labelling took {_time(labels.seconds)}. "
     return f"""<section>
-<h2>Round {number}: {facts.roles[number]} learns from {facts.roles[number - 1]}</h2>
+<h2>Round {number}: {summary.roles[number]} learns from {summary.roles[number - 1]}</h2>
 <ul class="tiles">{"".join(map(_tile, tiles))}</ul>
 <div class="charts">{confidence}{balance}</div>
 {shown}
@@ -277,18 +280,18 @@ def _balance_caption(labels: Labelled, per_class: int) -> str:
     )
 
 
-def _settings(facts: Facts) -> str:
+def _settings(summary: Summary) -> str:
     rows = [
         (escape(name.replace("_", "-")), escape(_plain(value)))
-        for name, value in facts.settings.items()
+        for name, value in summary.settings.items()
     ]
-    where = {**facts.machine, **facts.versions}
+    where = {**summary.machine, **summary.versions}
     made = [(escape(name), escape(str(value))) for name, value in where.items()]
     return f"""<section>
 <h2>How it was made</h2>
-<p><code>{escape(facts.command)}</code></p>
+<p><code>{escape(summary.command)}</code></p>
 <p>The same command writes this page again. Images without labels:
-<code>{escape(facts.unlabelled)}</code>; pseudo-labels are {escape(facts.kind)}.</p>
+<code>{escape(summary.unlabelled)}</code>; pseudo-labels are {escape(summary.kind)}.</p>
 <details><summary>All settings</summary>
 <div class="settings">{_table((), rows)}</div></details>
 <details><summary>Machine and versions</summary>
@@ -303,7 +306,7 @@ def _chart(
     figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     file = io.BytesIO()
-    # The same facts give the same bytes.
+    # The same summary give the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "noisy student"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return (

@@ -1,7 +1,6 @@
 """Drives a Noisy Student from its plan to its report, over any number of starts."""
 
 import importlib.util
-import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -10,13 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from train import folder
-from train.config import Unlabelled
+from train.config import Config, Unlabelled
+from train.config_file import flag_values, read_record
+from train.console import say
 from train.data import Source
+from train.data.pseudo_label_file import choose, read_header, read_pseudo_labels
+from train.data.select import evaluation_images, open_unlabelled, training_images
 from train.errors import UserError
-from train.images import evaluation_images, open_unlabelled, training_images
-from train.loop import fit
-from train.noisy_student.facts import Facts, Labelled, Round, Trained, count_labels
 from train.noisy_student.plan import (
     Label,
     NoisyStudent,
@@ -26,10 +25,12 @@ from train.noisy_student.plan import (
     plan,
     settings,
 )
-from train.program import build
-from train.pseudo_label import label_images
-from train.pseudo_labels import choose, read_header, read_pseudo_labels
-from train.report import say
+from train.noisy_student.summary import Labelled, Round, Summary, Trained, count_labels
+from train.run.labelling import label_images
+from train.run.loop import fit
+from train.run.program import build
+from train.run.run_folder import check_same_flags, lock, read_result
+from train.storage import read_json, write_json
 
 __all__ = ["gather", "run"]
 
@@ -46,7 +47,7 @@ def run(
     recipe: str = "",
     command: str = "",
     console: Console | None = None,
-) -> Facts:
+) -> Summary:
     """Does all stages, or goes on where it was stopped, and reports.
 
     Each stage is in a folder of its own. One that has ended is not done again, so that
@@ -66,7 +67,7 @@ def run(
     Raises:
       UserError: if it cannot be done, or the folder holds something else.
       SourceError: if the data cannot be used.
-      NotFiniteError, Interrupted, StorageError: as `train.loop.fit`.
+      NotFiniteError, Interrupted, StorageError: as `train.run.loop.fit`.
     """
     console = console or Console()
     out = out.absolute()
@@ -77,8 +78,8 @@ def run(
     unlabelled = open_unlabelled(student.config, options.unlabelled)
     if not known:
         _check(student, recipe)
-    with folder.lock(out):
-        folder.write_json(out / _ABOUT, about)
+    with lock(out):
+        write_json(out / _ABOUT, about)
         for number, stage in enumerate(stages := plan(student, out), 1):
             place = f"Stage {number} of {len(stages)}, {stage.name}"
             if _has_ended(stage, out):
@@ -91,14 +92,14 @@ def run(
                     out / stage.name,
                     recipe=recipe,
                     console=console,
-                    opened=unlabelled,
+                    unlabelled_set=unlabelled,
                 )
             else:
                 _label(student, stage, out, unlabelled, console)
-        facts = gather(student, out, unlabelled, recipe=recipe, command=command)
-        folder.write_json(out / "report.json", facts.to_json())
-        _draw(out, facts, unlabelled, console)
-    return facts
+        summary = gather(student, out, unlabelled, recipe=recipe, command=command)
+        write_json(out / "report.json", summary.to_json())
+        _draw(out, summary, unlabelled, console)
+    return summary
 
 
 def gather(
@@ -108,7 +109,7 @@ def gather(
     *,
     recipe: str = "",
     command: str = "",
-) -> Facts:
+) -> Summary:
     """What the folders of a Noisy Student that has ended say.
 
     Args:
@@ -125,8 +126,8 @@ def gather(
         for name, stage in stages.items()
         if isinstance(stage, Train)
     }
-    record = folder.read_record(out / "round0/teacher")
-    result = folder.read_result(out / "round0/teacher")
+    record = read_record(out / "round0/teacher")
+    result = read_result(out / "round0/teacher")
     assert record is not None and result is not None
     rounds = [
         Round(
@@ -136,7 +137,7 @@ def gather(
         for stage in stages.values()
         if isinstance(stage, Label)
     ]
-    return Facts(
+    return Summary(
         recipe=recipe,
         command=command,
         data=student.config.input.data,
@@ -165,8 +166,7 @@ def _is_same(out: Path, about: Json) -> bool:
     """
     path = out / _ABOUT
     if path.exists():
-        there = json.loads(path.read_text("utf-8"))
-        folder.check_same_flags(out, _flags(there), _flags(about))
+        check_same_flags(out, _flags(read_json(path)), _flags(about))
         return True
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; a Noisy Student needs a folder.")
@@ -178,7 +178,8 @@ def _is_same(out: Path, about: Json) -> bool:
 
 
 def _flags(about: Json) -> Json:
-    return {"recipe": about["recipe"], **about["settings"]}
+    # A flag that an older version did not have is at its default.
+    return {"recipe": about["recipe"], **flag_values(Config()), **about["settings"]}
 
 
 def _check(student: NoisyStudent, recipe: str) -> None:
@@ -211,16 +212,16 @@ def _label(
         say=partial(say, console),
     )
     times = {**_times(out), stage.name: time.monotonic() - start}
-    folder.write_json(out / _TIMES, times)
+    write_json(out / _TIMES, times)
 
 
-def _draw(out: Path, facts: Facts, unlabelled: Source, console: Console) -> None:
+def _draw(out: Path, summary: Summary, unlabelled: Source, console: Console) -> None:
     """Draws the report, where matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return say(console, "For page and picture: pip install 'cnn-flax[plots]'")
     from train.noisy_student.report import write_report
 
-    write_report(out, facts, unlabelled.read)
+    write_report(out, summary, unlabelled.read)
     for name in ("report.html", "report.png"):
         say(console, str(out / name))
 
@@ -228,13 +229,13 @@ def _draw(out: Path, facts: Facts, unlabelled: Source, console: Console) -> None
 def _has_ended(stage: Stage, out: Path) -> bool:
     path = out / stage.name
     if isinstance(stage, Train):
-        return folder.read_result(path) is not None
+        return read_result(path) is not None
     header = read_header(path)
     return header is not None and header["labelled"] == header["images"]
 
 
 def _trained(stage: Train, out: Path) -> Trained:
-    result = folder.read_result(out / stage.name)
+    result = read_result(out / stage.name)
     assert result is not None
     measured = (
         "parameters",
@@ -283,5 +284,4 @@ def _labelled(
 
 
 def _times(out: Path) -> dict[str, float]:
-    path = out / _TIMES
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return read_json(out / _TIMES) or {}

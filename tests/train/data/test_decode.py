@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data import ImageError, read_image
+from train.data import DecodeError, read_image
 from train.data.decode import (
     decode_image,
     fit,
@@ -136,7 +136,7 @@ def test_of_an_animation_the_first_frame_is_taken():
 def test_what_is_no_image_is_named_with_the_reason(data, reason, tmp_path):
     file = tmp_path / "holiday.jpg"
     file.write_bytes(data)
-    with pytest.raises(ImageError, match=reason) as caught:
+    with pytest.raises(DecodeError, match=reason) as caught:
         read_image(file)
     assert f"{file} cannot be read as an image: " in str(caught.value)
     assert caught.value.name == str(file)
@@ -158,12 +158,14 @@ def test_damaged_bytes_raise_nothing_but_image_errors():
                 damaged[place] = rng.integers(256)
             try:
                 decode(bytes(damaged), "x")
-            except ImageError:
+            except DecodeError:
                 pass
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ImageError, match=r"nothing\.png .*: No such file or directory"):
+    with pytest.raises(
+        DecodeError, match=r"nothing\.png .*: No such file or directory"
+    ):
         read_image(tmp_path / "nothing.png")
 
 

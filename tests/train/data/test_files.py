@@ -4,8 +4,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from train.data import ImageError, SourceError, eval_batches, open_source
-from train.data.folder import header_shape
+from train.data import DecodeError, SourceError, eval_batches, open_source
+from train.data.image_folder import header_shape
 
 
 def open_files(root, **options):
@@ -58,7 +58,9 @@ def test_each_folder_is_read_once_and_files_are_not_looked_at(
 
     monkeypatch.setattr("os.scandir", note(read, scandir))
     monkeypatch.setattr("os.stat", note(looked_at, stat))
-    monkeypatch.setattr("train.data.folder.header_shape", note(opened, header_shape))
+    monkeypatch.setattr(
+        "train.data.image_folder.header_shape", note(opened, header_shape)
+    )
     source = open_files(photo_folder)
     assert len(source) == 100
     folders = ["", "again", "class1", "class2", "class2/more", "class2/more/and more"]
@@ -135,5 +137,5 @@ def test_images_are_kept_only_where_that_is_wanted(write, break_file):
         source.read(0)
     break_file(kept.name(0))
     assert kept.read(0).shape == (6, 6, 1)
-    with pytest.raises(ImageError):
+    with pytest.raises(DecodeError):
         read_again.read(0)

@@ -7,8 +7,8 @@ import pytest
 
 from train.config import Network, Selection
 from train.data import open_source
-from train.folder import read_metrics
-from train.loop import fit
+from train.run.loop import fit
+from train.run.metrics import read_metrics
 
 FORMS = ("idx", "folder", "npz", "tfds array_record")
 NET = Network("resnet18", {"stage_sizes": (1,), "width": 4, "small_inputs": True})

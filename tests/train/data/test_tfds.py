@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.data import ImageError, SourceError, open_source
+from train.data import DecodeError, SourceError, open_source
 from train.data.records import TFRecords
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_cut_short_loses_its_last_images_alone(write, form):
     file.write_bytes(data[: len(data.rstrip(b"\0")) // 2])
     source.read(3)
     source.read(8)
-    with pytest.raises(ImageError, match=r"tfds:toy@.* train\[7\] cannot be read"):
+    with pytest.raises(DecodeError, match=r"tfds:toy@.* train\[7\] cannot be read"):
         source.read(7)
 
 

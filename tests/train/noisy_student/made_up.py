@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.noisy_student.facts import Facts, Round, Trained, count_labels
+from train.noisy_student.summary import Round, Summary, Trained, count_labels
 
 NAMES = ["ant", "<bee>", "cat"]
 CLASSES = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
@@ -66,4 +66,4 @@ def make_facts(known=True, **changes):
         ],
         "final": trained("final", "resnet50", 0.7375),
     }
-    return Facts(**{**fields, **changes})
+    return Summary(**{**fields, **changes})

@@ -9,11 +9,12 @@ import time
 import chex
 import pytest
 
-from train.checkpoint import Checkpoints
-from train.config import config_from_json
-from train.folder import read_metrics, read_record, read_result
-from train.program import build
-from train.pseudo_labels import header_path, read_header
+from train.config_file import config_from_json, read_record
+from train.data.pseudo_label_file import header_path, read_header
+from train.run.checkpoint import Checkpoints
+from train.run.metrics import read_metrics
+from train.run.program import build
+from train.run.run_folder import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,6 @@ from matplotlib.text import Text
 from PIL import Image
 
 from tests.train.noisy_student.made_up import NAMES, labelled, make_facts, read
-from train.noisy_student.facts import Round
 from train.noisy_student.plots import (
     accuracy_chart,
     balance_chart,
@@ -20,6 +19,7 @@ from train.noisy_student.plots import (
     poster,
 )
 from train.noisy_student.report import page, write_report
+from train.noisy_student.summary import Round
 
 FACTS = make_facts()
 PAGE = page(FACTS, read)
@@ -45,7 +45,7 @@ class Reader(HTMLParser):
             self.words += data.split()
 
 
-def reading(html):
+def decode_options(html):
     reader = Reader()
     reader.feed(html)
     assert not reader.open
@@ -53,7 +53,7 @@ def reading(html):
 
 
 def text(html):
-    return " ".join(reading(html).words)
+    return " ".join(decode_options(html).words)
 
 
 def axes():
@@ -69,7 +69,7 @@ def heights(ax):
 
 
 def test_the_page_needs_nothing_else():
-    addresses = reading(PAGE).addresses
+    addresses = decode_options(PAGE).addresses
     assert addresses
     assert all(address.startswith("data:image/") for address in addresses)
     assert "<script" not in PAGE and "@import" not in PAGE and "url(" not in PAGE

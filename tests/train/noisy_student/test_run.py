@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cnn_flax import load_pretrained
-from train import folder
 from train.config import (
     Augment,
     Config,
@@ -20,15 +19,16 @@ from train.config import (
     Selection,
     Unlabelled,
 )
+from train.data.pseudo_label_file import choose
+from train.data.select import open_unlabelled
 from train.errors import UserError
-from train.images import open_unlabelled
-from train.inference import evaluate_run
 from train.noisy_student import EACH_ROUND, NoisyStudent, Student
 from train.noisy_student.plan import Train, plan
 from train.noisy_student.run import run
-from train.program import build
-from train.pseudo_labels import choose
-from train.streams import training_stream
+from train.run import run_folder
+from train.run.inference import evaluate_run
+from train.run.program import build
+from train.run.training_batches import training_batches
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.usefixtures("programs")]
 
@@ -68,7 +68,7 @@ def listings():
     """Where the images without labels are listed, as often as they are."""
     with pytest.MonkeyPatch.context() as patch:
         found = []
-        for module in ("train.images", "train.noisy_student.run"):
+        for module in ("train.data.select", "train.noisy_student.run"):
 
             def note(*args, module=module, **options):
                 found.append(module)
@@ -117,7 +117,9 @@ def test_the_report_tells_what_the_runs_measured(done):
     for model in facts.models:
         evaluation, _ = evaluate_run(out / model.stage)
         assert model.accuracy == evaluation.figures()["accuracy"]
-        assert model.parameters == folder.read_result(out / model.stage)["parameters"]
+        assert (
+            model.parameters == run_folder.read_result(out / model.stage)["parameters"]
+        )
     assert json.loads((out / "report.json").read_text()) == facts.to_json()
     assert (out / "report.html").exists() and (out / "report.png").exists()
 
@@ -144,7 +146,7 @@ def test_a_student_learned_from_the_chosen_images(done, unlabelled):
     chosen = choose(labels_of(out, 1), min_confidence=0.12, per_class=40, seed=0)
     others = program.unlabelled
     assert others is not None
-    np.testing.assert_array_equal(others.beside["label"], chosen.labels)
+    np.testing.assert_array_equal(others.columns["label"], chosen.labels)
     for i in (0, 7, len(others) - 1):
         image = unlabelled.read(int(chosen.indices[i]))
         np.testing.assert_array_equal(others.read(i), image)
@@ -187,7 +189,7 @@ def test_other_flags_are_refused(done):
 def metrics_of(config):
     """Of the first step of a run."""
     program = build(config)
-    with contextlib.closing(training_stream(config, program)) as batches:
+    with contextlib.closing(training_batches(program)) as batches:
         step = jax.jit(program.train_step)
         _, metrics = step(program.init(), next(batches), program.key)
     return jax.device_get(metrics)

@@ -1,0 +1,83 @@
+import dataclasses
+
+import pytest
+
+from train.__main__ import main
+from train.commands.dry_run import dry_run
+from train.config import Augment, Transfer
+from train.data import SourceError
+from train.run.loop import fit
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+def rows(console):
+    """The cells of each row, by the first one."""
+    lines = console.file.getvalue().splitlines()
+    cells = [[c.strip() for c in line.split("│")[1:-1]] for line in lines]
+    return {row[0]: row[1:] for row in cells if row}
+
+
+def test_it_says_what_a_run_takes(tiny, quiet):
+    dry_run(tiny, "digits_resnet", quiet)
+    found = rows(quiet)
+    assert found["training batch"] == ["uint8 [100, 8, 8, 1]", "6,400"]
+    assert found["head"] == ["float32 [8, 10], and 1 more", "90"]
+    assert found["steps per epoch, in all"][0] == "14, 42"
+    assert found["images"] == ["1,438", "359"]
+    for name, unit in (("operations", "GFLOP"), ("memory", "MB"), ("temporary", "MB")):
+        training, evaluation = found[name]
+        assert training.endswith(unit) and evaluation.endswith(unit)
+        assert float(training.split()[0]) >= float(evaluation.split()[0]) > 0
+    assert "nothing was trained" in quiet.file.getvalue()
+
+
+@pytest.mark.slow
+def test_it_works_without_the_images_and_says_so(tiny, quiet, tmp_path):
+    options = dataclasses.replace(
+        tiny.input, data=f"folder:{tmp_path / 'missing'}", load_size=10, mean=(0.5,) * 3
+    )
+    config = dataclasses.replace(tiny, input=options, augment=Augment(crop_scale=0.5))
+    dry_run(config, "", quiet)
+    text = quiet.file.getvalue()
+    assert f"folder:{tmp_path / 'missing'}: there is no such folder" in text
+    assert "A stand-in of 1000 classes and 3 channels" in text
+    found = rows(quiet)
+    assert found["training batch"][0] == "uint8 [100, 10, 10, 3]"
+    assert found["evaluation batch"][0] == "uint8 [100, 8, 8, 3]"
+    assert "images" not in found
+    with pytest.raises(SourceError):
+        fit(config, tmp_path / "run", console=quiet)
+
+
+def test_the_flag_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = ["--model-fields", "stage_sizes=(1,)", "width=4", "small_inputs=True"]
+    assert main(["digits_resnet", "--dry-run", "--out", "here", *fields]) == 0
+    assert "training batch" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_take_the_place_of_images_where_they_are_kept(tiny, quiet):
+    network = dataclasses.replace(tiny.network, init="none is read")
+    config = dataclasses.replace(
+        tiny,
+        network=network,
+        augment=Augment(),
+        transfer=Transfer(transfer="features"),
+    )
+    dry_run(config, "", quiet)
+    assert rows(quiet)["training batch"] == ["float32 [100, 8]", "800"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "imagenet_resnet50",
+        pytest.param("imagenet_resnet50_modern", marks=pytest.mark.long),
+    ],
+)
+def test_imagenet_is_built_whole(capsys, recipe):
+    assert main([recipe, "--dry-run"]) == 0
+    assert "25,557,032" in capsys.readouterr().out

@@ -1,0 +1,160 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from train import recipes
+from train.__main__ import main
+
+
+def test_without_arguments_the_recipes_are_listed(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert "python -m train RECIPE" in shown
+    for name in recipes.names():
+        assert name in shown
+
+
+def test_listing_and_help_load_nothing_heavy():
+    code = """
+import sys
+from train.__main__ import main
+main([])
+try:
+    main(["digits_resnet", "--help"])
+except SystemExit:
+    pass
+heavy = {"jax", "flax", "optax", "orbax", "grain", "matplotlib", "sklearn", "PIL"}
+sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("digit_resnet", "digits_resnet"),
+        ("fashion_mnist", "fashion_mnist_resnet18"),
+        ("evalute", "evaluate"),
+    ],
+)
+def test_a_wrong_recipe_gets_the_nearest_right_one(capsys, word, near):
+    assert main([word]) == 2
+    assert capsys.readouterr().err == (
+        f"There is no recipe {word!r}. Did you mean {near}? `python -m train` lists "
+        "them.\n"
+    )
+
+
+def test_a_recipe_like_no_other_gets_no_guess(capsys):
+    assert main(["xyzzy"]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning-rat", "1"], "--learning-rate"),
+        (["--epoch", "1"], "--epochs"),
+        (["--epochs", "three"], "invalid literal for int() with base 10: 'three'"),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--optimizer", "adam"], "('sgd', 'adamw', 'lamb')"),
+        (["--model-fields", "width"], "'width' is not of the form NAME=VALUE"),
+    ],
+)
+def test_a_wrong_flag_gets_the_nearest_right_one(capsys, words, message):
+    with pytest.raises(SystemExit) as error:
+        main(["digits_resnet", *words])
+    assert error.value.code == 2
+    # tyro draws a box around its messages, and breaks long lines.
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "nowhere"], "nowhere holds no run."),
+        (["predict", "nowhere", "image.png"], "nowhere holds no run."),
+        (["predict", "nowhere"], "No image was given"),
+        (
+            ["pseudo-label", "nowhere", "--data", "digits", "--out", "labels.npy"],
+            "nowhere holds no run.",
+        ),
+        (["digits_resnet", "--data", "digitz"], "did you mean digits?"),
+        (["digits_resnet", "--model", "resnet19"], "Nearest: resnet18"),
+        (["digits_resnet", "--data", "folder:nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    capsys, monkeypatch, tmp_path, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    for command in ("advise", "evaluate", "predict", "pseudo_label", "run"):
+        name = f"train.commands.{command}.use_compilation_cache"
+        monkeypatch.setattr(name, lambda: None)
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_fields_are_numbers_truths_and_words():
+    from train.config import parse_fields
+
+    words = ["width=16", "small_inputs=True", "shortcut=zero_pad", "stage_sizes=(1,2)"]
+    assert parse_fields(words) == {
+        "width": 16,
+        "small_inputs": True,
+        "shortcut": "zero_pad",
+        "stage_sizes": (1, 2),
+    }
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(*arguments):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("train.commands.evaluate.Evaluate.__call__", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["evaluate", "nowhere"])
+
+
+def test_it_runs_from_any_folder(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "train"],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "digits_resnet" in done.stdout
+
+
+def test_compiled_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    from train.compilation_cache import use_compilation_cache
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    usual = {name: getattr(jax.config, name) for name in names}
+    try:
+        compilation_cache.reset_cache()
+        use_compilation_cache()
+        jax.jit(lambda x: 3 * x + 17)(1.0)
+        assert list((tmp_path / "cnn_flax" / "xla").iterdir())
+    finally:
+        for name, value in usual.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

@@ -1,0 +1,163 @@
+"""Trains a few steps on one and on four devices, each way; prints what it finds.
+
+A program of its own, because the number of simulated devices is set as JAX starts.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from tests.train.teachers import untrained_run
+from train.config import (
+    Augment,
+    Config,
+    Distillation,
+    Input,
+    Network,
+    Optimization,
+    Parallelism,
+    Selection,
+    Unlabelled,
+)
+from train.data import eval_batches, prefetch_to_device
+from train.learn.parallel import Placement, choose_devices
+from train.run.evaluation import evaluate
+from train.run.program import build, compile_train_step
+from train.run.training_batches import training_batches
+
+STEPS = 10
+
+CONFIG = Config(
+    input=Input("digits", image_size=8, batch_size=16, mean=(0.3,), std=(0.4,)),
+    network=Network(
+        "resnet18",
+        {
+            "stage_sizes": (1, 1),
+            "width": 4,
+            "small_inputs": True,
+            "drop_path_rate": 0.5,
+        },
+        dtype="float64",
+    ),
+    augment=Augment(
+        crop_padding=2,
+        flip=0.5,
+        policy="rand_augment",
+        erase=0.5,
+        mixup=0.2,
+        cutmix=1.0,
+    ),
+    optimization=Optimization(warmup_epochs=0.1),
+)
+
+# Fewer labels than a batch, and images without labels beside them: 16 a device, so that
+# float32 holds their shares exactly.
+SEMI_SUPERVISED = dataclasses.replace(
+    CONFIG,
+    selection=Selection(labels_per_class=1),
+    augment=Augment(crop_padding=2, flip=0.5),
+    unlabelled=Unlabelled(
+        "rest", ratio=4, consistency="flexmatch", threshold=0.2, ramp_up_epochs=0.5
+    ),
+    epoch_steps=20,
+)
+
+
+def taught_in_parts(folder):
+    """With all that a step may have beside, in two parts.
+
+    By a net of another architecture, on images with and without labels.
+    """
+    fields = {"stage_sizes": (1,), "growth_rate": 4, "small_inputs": True}
+    network = Network("densenet121", fields, dtype="float64")
+    teacher = dataclasses.replace(CONFIG, network=network)
+    return dataclasses.replace(
+        CONFIG,
+        # Policies and erasing take long to compile, and are shown by the above.
+        augment=Augment(crop_padding=2, flip=0.5, mixup=0.2, cutmix=1.0),
+        optimization=dataclasses.replace(
+            CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
+        ),
+        selection=Selection(labels_per_class=4),
+        unlabelled=Unlabelled("rest", ratio=2),
+        distillation=Distillation(str(untrained_run(folder / "teacher", teacher))),
+    )
+
+
+def run(parallelism, config=CONFIG):
+    """Metrics of each step and the last state, and the compiled step's collectives."""
+    program = build(dataclasses.replace(config, parallelism=parallelism))
+    step = compile_train_step(program)
+    state, metrics = program.init(), []
+    with contextlib.closing(training_batches(program)) as batches:
+        for _ in range(STEPS):
+            state, measured = step(state, next(batches), program.key)
+            metrics.append(measured)
+    text = step.as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    kinds = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+    memory = [] if state.method_state is None else state.method_state
+    return jax.device_get((metrics, state)), {
+        "devices": len(program.placement.devices),
+        "remembered": sum(int(x) >= 0 for x in memory),
+        "collectives": [kind for kind in kinds if kind in text],
+    }
+
+
+def difference(a, b):
+    """The largest, over all metrics of all steps and the state after them."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(x - y).max()) for x, y in pairs)
+
+
+def evaluations():
+    """Of one model, on several batch sizes and numbers of devices."""
+    program = build(CONFIG)
+    variables = jax.device_get(program.init().variables)
+    for batch_size, count in ((16, 1), (64, 3), (359, 4), (1, 4)):
+        placement = Placement(choose_devices(count))
+        batches = eval_batches(
+            program.test,
+            batch_size=placement.round_up(batch_size),
+            image_size=8,
+            channels=1,
+        )
+        found = evaluate(
+            jax.jit(program.eval_step),
+            jax.device_put(variables, placement.replicated),
+            prefetch_to_device(batches, placement.sharded),
+        )
+        yield {"images": len(found.index), "figures": found.figures()}
+
+
+def main():
+    whole, _ = run(Parallelism(devices=1))
+    report = {}
+    for way, parallelism in {
+        "jit on 4": Parallelism("jit", 4),
+        "pmap on 4": Parallelism("pmap"),
+        "local on 4": Parallelism("pmap", bn="local"),
+    }.items():
+        other, report[way] = run(parallelism)
+        report[way]["difference"] = difference(whole, other)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, config in {
+            "semi-supervised": SEMI_SUPERVISED,
+            "taught, in parts": taught_in_parts(Path(folder)),
+        }.items():
+            whole, _ = run(Parallelism(devices=1), config)
+            for way in ("jit", "pmap"):
+                other, found = run(Parallelism(way, 4), config)
+                report[f"{way} on 4, {name}"] = found
+                found["difference"] = difference(whole, other)
+    report["evaluations"] = list(evaluations())
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from train.__main__ import main
+from train.commands.advise import advise, judge, nearest_mean, starting_from
+from train.config import Augment, Network
+from train.data import open_source
+from train.errors import UserError
+from train.run.loop import fit
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+FIELDS = {"stage_sizes": (1,), "width": 8, "small_inputs": True}
+
+
+@pytest.mark.parametrize(
+    ("least", "gain", "accuracy", "method"),
+    [
+        (49, 0.5, 0.9, "features"),
+        (50, 0.5, 0.9, "fine_tune"),
+        (500, 0.9, 0.9, "fine_tune"),
+        (10, 0.3, 0.5, "features"),
+        (50, 0.3, 0.5, "fine_tune"),
+        (10, 0.16, 0.5, "fine_tune"),
+        (499, -1.0, 0.5, "fine_tune"),
+        (500, 0.1, 0.5, "scratch"),
+        (5000, 0.1, 0.99, "features"),
+    ],
+)
+def test_the_method_follows_from_amount_and_nearness(least, gain, accuracy, method):
+    assert judge(least, gain, accuracy)[0] == method
+
+
+def test_the_nearest_mean_is_that_of_a_loop():
+    rng = np.random.default_rng(0)
+    features, others = rng.normal(size=(30, 5)), rng.normal(size=(9, 5))
+    labels = rng.integers(0, 3, 30)
+    centre = sum(features) / 30
+    expected = []
+    for other in others:
+        cosines = []
+        for k in range(3):
+            mean = np.zeros(5)
+            for row, label in zip(features, labels, strict=True):
+                if label == k:
+                    mean += (row - centre) / np.linalg.norm(row - centre)
+            cosines.append((other - centre) @ mean / np.linalg.norm(mean))
+        expected.append(np.argmax(cosines))
+    np.testing.assert_array_equal(nearest_mean(features, labels, others), expected)
+
+
+def test_rows_that_could_not_be_read_have_no_part_in_it():
+    features = np.array([[1.0, 0], [0, 1], [np.nan, np.nan], [-1, -1]])
+    found = nearest_mean(features, np.array([0, 2, 2, 1]), features)
+    np.testing.assert_array_equal(found, [0, 2, -1, 1])
+
+
+@pytest.fixture(scope="module")
+def source(programs, tiny, tmp_path_factory):
+    """A run to begin from, of the digits too."""
+    run = tmp_path_factory.mktemp("source") / "run"
+    config = dataclasses.replace(
+        tiny, network=Network("resnet18", FIELDS), augment=Augment(), epochs=6
+    )
+    fit(config, run, console=Console(file=io.StringIO()))
+    return run
+
+
+def test_a_run_says_what_it_is_and_how_it_knows_images(source):
+    config = starting_from("digits", str(source), seed=3)
+    assert config.network.init == str(source)
+    assert config.network.model == "resnet18"
+    assert config.network.model_fields["width"] == 8
+    assert (config.input.image_size, config.input.mean) == (8, (0.3,))
+    assert (config.selection.eval_split, config.selection.val_share) == ("val", 0.2)
+    assert starting_from("digits", str(source), image_size=16).input.image_size == 16
+
+
+def test_grey_images_get_one_number_of_weights_for_colours():
+    config = starting_from("digits", "published", model="tf_efficientnet_b0")
+    assert config.input.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
+
+
+def test_published_weights_need_a_model():
+    with pytest.raises(UserError, match="--init published needs the --model"):
+        starting_from("digits", "published")
+
+
+def test_the_probe_looks_at_held_out_training_images_alone(source):
+    config = starting_from("digits", str(source))
+    advice = advise(config, images=200)
+    assert advice.probed == (200, 200)
+    held_out = open_source("digits", "val", val_share=0.2)
+    assert advice.images + len(held_out) + 359 == 1797
+    assert advice.classes == 10
+    assert set(advice.accuracy) == {"chance", "pixels", "random weights", "weights"}
+    assert 0.1 <= advice.accuracy["chance"] < 0.2
+    assert advice.accuracy["pixels"] > 0.7
+    assert advice.accuracy["weights"] > advice.accuracy["random weights"]
+    best = max(advice.accuracy[name] for name in ("pixels", "random weights"))
+    gain = (advice.accuracy["weights"] - best) / (1 - best)
+    assert advice.gain == pytest.approx(gain)
+    again = advise(config, images=200)
+    assert again == advice
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_command_advises_and_tries_both(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("train.commands.advise.use_compilation_cache", lambda: None)
+    words = ["advise", "--data", "digits", "--init", str(source), "--images", "50"]
+    out = tmp_path / "advise"
+    assert main([*words, "--try-both", "--steps", "5", "--out", str(out)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("nearest mean, weights", "suits", "features", "fine_tune", "(best)"):
+        assert text in shown
+    assert (out / "features" / "features_train.npy").exists()
+    assert (out / "fine_tune" / "result.json").exists()
+
+
+def test_a_mistake_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("train.commands.advise.use_compilation_cache", lambda: None)
+    words: Any = ["advise", "--data", "digits", "--init", str(tmp_path)]
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1

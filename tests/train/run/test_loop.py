@@ -1,0 +1,425 @@
+import dataclasses
+import io
+import json
+import re
+import signal
+from functools import partial
+from types import SimpleNamespace
+
+import chex
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.train.runs import assert_same_end, interrupt_at, last_checkpoint
+from train.config import Augment, Input, Network, Optimization, Parallelism, Selection
+from train.config_file import read_record
+from train.data import SourceError, train_batches
+from train.errors import Interrupted, NotFiniteError, UserError
+from train.learn.parallel import compile_step
+from train.run import loop, training_batches
+from train.run.checkpoint import Checkpoints
+from train.run.inference import evaluate_run
+from train.run.loop import fit
+from train.run.metrics import read_metrics
+from train.run.program import build, compile_train_step
+from train.run.run_folder import read_result
+
+STEPS = 3 * 14  # Of `tiny`.
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+@pytest.fixture(scope="module")
+def whole(programs, tiny, tmp_path_factory):
+    """The folder of a run that nothing disturbed; it is left as it is."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
+    return run
+
+
+def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(whole, tiny):
+    result = read_result(whole)
+    assert result is not None
+    assert (result["steps"], result["test_images"]) == (STEPS, 359)
+
+    record = read_record(whole)
+    assert record is not None
+    assert record["format"] == 1
+    assert record["recipe"] == "a_recipe"
+    assert record["model"]["name"] == "resnet18"
+    assert record["model"]["fields"]["num_classes"] == 10
+    assert record["input"] == {
+        "image_size": 8,
+        "channels": 1,
+        "mean": [0.3],
+        "std": [0.4],
+    }
+    assert record["class_names"] == list("0123456789")
+
+    lines = read_metrics(whole)
+    train = [line for line in lines if line["split"] == "train"]
+    test = [line for line in lines if line["split"] == "test"]
+    assert [line["step"] for line in train] == [*range(5, STEPS, 5), STEPS]
+    assert [line["step"] for line in test] == [14, 28, 42]
+    assert [line["epoch"] for line in test] == [1, 2, 3]
+    assert test[-1]["accuracy"] == result["accuracy"]
+    wanted = {"loss", "accuracy", "learning_rate", "images_per_second"}
+    assert all(wanted <= set(line) for line in train)
+    rates = [line["learning_rate"] for line in train]
+    assert max(rates) == pytest.approx(0.1, rel=1e-2) and rates[-1] < 1e-3
+
+    pictures = {path.name for path in whole.glob("*.png")}
+    assert pictures == {
+        "learning_curves.png",
+        "confusion_matrix.png",
+        "worst_images.png",
+    }
+    assert last_checkpoint(whole, tiny)[0] == STEPS
+
+
+def times(run):
+    return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_a_run_that_has_ended_is_not_trained_again(whole, tiny, quiet):
+    before = times(whole)
+    assert fit(tiny, whole, recipe="a_recipe", console=quiet) == read_result(whole)
+    assert f"{whole} has ended already." in quiet.file.getvalue()
+    assert times(whole) == before
+
+
+def test_a_different_run_is_refused_and_nothing_is_changed(whole, tiny, quiet):
+    before = times(whole)
+    other = dataclasses.replace(tiny, epochs=4)
+    with pytest.raises(UserError, match="--epochs is 3 there and 4 here"):
+        fit(other, whole, recipe="a_recipe", console=quiet)
+    assert times(whole) == before
+
+
+# Inside an interval of the log, at an epoch's end, at the very end; then twice.
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [(3,), (14,), (STEPS,), (10, 11)])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
+    whole, tmp_path, tiny, quiet, monkeypatch, steps
+):
+    interrupt_at(monkeypatch, *steps)
+    for step in steps:
+        with pytest.raises(Interrupted, match=f"after step {step}") as error:
+            fit(tiny, tmp_path, console=quiet)
+        assert error.value.signal == signal.SIGINT
+        assert last_checkpoint(tmp_path, tiny)[0] == step
+    fit(tiny, tmp_path, console=quiet)
+    assert f"Going on from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
+    assert_same_end(tmp_path, whole, tiny)
+
+
+def test_sigterm_saves_too(tmp_path, tiny, quiet, monkeypatch):
+    interrupt_at(monkeypatch, 2, number=signal.SIGTERM)
+    with pytest.raises(Interrupted) as error:
+        fit(tiny, tmp_path, console=quiet)
+    assert error.value.signal == signal.SIGTERM
+    assert last_checkpoint(tmp_path, tiny)[0] == 2
+
+
+@pytest.mark.slow
+def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    options = dataclasses.replace(
+        tiny.optimization,
+        optimizer="lamb",
+        learning_rate=0.01,
+        schedule="step",
+        step_epochs=1.0,
+        gradient_accumulation=2,
+        clip_norm=1.0,
+        ema_decay=0.9,
+    )
+    config = dataclasses.replace(tiny, epochs=2, optimization=options)
+    result = fit(config, tmp_path / "whole", console=quiet)
+    interrupt_at(monkeypatch, 17)
+    with pytest.raises(Interrupted):
+        fit(config, tmp_path / "run", console=quiet)
+    fit(config, tmp_path / "run", console=quiet)
+    assert_same_end(tmp_path / "run", tmp_path / "whole", config)
+
+    last = read_metrics(tmp_path / "run")[-1]
+    assert last["split"] == "test"
+    for name in ("accuracy", "loss", "top5_accuracy"):
+        assert last[f"ema_{name}"] == result[f"ema_{name}"]
+    assert result["ema_loss"] != result["loss"]
+    assert "of the EMA" in quiet.file.getvalue()
+    evaluation, _ = evaluate_run(tmp_path / "run", ema=True)
+    assert evaluation.figures()["accuracy"] == result["ema_accuracy"]
+    assert evaluation.figures()["loss"] == pytest.approx(result["ema_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_step_takes_the_memory_of_the_state(tiny):
+    options = dataclasses.replace(tiny.optimization, ema_decay=0.9, freeze_bn=True)
+    program = build(dataclasses.replace(tiny, optimization=options))
+    state = program.init()
+    batch = next(train_batches(program.train, **program.batch_options, seed=0))
+    batch = jax.device_put(batch, program.placement.sharded)
+    after, _ = compile_train_step(program)(state, batch, program.key)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.ema))
+    # The flag reached the step: the statistics are those of the first model.
+    chex.assert_trees_all_equal(after.batch_stats, program.init().batch_stats)
+
+
+def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):
+    usual = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    fit(tiny, tmp_path, console=quiet)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == usual
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, tiny, quiet
+):
+    # The rate rises until the weights overflow, in the second epoch.
+    mad = Optimization(learning_rate=1e30, warmup_epochs=3)
+    config = dataclasses.replace(tiny, optimization=mad, checkpoint_every=1)
+    with pytest.raises(NotFiniteError, match="of step [0-9]+ is (nan|inf)") as error:
+        fit(config, tmp_path, console=quiet)
+    step, state = last_checkpoint(tmp_path, config)
+    assert step == error.value.step - 1
+    assert f"keeps the checkpoint of step {step}." in error.value.__notes__[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables))
+    assert all(line["step"] < error.value.step for line in read_metrics(tmp_path))
+    assert read_result(tmp_path) is None
+
+
+def test_checkpoints_are_written_between_epochs_too(tmp_path, tiny, quiet, monkeypatch):
+    saved = []
+    whole = Checkpoints.save
+
+    def save(self, step, state, meta):
+        saved.append(step)
+        whole(self, step, state, meta)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    fit(dataclasses.replace(tiny, checkpoint_every=6), tmp_path, console=quiet)
+    assert saved == [6, 12, 14, 18, 24, 28, 30, 36, 42]
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path, tiny, quiet, monkeypatch):
+    compiled = []
+
+    def counted(*arguments, **options):
+        compiled.append(arguments)
+        return compile_step(*arguments, **options)
+
+    monkeypatch.setattr("train.run.program.compile_step", counted)
+    fit(tiny, tmp_path, console=quiet)
+    assert len(compiled) == 2  # What they return refuses other shapes.
+
+
+def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        fit(tiny, tmp_path, console=quiet)
+    path = tmp_path / "config.json"
+    record = json.loads(path.read_text())
+    record["versions"]["jax"] = "0.0.1"
+    path.write_text(json.dumps(record))
+    fit(tiny, tmp_path, console=quiet)
+    assert "jax was 0.0.1 when the run began, and is" in quiet.file.getvalue()
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_under_another_wrapper_and_says_so(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        fit(tiny, tmp_path, console=quiet)
+    pmap = dataclasses.replace(
+        tiny, epochs=3, parallelism=Parallelism("pmap", devices=1)
+    )
+    fit(pmap, tmp_path, console=quiet)
+    shown = quiet.file.getvalue()
+    assert "parallel was jit when the run began, and is pmap now" in shown
+    assert "Going on from step 3" in shown
+    record = read_record(tmp_path)
+    assert record is not None
+    assert "bn_axis_name" not in record["model"]["fields"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of ten images each, for training and for test."""
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, low in (("dark", 0), ("bright", 128)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(10):
+                pixels = rng.integers(low, low + 128, (9, 12, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def on(photos, tiny):
+    return dataclasses.replace(
+        tiny,
+        input=Input(data=f"folder:{photos}", image_size=8, batch_size=10),
+        network=Network("resnet18", {"stage_sizes": (1,), "width": 4}),
+    )
+
+
+def test_your_own_folder_trains_with_fewer_than_five_classes(
+    tmp_path, tiny, quiet, photos
+):
+    result = fit(on(photos, tiny), tmp_path / "run", console=quiet)
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record["class_names"] == ["bright", "dark"]
+    assert result["test_images"] == 20
+
+
+def test_a_run_whose_classes_have_changed_is_refused(
+    tmp_path, tiny, quiet, photos, monkeypatch
+):
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(Interrupted):
+        fit(on(photos, tiny), tmp_path / "run", console=quiet)
+    for split in ("train", "test"):
+        (photos / split / "dark").rename(photos / split / "dim")
+    with pytest.raises(UserError, match="class 1 is dim there and dark in the run"):
+        fit(on(photos, tiny), tmp_path / "run", console=quiet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": Network("resnet19")}, "no model 'resnet19'.*Nearest: resnet18"),
+        ({"network": Network("resnet18", {"widht": 4})}, "'widht'.*Nearest: width"),
+        (
+            {"network": Network("resnet18", {"width": "wide"})},
+            "resnet18 cannot be built for images of 8 x 8 x 1",
+        ),
+        ({"network": Network("resnet18", dtype="float64")}, "JAX_ENABLE_X64=1"),
+        ({"spread": Parallelism(devices=9)}, "--devices is 9, and there are 1"),
+        (
+            {"input": Input(image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0,))},
+            "--mean must be one number or 1, one a channel of the images; got 3",
+        ),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    tmp_path, tiny, quiet, changes, message
+):
+    with pytest.raises(UserError, match=message):
+        fit(dataclasses.replace(tiny, **changes), tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_label_out_of_range_is_named_before_anything_is_trained(
+    tmp_path, tiny, quiet
+):
+    for part, count in (("train", 200), ("t10k", 20)):
+        images = np.zeros((count, 8, 8), np.uint8)
+        labels = np.full(count, 11 if part == "train" else 1, np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim])
+            head += b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    config = dataclasses.replace(
+        tiny, input=dataclasses.replace(tiny.input, data=f"idx:{tmp_path}")
+    )
+    message = re.escape("label 11 at image 0")
+    with pytest.raises(SourceError, match=f"{message}.*classes are 0 to 9"):
+        fit(config, tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_computed(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(loop, "compile_steps", None)
+    with pytest.raises(UserError, match="run has not enough space: 0.0 MB are free"):
+        fit(tiny, tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path, tiny, quiet):
+    large = dataclasses.replace(tiny.input, batch_size=2000)
+    with pytest.raises(SourceError, match="batch size 2000 must be 1 to 1438"):
+        fit(dataclasses.replace(tiny, input=large), tmp_path / "run", console=quiet)
+
+
+def test_a_run_is_judged_on_the_split_that_was_asked_for(tmp_path, tiny, quiet):
+    select = Selection(eval_split="val", val_share=0.25, labels_per_class=20)
+    config = dataclasses.replace(tiny, selection=select, epochs=1)
+    result = fit(config, tmp_path, console=quiet)
+    # A quarter of the 1,438 training digits; 200 of the others are learned from.
+    assert (result["split"], result["test_images"], result["steps"]) == ("val", 359, 2)
+    assert {line["split"] for line in read_metrics(tmp_path)} == {"train", "val"}
+
+
+def test_a_split_that_is_not_there_is_an_error(tmp_path, tiny, quiet):
+    config = dataclasses.replace(tiny, selection=Selection(eval_split="val"))
+    with pytest.raises(SourceError, match="no val split.*val_share holds one out"):
+        fit(config, tmp_path / "run", console=quiet)
+
+
+def test_an_unreadable_image_is_left_out_and_counted(tmp_path, tiny, quiet, photos):
+    (photos / "train" / "dark" / "3.png").write_bytes(b"no image")
+    config = on(photos, tiny)
+    with pytest.raises(UserError, match="1 of 20 images cannot be read, more than"):
+        fit(config, tmp_path / "run", console=quiet)
+    # The share may be raised, and the same run goes on.
+    options = dataclasses.replace(config.input, max_bad_share=0.1)
+    config = dataclasses.replace(config, input=options)
+    result = fit(config, tmp_path / "run", console=quiet)
+    assert result["unreadable_images"] == 1
+    assert quiet.file.getvalue().count(f"left out: {photos}/train/dark/3.png") == 2
+
+
+def spy_on(asked, whole, source, **options):
+    asked.append(options)
+    return whole(source, **options)
+
+
+@pytest.mark.slow
+def test_windows_are_cut_from_images_that_were_loaded_larger(
+    tmp_path, tiny, quiet, photos, monkeypatch
+):
+    asked = []
+    for module, name in ((training_batches, "train_batches"), (loop, "eval_batches")):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(spy_on, asked, whole))
+    config = on(photos, tiny)
+    config = dataclasses.replace(
+        config,
+        input=dataclasses.replace(config.input, load_size=12, crop_pct=0.8),
+        augment=Augment(crop_scale=0.25),
+        epochs=1,
+    )
+    fit(config, tmp_path / "run", console=quiet)
+    sizes = [(options["image_size"], options["crop_pct"]) for options in asked]
+    assert sizes == [(12, 1.0), (8, 0.8)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop_pct": 0.5}, {"interpolation": "nearest"}, {"threads": 3}]
+)
+def test_images_are_brought_to_size_as_asked(
+    tmp_path, tiny, quiet, photos, change, monkeypatch
+):
+    asked = []
+    config = dataclasses.replace(on(photos, tiny), epochs=1)
+    config = dataclasses.replace(
+        config, input=dataclasses.replace(config.input, **change)
+    )
+    for module, name in ((training_batches, "train_batches"), (loop, "eval_batches")):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(spy_on, asked, whole))
+    fit(config, tmp_path / "run", console=quiet)
+    assert len(asked) == 2
+    assert all(change.items() <= options.items() for options in asked)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from train.run import plots
+from train.run.evaluation import Evaluation
+
+
+@pytest.fixture
+def evaluation():
+    """Forty images of three classes; image i has loss i, every fourth is wrong."""
+    label = np.arange(40) % 3
+    wrong = np.arange(40) % 4 == 0
+    return Evaluation(
+        index=np.arange(40),
+        label=label,
+        prediction=(label + wrong) % 3,
+        confidence=np.full(40, 0.5),
+        rank=wrong.astype(int),
+        loss=np.arange(40.0),
+    )
+
+
+NAMES = ("cat", "dog", "a long name")
+
+
+def test_curves_are_the_lines_of_the_log():
+    lines = [
+        {"split": "train", "epoch": 0.5, "loss": 2.0, "accuracy": 0.4},
+        {"split": "train", "epoch": 1.0, "loss": 1.0, "accuracy": 0.5},
+        {"split": "test", "epoch": 1.0, "loss": 1.5, "accuracy": 0.45},
+    ]
+    figure = plots.learning_curves(lines, "title")
+    loss, accuracy = figure.axes
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0.5, 2], [1, 1]])
+    np.testing.assert_array_equal(loss.lines[1].get_xydata(), [[1, 1.5]])
+    np.testing.assert_array_equal(accuracy.lines[1].get_xydata(), [[1, 45]])
+    assert "45.00 %" in [text.get_text() for text in accuracy.texts]
+
+
+def test_a_comparison_draws_each_run_in_its_colour():
+    def lines(accuracy):
+        return [
+            {"split": "train", "epoch": 0.5, "loss": 2.0, "accuracy": 0.4},
+            {"split": "val", "epoch": 1.0, "loss": 1.5, "accuracy": accuracy},
+        ]
+
+    figure = plots.comparison({"a": lines(0.5), "b": lines(0.6), "c": []})
+    _, accuracy = figure.axes
+    legend = accuracy.get_legend()
+    assert legend is not None
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["a: 50.00 %", "b: 60.00 %", "c"]
+    curves = [line for line in accuracy.lines if np.size(line.get_xydata())]
+    data = [np.asarray(line.get_xydata()).tolist() for line in curves]
+    assert data == [[[0.5, 40]], [[1, 50]], [[0.5, 40]], [[1, 60]]]
+    colours = [line.get_color() for line in curves]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
+def test_a_run_without_lines_has_curves_without_points():
+    assert len(plots.learning_curves([], "title").axes) == 2
+
+
+def test_the_matrix_shows_each_count(evaluation):
+    ax = plots.confusion_matrix(evaluation, NAMES, "title").axes[0]
+    shown = {text.get_position(): int(text.get_text()) for text in ax.texts}
+    for (row, column), count in np.ndenumerate(evaluation.confusion(3)):
+        assert shown.get((column, row), 0) == count
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(NAMES)
+
+
+def test_a_matrix_of_many_classes_leaves_out_numbers_and_names(evaluation):
+    names = [str(i) for i in range(100)]
+    ax = plots.confusion_matrix(evaluation, names, "title").axes[0]
+    assert not ax.texts
+    assert "99" not in [label.get_text() for label in ax.get_yticklabels()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_worst_images_come_first_with_their_labels(evaluation, channels):
+    read = []
+
+    def image(index):
+        read.append(index)
+        return np.full((4, 6, channels), index, np.uint8)
+
+    figure = plots.worst_images(evaluation, NAMES, image, "title", count=5)
+    assert read == [39, 38, 37, 36, 35]
+    assert figure.axes[0].get_title() == "cat\ncat, 50 %"
+    assert figure.axes[3].get_title() == "cat\ndog, 50 %"  # Image 36 is wrong.

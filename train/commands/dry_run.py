@@ -1,0 +1,112 @@
+"""`--dry-run`: builds and compiles a run and prints its cost, without running it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from train.config import Config
+from train.console import say
+from train.data import SourceError
+from train.data.select import evaluation_images, training_images
+from train.data.stand_in import stand_in
+from train.run.program import Program, build, compile_steps
+
+__all__ = ["dry_run"]
+
+
+def dry_run(config: Config, recipe: str, console: Console) -> None:
+    """Builds and compiles everything of a run, and prints its cost.
+
+    It trains and writes nothing. If the images are missing, it says so, and uses a
+    stand-in with the model's default number of classes.
+
+    Raises:
+      UserError: if the config cannot be run.
+    """
+    try:
+        images = training_images(config), evaluation_images(config)
+    except SourceError as error:
+        say(console, f"The images are missing: {error}.")
+        images = stand_in(config), stand_in(config)
+        say(
+            console,
+            f"A stand-in of {len(images[0].class_names)} classes and "
+            f"{images[0].channels} channels takes their place; the numbers of images "
+            "and of steps are unknown.",
+        )
+        known = False
+    else:
+        known = True
+    program = build(config, recipe, images)
+    with console.status("compiling"):
+        steps = compile_steps(program)
+    console.print(_shapes(program))
+    console.print(_costs(program, steps, known))
+    say(console, "Dry run: nothing was trained or written.")
+
+
+def _shapes(program: Program) -> Table:
+    """The batches, and the parameters by the model's parts."""
+    table = Table("", "shape", "numbers", title="Shapes", title_justify="left")
+    for name, batch in (
+        ("training batch", program.train_batch),
+        ("evaluation batch", program.eval_batch),
+    ):
+        count, size, channels = batch
+        dtype, shape = "uint8", (count, size, size, channels)
+        if program.features:
+            dtype, shape = program.features.dtype, (count, *program.features.shape)
+        table.add_row(name, f"{dtype} {list(shape)}", f"{math.prod(shape):,}")
+    table.add_section()
+    for part, tree in program.shapes.params.items():
+        leaves = jax.tree.leaves(tree)
+        largest = max(leaves, key=lambda leaf: leaf.size)
+        more = f", and {len(leaves) - 1} more" if len(leaves) > 1 else ""
+        shape = f"{largest.dtype} {list(largest.shape)}{more}"
+        table.add_row(escape(part), shape, f"{sum(leaf.size for leaf in leaves):,}")
+    table.add_section()
+    table.add_row("parameters", "", f"{program.parameters:,}")
+    return table
+
+
+def _costs(program: Program, steps: Sequence[Any], known: bool) -> Table:
+    """The cost of each step, and the number of steps."""
+    table = Table("", "training step", "evaluation step", title_justify="left")
+    table.title = "Per device"
+    rows: dict[str, list[str]] = {}
+    for step in steps:
+        for name, value in _cost(step).items():
+            rows.setdefault(name, []).append(value)
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    table.add_section()
+    table.add_row("checkpoint", f"{program.bytes / 1e6:,.1f} MB")
+    if known:
+        count = f"{program.steps_per_epoch:,}, {program.steps:,}"
+        table.add_row("steps per epoch, in all", count)
+        images = f"{len(program.train):,}", f"{len(program.test):,}"
+        table.add_row("images", *images)
+    return table
+
+
+def _cost(step: Any) -> dict[str, str]:
+    """The compiler's counts of memory and operations."""
+    memory, costs = step.memory_analysis(), step.cost_analysis()
+    parts = {
+        "state, batch": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes,
+        "results in the state's memory": -memory.alias_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+    }
+    shown = {name: f"{abs(size) / 1e6:,.1f} MB" for name, size in parts.items()}
+    total = sum(parts.values())
+    return {
+        "operations": f"{costs.get('flops', 0) / 1e9:,.2f} GFLOP",
+        **shown,
+        "memory": f"{total / 1e6:,.1f} MB",
+    }

@@ -1,0 +1,123 @@
+"""The command line of `python -m train`.
+
+python -m train                               list the recipes
+python -m train RECIPE --out DIR [--FLAG ..]  run a recipe, or resume the run in DIR
+python -m train RECIPE --help                 show the flags
+python -m train evaluate DIR [--data ..]      evaluate a run
+python -m train evaluate MODEL --data ..      evaluate published weights, or a file's
+python -m train compare DIR DIR ..            plot runs over each other
+python -m train predict DIR IMAGE ...         classify images with a run
+python -m train pseudo-label DIR --data ..    label images with a run, into a file
+python -m train advise --data .. --init ..    recommend a kind of transfer
+python -m train search-scaling RECIPE [..]    search EfficientNet's scaling coefficients
+python -m train noisy-student RECIPE --out DIR [--FLAG ..]
+                                              train on a model's own labels, in rounds
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from train import recipes
+from train.commands.advise import Advise
+from train.commands.compare import Compare
+from train.commands.evaluate import Evaluate
+from train.commands.noisy_student import noisy_student_command
+from train.commands.predict import Predict
+from train.commands.pseudo_label import PseudoLabel
+from train.commands.run import run_command
+from train.commands.search_scaling import SearchScaling
+from train.errors import Interrupted, NotFiniteError, StorageError, UserError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "advise": Advise,
+    "compare": Compare,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "pseudo-label": PseudoLabel,
+    "search-scaling": SearchScaling,
+}
+_PROGRAM = "python -m train"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default this process's; returns its exit code.
+
+    0: done. 1: a loss or gradient was not finite, or the disk filled up. 2: what was
+    asked for cannot be done. 128 and the signal's number: stopped by it, after saving.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command_line = f"{_PROGRAM} {shlex.join(words)}"
+    try:
+        if sys.platform == "win32":
+            raise UserError(
+                f"{_PROGRAM} runs on Linux and macOS; on Windows, in WSL 2."
+            )
+        _parse(words, command_line)()
+    except Interrupted as stop:
+        _complain(f"{stop} It is saved; to resume: {command_line}")
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        _complain(f"Stopped. To resume from what was saved: {command_line}")
+        return 130
+    except NotFiniteError as error:
+        _complain(" ".join([str(error), *error.__notes__]))
+        return 1
+    except StorageError as error:
+        _complain(f"{error} Make room; to resume: {command_line}")
+        return 1
+    except ValueError as error:
+        if not isinstance(error, UserError) and not isinstance(error, _weights_error()):
+            raise
+        _complain(str(error))
+        return 2
+    return 0
+
+
+def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
+    """The command that a command line names, with its flags set."""
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        return _list_recipes
+    if name == "noisy-student":
+        return noisy_student_command(words[1:], command_line, prog=_PROGRAM)
+    forms: list[Any] = [
+        Annotated[form, tyro.conf.subcommand(name)] for name, form in _COMMANDS.items()
+    ]
+    # Of the recipes, only the one that is named: suggestions are then of its flags.
+    if name in recipes.names():
+        forms.append(run_command(recipes.load(name)))
+    elif name not in _COMMANDS:
+        raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student"])
+    form: Any = Union[tuple(forms)]  # noqa: UP007
+    return tyro.cli(form, prog=_PROGRAM, args=words)
+
+
+def _list_recipes() -> None:
+    console = Console()
+    console.print(str(__doc__).partition("\n\n")[2], highlight=False, markup=False)
+    table = Table("recipe", "model", "data", "gave")
+    table.columns[0].no_wrap = True
+    table.columns[2].overflow = "fold"
+    for recipe in map(recipes.load, recipes.names()):
+        config = recipe.config
+        models = " > ".join(recipe.models)
+        table.add_row(recipe.name, models, config.input.data, recipe.gave)
+    console.print(table)
+
+
+def _weights_error() -> type[ValueError]:
+    from cnn_flax.weights import WeightsError
+
+    return WeightsError
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)

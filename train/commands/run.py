@@ -1,0 +1,96 @@
+"""`python -m train RECIPE`: runs a recipe, or resumes a run that was stopped."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Suppress
+
+from train.compilation_cache import use_compilation_cache
+from train.config import Config
+from train.console import duration, figure_rows, percent
+from train.errors import UserError
+from train.recipes import Recipe
+
+__all__ = ["Run", "result_table", "run_command", "silence_orbax"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Runs a recipe, or resumes a run that was stopped."""
+
+    out: Path
+    """Folder of the run: a new one, or that of the run to resume."""
+    dry_run: bool
+    """Build and compile everything and print its cost; train and write nothing."""
+    config: Annotated[Config, OmitArgPrefixes]
+    """What to run."""
+    recipe: Suppress[str] = ""
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        if self.dry_run:
+            from train.commands.dry_run import dry_run
+
+            return dry_run(self.config, self.recipe, Console())
+        use_compilation_cache()
+        silence_orbax()
+        from train.run.loop import fit
+
+        console = Console()
+        result = fit(self.config, self.out, recipe=self.recipe, console=console)
+        console.print(result_table(self.out, result))
+
+
+def run_command(recipe: Recipe) -> Any:
+    """The form of a recipe's command line, for `tyro.cli`.
+
+    Raises:
+      UserError: if the recipe is a Noisy Student, which is no single run.
+    """
+    if recipe.noisy_student:
+        raise UserError(
+            f"{recipe.name} is a Noisy Student; it is run by "
+            f"`python -m train noisy-student {recipe.name}`."
+        )
+    default = Run(Path("runs", recipe.name), False, recipe.config, recipe.name)
+    return Annotated[
+        Run,
+        tyro.conf.subcommand(recipe.name, default=default, description=recipe.text),
+    ]
+
+
+def silence_orbax() -> None:
+    """Turns off Orbax's log, which repeats tracebacks of the errors that it raises."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def result_table(run: Path, result: Mapping[str, Any]) -> Table:
+    """The final figures of a run.
+
+    Args:
+      run: its folder.
+      result: the contents of its `result.json`.
+    """
+    table = Table("", escape(str(run)), title="Result", title_justify="left")
+    for name, value in figure_rows(result, result["classes"]):
+        table.add_row(name, value)
+    if "ema_accuracy" in result:
+        table.add_row("accuracy of the EMA", percent(result["ema_accuracy"]))
+        table.add_row("loss of the EMA", f"{result['ema_loss']:.4f}")
+    table.add_row(f"{result['split']} images", f"{result['test_images']:,}")
+    if result["unreadable_images"]:
+        table.add_row("unreadable images", f"{result['unreadable_images']:,}")
+    table.add_row("parameters", f"{result['parameters']:,}")
+    table.add_row("epochs, steps", f"{result['epochs']:,}, {result['steps']:,}")
+    table.add_row(
+        "training",
+        f"{duration(result['seconds'])}, {result['images_per_second']:,.0f} images/s",
+    )
+    return table

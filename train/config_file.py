@@ -1,0 +1,85 @@
+"""A run's `config.json`: reading it, and a `Config` as JSON and back."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.config import Config
+from train.errors import UserError
+from train.storage import read_json
+
+__all__ = [
+    "config_from_json",
+    "config_to_json",
+    "flag_values",
+    "load_record",
+    "read_record",
+]
+
+Json = dict[str, Any]
+
+# Groups of fields by the names that older versions wrote.
+_FORMER_NAMES = {"spread": "parallelism"}
+
+
+def config_to_json(config: Config) -> Json:
+    """The config as JSON holds it: one dictionary per group, lists for tuples."""
+    return _jsonable(dataclasses.asdict(config))
+
+
+def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
+    """The config that `config_to_json` wrote; absent fields take their defaults.
+
+    Raises:
+      UserError: if there is a field that `cls` does not have.
+    """
+    types = {f.name: f.type for f in dataclasses.fields(cls)}
+    fields = {}
+    for name, value in tree.items():
+        name = _FORMER_NAMES.get(name, name) if cls is Config else name
+        if name not in types:
+            raise UserError(f"The run has a field {name!r} that this version has not.")
+        if dataclasses.is_dataclass(types[name]):
+            value = config_from_json(value, type(getattr(cls, name)))
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
+
+
+def flag_values(config: Config) -> Json:
+    """The value of every flag, by the flag's name without its dashes."""
+    values = {}
+    for name, value in config_to_json(config).items():
+        values |= value if isinstance(value, dict) else {name: value}
+    return values
+
+
+def read_record(run: Path) -> Json | None:
+    """The contents of a run's `config.json`; None if the folder is empty or missing.
+
+    Raises:
+      UserError: if the folder holds something other than a run.
+    """
+    record = read_json(run / "config.json")
+    if record is None and run.exists():
+        if not run.is_dir():
+            raise UserError(f"{run} is a file; a run needs a folder.")
+        if any(not path.name.startswith(".") for path in run.iterdir()):
+            raise UserError(
+                f"{run} is not empty, and holds no run (there is no config.json)."
+            )
+    return record
+
+
+def load_record(run: Path) -> Json:
+    """The contents of a run's `config.json`; raises `UserError` if there is no run."""
+    record = read_record(run)
+    if record is None:
+        raise UserError(f"{run} holds no run.")
+    return record
+
+
+def _jsonable(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _jsonable(value) for key, value in tree.items()}
+    return [_jsonable(v) for v in tree] if isinstance(tree, tuple | list) else tree

@@ -1,0 +1,37 @@
+"""What the programs print: plain lines, and numbers in their tables."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+__all__ = ["duration", "figure_rows", "percent", "say"]
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line verbatim: no wrapping, no markup, no colours."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as, for example, "97.53 %"."""
+    return f"{100 * share:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "M:SS", or "H:MM:SS" from an hour on."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def figure_rows(figures: Mapping[str, float], classes: int) -> list[tuple[str, str]]:
+    """Names and values of an evaluation's figures, as the tables show them.
+
+    Args:
+      figures: `accuracy`, `top5_accuracy` and `loss`.
+      classes: number of classes; the top-5 accuracy of five or fewer is not shown.
+    """
+    rows = [("accuracy", percent(figures["accuracy"]))]
+    if classes > 5:
+        rows.append(("top-5 accuracy", percent(figures["top5_accuracy"])))
+    return [*rows, ("loss", f"{figures['loss']:.4f}")]

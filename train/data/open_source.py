@@ -1,0 +1,143 @@
+"""`open_source`: from what the user writes after `--data` to a set of images."""
+
+import difflib
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from train.data.arrays import digits, idx, npz
+from train.data.files import files
+from train.data.image_folder import folder
+from train.data.source import (
+    Source,
+    SourceError,
+    Splits,
+    in_memory,
+    stratified_split,
+    subset,
+)
+from train.data.tfds import tfds
+
+__all__ = ["Source", "SourceError", "Split", "open_source"]
+
+Split = Literal["train", "val", "test"]
+
+# From the word before the colon to what opens what follows it.
+_OPENERS: dict[str, Callable[[str], Splits]] = {
+    "digits": digits,
+    "files": files,
+    "folder": folder,
+    "idx": idx,
+    "npz": npz,
+    "tfds": tfds,
+}
+_TEST_SHARE = 0.2
+
+
+def open_source(
+    spec: str,
+    split: Split = "train",
+    *,
+    seed: int = 0,
+    val_share: float = 0.0,
+    count: int | None = None,
+    share: float | None = None,
+    labels_per_class: int | None = None,
+    rest: bool = False,
+    labelled: bool = True,
+    keep: bool = True,
+) -> Source:
+    """Opens one split of a set of images.
+
+    A set that is not split is: a fifth of each class, drawn by the seed, is for the
+    test. One with a validation split but no test split is tested on that one. One
+    without a validation split gets it by `val_share`, out of the training images.
+
+    Args:
+      spec: one of
+
+        - `digits`: scikit-learn's 1,797 grey digits of 8 x 8 pixels, not split.
+        - `files:PATH`: every file below `PATH`; without labels, and all are `train`.
+        - `folder:PATH`: `PATH/{train,val,test}/CLASS/*`, or `PATH/CLASS/*`.
+        - `idx:PATH`: a folder in MNIST's format, gzipped or not.
+        - `npz:PATH`: arrays `x_train`, `y_train`, `x_test`, `y_test`.
+        - `tfds:NAME[@DIR]`: a set prepared by tensorflow-datasets.
+      split: `train`, `val` or `test`.
+      seed: of every draw: the split of a set that has none, the validation images, the
+        subset.
+      val_share: share of each class of the training images that is for validation, in
+        `[0, 1)`; give the same one for `train` and `val`.
+      count: keep so many images, drawn from all alike.
+      share: keep this share of the images, in `(0, 1]`, drawn from all alike.
+      labels_per_class: keep so many images of each class.
+      rest: whether to keep the others instead.
+      labelled: whether the images must have labels.
+      keep: whether the images of a small set stay in memory once they have been read.
+
+    Raises:
+      SourceError: there is no such set, split or subset.
+    """
+    kind, _, path = spec.partition(":")
+    if kind not in _OPENERS:
+        raise SourceError(f"unknown data {spec!r}: {_nearest(kind)}")
+    if split not in get_args(Split):
+        raise SourceError(f"unknown split {split!r}: {', '.join(get_args(Split))}")
+    splits = _OPENERS[kind](path)
+    if kind != "files":
+        source = _split(spec, splits, split, seed, val_share)
+    elif labelled:
+        raise SourceError(
+            f"{spec} has no labels to learn from or to be judged by; folder:PATH has, "
+            "where each class has a folder in it"
+        )
+    elif split != "train" or val_share or labels_per_class:
+        raise SourceError(f"{spec} has no labels to be split or drawn by")
+    else:
+        source = splits["train"]()
+    source = subset(
+        source,
+        count=count,
+        share=share,
+        labels_per_class=labels_per_class,
+        seed=seed,
+        rest=rest,
+    )
+    return in_memory(source) if keep else source
+
+
+def _split(
+    spec: str, splits: Splits, split: str, seed: int, val_share: float
+) -> Source:
+    if not 0 <= val_share < 1:
+        raise SourceError(f"val_share {val_share} must be in [0, 1)")
+    if val_share and "val" in splits:
+        raise SourceError(f"{spec} has a validation split: leave out val_share")
+    if set(splits) == {"train"}:
+        splits = _held_out(splits["train"], "test", _TEST_SHARE, seed)
+    if split == "test" and "test" not in splits:
+        split = "val"
+    if val_share and split != "test" and "train" in splits:
+        splits = splits | _held_out(splits["train"], "val", val_share, seed)
+    if split not in splits:
+        hint = "; val_share holds one out of train" if split == "val" else ""
+        raise SourceError(f"{spec} has no {split} split, only {_list(splits)}{hint}")
+    return splits[split]()
+
+
+def _held_out(
+    whole: Callable[[], Source], name: str, share: float, seed: int
+) -> Splits:
+    def part(second: bool) -> Source:
+        source = whole()
+        return source.take(stratified_split(source.labels, share, seed)[second])
+
+    return {"train": lambda: part(False), name: lambda: part(True)}
+
+
+def _list(names) -> str:
+    return ", ".join(sorted(names))
+
+
+def _nearest(kind: str) -> str:
+    near = difflib.get_close_matches(kind, _OPENERS, n=1)
+    known = f"known are {_list(_OPENERS)}"
+    return f"did you mean {near[0]}? ({known})" if near else known

@@ -1,0 +1,302 @@
+"""A set of images, and how it is split and subsampled."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from train.data.decode import Least, Pixels, to_array
+from train.errors import UserError
+
+__all__ = [
+    "SPLIT_NAMES",
+    "Source",
+    "SourceError",
+    "Splits",
+    "array_source",
+    "at_least",
+    "check_classes",
+    "check_labels",
+    "in_memory",
+    "stratified_split",
+    "subset",
+]
+
+
+# The names that data sets give to splits, and ours.
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_MEMORY = 2**28  # bytes
+
+
+class SourceError(UserError):
+    """A set of images that cannot be used as asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A set of images, each read when it is needed.
+
+    Attributes:
+      spec: what the user wrote, for messages.
+      class_names: K names; label k is class `class_names[k]`. Empty if the images have
+        no labels: each label is -1 then.
+      size: number of images.
+      example: `(index, least)` -> image and label: pixels, each image in its own
+        size, and an int in `[0, K)`. `least` is the short side that the image will be
+        resized to, or 0, or a function that returns it: see `decode.decode_image`.
+        Raises `DecodeError` if the image cannot be read.
+      name: the image's name at an index, for reports: a file, or like `digits/17`.
+      find_labels: returns all labels, `int32 [size]`; may have to read the whole set.
+      channels: number of channels that most images have.
+      native_size: `(h, w)` in pixels if all images have one size, else None.
+      images: `uint8 [size, h, w, C]` if the whole set is in memory, else None.
+      columns: further arrays `[size, ...]`, whose rows join the images in a batch under
+        these names; `label` replaces the labels, by probabilities or classes.
+    """
+
+    spec: str
+    class_names: tuple[str, ...]
+    size: int
+    example: Callable[[int, Least], tuple[Pixels, int]]
+    name: Callable[[int], str]
+    find_labels: Callable[[], np.ndarray]
+    channels: int
+    native_size: tuple[int, int] | None
+    images: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, index: int) -> np.ndarray:
+        """Image at `index`, `uint8 [h, w, C]`; raises `DecodeError`."""
+        return to_array(self.example(index, 0)[0])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """All labels, `int32 [size]` in `[0, K)`, or -1 for none."""
+        return self.find_labels()
+
+    def take(self, indices: np.ndarray) -> "Source":
+        """The set of the images at `indices`, in that order."""
+        return Source(
+            self.spec,
+            self.class_names,
+            len(indices),
+            example=lambda i, least: self.example(int(indices[i]), least),
+            name=lambda i: self.name(int(indices[i])),
+            find_labels=lambda: self.labels[indices],
+            channels=self.channels,
+            native_size=self.native_size,
+            images=None if self.images is None else self.images[indices],
+            columns={name: rows[indices] for name, rows in self.columns.items()},
+        )
+
+    def with_columns(self, **columns: np.ndarray) -> "Source":
+        """The set with further columns, which replace those of the same name."""
+        return replace(self, columns={**self.columns, **columns})
+
+
+# What opens each split; a set that is not split has `train` alone.
+Splits = dict[str, Callable[[], Source]]
+
+
+def array_source(
+    spec: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    name: Callable[[int], str],
+) -> Source:
+    """A source whose images are in memory.
+
+    Args:
+      spec: what the user wrote to get it, for messages.
+      images: `uint8 [n, h, w, C]`.
+      labels: integers `[n]` in `[0, K)`.
+      class_names: K names.
+      name: name of the image at an index.
+
+    Raises:
+      SourceError: the arrays do not fit together, or a label is out of range.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise SourceError(
+            f"{spec}: images are {images.dtype} {list(images.shape)}; "
+            "they must be uint8 [n, h, w, C], with at least one"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise SourceError(
+            f"{spec}: labels are {labels.dtype} {list(labels.shape)}; "
+            f"they must be integers [{len(images)}], one for each image"
+        )
+    check_labels(spec, labels, len(class_names), name)
+    labels = labels.astype(np.int32)
+    return Source(
+        spec,
+        class_names,
+        len(images),
+        example=lambda i, least: (images[i], int(labels[i])),
+        name=name,
+        find_labels=lambda: labels,
+        channels=images.shape[-1],
+        native_size=images.shape[1:3],
+        images=images,
+    )
+
+
+def check_labels(
+    spec: str, labels: np.ndarray, classes: int, name: Callable[[int], str]
+) -> None:
+    """Raises `SourceError` at the first label outside `[0, classes)`."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        first = int(wrong[0])
+        raise SourceError(
+            f"{spec}: label {labels[first]} at image {first} ({name(first)}) is out of "
+            f"range: the classes are 0 to {classes - 1}"
+        )
+
+
+def in_memory(source: Source) -> Source:
+    """The same set; if it is small, an image is kept once it has been read.
+
+    Small is 256 MiB of pixels, counted from the common size of the images; those of
+    another size are not kept.
+    """
+    size = source.native_size
+    if source.images is not None or size is None:
+        return source
+    if len(source) * size[0] * size[1] * source.channels > _MEMORY:
+        return source
+    kept: dict[int, tuple[np.ndarray, int]] = {}
+
+    def example(index: int, least: Least) -> tuple[np.ndarray, int]:
+        if index in kept:
+            return kept[index]
+        image, label = source.example(index, least)
+        found = to_array(image), label
+        if found[0].shape[:2] == size:
+            kept[index] = found
+        return found
+
+    return replace(source, example=example)
+
+
+def at_least(source: Source, count: int) -> Source:
+    """The set, over and over until it has at least `count` images."""
+    times = -(-count // len(source))
+    if times <= 1:
+        return source
+    return source.take(np.tile(np.arange(len(source)), times))
+
+
+def stratified_split(
+    labels: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits a set so that each class gives the same share of its images.
+
+    Args:
+      labels: integers `[n]`.
+      share: share of each class that goes to the second part, in `[0, 1]`; rounded to
+        whole images.
+      seed: of the draw.
+
+    Returns:
+      Indices of the two parts, each in rising order.
+    """
+    second = np.zeros(len(labels), bool)
+    for label, members in _shuffled_classes(labels, seed):
+        del label
+        second[members[: round(share * len(members))]] = True
+    return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def subset(
+    source: Source,
+    *,
+    count: int | None = None,
+    share: float | None = None,
+    labels_per_class: int | None = None,
+    seed: int = 0,
+    rest: bool = False,
+) -> Source:
+    """A part of a set, fixed by the seed; a larger part contains the smaller ones.
+
+    Args:
+      source: the whole.
+      count: number of images, drawn from all alike.
+      share: share of the images in `(0, 1]`, drawn from all alike.
+      labels_per_class: number of images of each class.
+      seed: of the draw.
+      rest: whether to return what is left of the whole instead.
+
+    Raises:
+      SourceError: more than one way was given, or there are not so many images.
+    """
+    given = {"count": count, "share": share, "labels_per_class": labels_per_class}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise SourceError(f"{source.spec}: give one of {', '.join(given)}, not more")
+    if labels_per_class is not None:
+        chosen = _per_class(source, labels_per_class, seed)
+    else:
+        chosen = _of_all(source, count, share, seed)
+    if rest:
+        chosen = np.setdiff1d(np.arange(len(source)), chosen)
+    elif not given:
+        return source
+    return source.take(chosen)
+
+
+def _of_all(
+    source: Source, count: int | None, share: float | None, seed: int
+) -> np.ndarray:
+    if share is not None:
+        if not 0 < share <= 1:
+            raise SourceError(f"{source.spec}: share {share} must be in (0, 1]")
+        count = max(1, round(share * len(source)))
+    count = len(source) if count is None else count
+    if not 0 < count <= len(source):
+        raise SourceError(
+            f"{source.spec}: count {count} must be 1 to {len(source)}, the images there"
+        )
+    order = np.random.default_rng([seed, len(source)]).permutation(len(source))
+    return np.sort(order[:count])
+
+
+def _per_class(source: Source, count: int, seed: int) -> np.ndarray:
+    kept = []
+    for label, members in _shuffled_classes(source.labels, seed):
+        if not 0 < count <= len(members):
+            raise SourceError(
+                f"{source.spec}: labels_per_class {count} must be 1 to {len(members)}, "
+                f"the images of class {source.class_names[label]!r}"
+            )
+        kept.append(members[:count])
+    return np.sort(np.concatenate(kept))
+
+
+def _shuffled_classes(labels: np.ndarray, seed: int):
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        yield label, np.random.default_rng([seed, label]).permutation(members)
+
+
+def check_classes(source: Source, class_names: Sequence[str]) -> None:
+    """Raises `UserError` if a source has other classes than a run."""
+    pairs = itertools.zip_longest(class_names, source.class_names)
+    for k, (ours, theirs) in enumerate(pairs):
+        if ours != theirs:
+            raise UserError(
+                f"The classes of {source.spec} are not the run's: class {k} is "
+                f"{theirs or 'missing'} there and {ours or 'missing'} in the run."
+            )

@@ -1,0 +1,31 @@
+"""A stand-in for images that are not there, for dry runs."""
+
+import numpy as np
+
+import cnn_flax
+from train.config import Config
+from train.data.decode import DecodeError, Least
+from train.data.source import Source
+
+__all__ = ["stand_in"]
+
+
+def stand_in(config: Config) -> Source:
+    """A source in place of the config's images; none of its images can be read."""
+    network = config.network
+    model = cnn_flax.create_model(network.model, **network.model_fields)
+    classes = tuple(str(k) for k in range(getattr(model, "num_classes", 1000)))
+
+    def example(index: int, least: Least):
+        raise DecodeError(f"image {index}", "it is a stand-in")
+
+    return Source(
+        config.input.data,
+        classes,
+        config.input.batch_size,
+        example=example,
+        name=str,
+        find_labels=lambda: np.zeros(config.input.batch_size, np.int32),
+        channels=len(config.input.mean),
+        native_size=None,
+    )

@@ -1,0 +1,1 @@
+"""What is learned and how: steps, objectives, and one file per method."""

@@ -1,0 +1,44 @@
+"""FixMatch: predictions for weak views as labels of strong views.
+
+Sohn et al. 2020, "FixMatch: simplifying semi-supervised learning with consistency and
+confidence", https://arxiv.org/abs/2001.07685.
+"""
+
+import jax.numpy as jnp
+
+from train.learn.method import Method, Setup
+from train.learn.semi_supervised import (
+    UnlabelledLoss,
+    confident_predictions,
+    masked_cross_entropy,
+    semi_supervised_method,
+    usage_metrics,
+    weak_and_strong_views,
+)
+
+__all__ = ["fixmatch", "make_method"]
+
+
+def make_method(setup: Setup) -> Method:
+    """The method of `--consistency fixmatch`."""
+    loss = fixmatch(setup.config.unlabelled.threshold, setup.knows_true_labels)
+    return semi_supervised_method(setup, loss, weak_and_strong_views(setup))
+
+
+def fixmatch(threshold: float, known: bool = False) -> UnlabelledLoss:
+    """Equation 4: a mean over all images, 0 for those below the threshold.
+
+    Args:
+      threshold: tau, smallest confidence of a prediction that is learned from.
+      known: whether `label` holds the true classes, to measure by.
+    """
+
+    def loss(views, batch, method_state):
+        weak, strong = views
+        classes, confident = confident_predictions(
+            weak, jnp.full(weak.shape[1], threshold)
+        )
+        metrics = usage_metrics(classes, confident, batch, known)
+        return masked_cross_entropy(strong, classes, confident), method_state, metrics
+
+    return loss

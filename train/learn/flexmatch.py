@@ -1,0 +1,70 @@
+"""FlexMatch: FixMatch with one threshold per class, lower where less is learned.
+
+Zhang et al. 2021, "FlexMatch: boosting semi-supervised learning with curriculum pseudo
+labeling", https://arxiv.org/abs/2110.08263.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.learn.method import Method, Setup
+from train.learn.semi_supervised import (
+    UnlabelledLoss,
+    confident_predictions,
+    masked_cross_entropy,
+    semi_supervised_method,
+    usage_metrics,
+    weak_and_strong_views,
+)
+
+__all__ = ["flexmatch", "make_method"]
+
+
+def make_method(setup: Setup) -> Method:
+    """The method of `--consistency flexmatch`."""
+    assert setup.unlabelled is not None
+    threshold = setup.config.unlabelled.threshold
+    loss = flexmatch(threshold, setup.knows_true_labels, setup.axis)
+    latest = np.full(len(setup.unlabelled), -1, np.int32)
+    return semi_supervised_method(setup, loss, weak_and_strong_views(setup), latest)
+
+
+def flexmatch(
+    threshold: float, known: bool = False, axis: str | None = None
+) -> UnlabelledLoss:
+    """Algorithm 1, with the convex mapping and the threshold's warm-up.
+
+    A class's learning status x is the number of images whose latest confident
+    prediction it was, divided by the largest such number, or by the number of images
+    without a confident prediction while that is larger (the warm-up). Its threshold is
+    `tau * x / (2 - x)`.
+
+    The state is the latest confident prediction for each image, int `[images]`, -1
+    before there is one; `image_index` says which images the batch has.
+
+    Args:
+      threshold: tau.
+      known: whether `label` holds the true classes, to measure by.
+      axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
+    """
+
+    def loss(views, batch, method_state):
+        (weak, strong), latest = views, method_state
+        num_classes = weak.shape[1]
+        counts = jnp.bincount(latest + 1, length=num_classes + 1)
+        status = counts[1:] / counts.max()
+        classes, confident = confident_predictions(
+            weak, threshold * status / (2 - status)
+        )
+        metrics = usage_metrics(classes, confident, batch, known)
+        _, above_tau = confident_predictions(weak, jnp.full(num_classes, threshold))
+        rows = (batch["image_index"], classes, above_tau)
+        if axis is not None:
+            rows = jax.lax.all_gather(rows, axis, tiled=True)
+        index, new, is_new = rows
+        index = jnp.where(is_new, index, len(latest))  # Out of bounds: dropped.
+        latest = latest.at[index].set(new.astype(latest.dtype), mode="drop")
+        return masked_cross_entropy(strong, classes, confident), latest, metrics
+
+    return loss

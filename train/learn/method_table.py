@@ -1,0 +1,79 @@
+"""Which flags ask for which method: the one table of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from train.config import Config
+from train.learn import (
+    distillation,
+    fixmatch,
+    flexmatch,
+    forgetting,
+    semi_supervised,
+    supervised,
+)
+from train.learn.method import Method, Setup
+from train.learn.teacher import Teacher
+
+__all__ = ["METHODS", "MethodRow", "method_row"]
+
+
+class MethodRow(NamedTuple):
+    """A method, and how a user asks for it.
+
+    Attributes:
+      flags: the flags that ask for it.
+      is_asked_for: whether a config has these flags.
+      make: builds the method.
+      open_teacher: opens the frozen model that it learns from, if it has one.
+    """
+
+    flags: str
+    is_asked_for: Callable[[Config], bool]
+    make: Callable[[Setup], Method]
+    open_teacher: Callable[[Setup], Teacher] | None = None
+
+    def with_teacher(self, setup: Setup) -> Setup:
+        """The setup, with the method's teacher opened."""
+        if self.open_teacher is None:
+            return setup
+        return replace(setup, teacher=self.open_teacher(setup))
+
+
+def _consistency(name: str) -> tuple[str, Callable[[Config], bool]]:
+    return (
+        f"--unlabelled --consistency {name}",
+        lambda config: config.unlabelled.consistency == name,
+    )
+
+
+# The first row that a config asks for is its method.
+METHODS = (
+    MethodRow(
+        "--transfer lwf",
+        lambda config: config.transfer.transfer == "lwf",
+        forgetting.make_method,
+        forgetting.open_old_model,
+    ),
+    MethodRow(
+        "--teacher",
+        lambda config: bool(config.distillation.teacher),
+        distillation.make_method,
+        distillation.open_named_teacher,
+    ),
+    MethodRow(*_consistency("pseudo_label"), semi_supervised.with_self_labels),
+    MethodRow(*_consistency("fixmatch"), fixmatch.make_method),
+    MethodRow(*_consistency("flexmatch"), flexmatch.make_method),
+    MethodRow(
+        "--unlabelled --pseudo-labels",
+        lambda config: bool(config.unlabelled.pseudo_labels),
+        semi_supervised.with_given_labels,
+    ),
+    MethodRow("", lambda config: True, supervised.make_method),
+)
+
+
+def method_row(config: Config) -> MethodRow:
+    """The row of the method that a config asks for."""
+    return next(row for row in METHODS if row.is_asked_for(config))

@@ -1,0 +1,125 @@
+"""Training objectives: what an objective is, and the forward pass that they share."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+__all__ = [
+    "REQUIRED_METRICS",
+    "ForwardPass",
+    "Objective",
+    "accuracy",
+    "check_metrics",
+    "training_pass",
+]
+
+# What every objective reports: the log, the progress bar and the plots show them.
+REQUIRED_METRICS = ("loss", "accuracy")
+
+
+class Objective(Protocol):
+    """A scalar to minimize, as a pure function.
+
+    It is a mean over the batch, differentiated with respect to its first argument.
+    Anything else it needs, such as a teacher's variables, is part of the state: arrays
+    that it closed over would become constants of the compiled program.
+    """
+
+    def __call__(
+        self, params: Any, state: Any, batch: Any, key: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, Any], dict[str, jax.Array]]]:
+        """Computes the objective on one batch.
+
+        Args:
+          params: the parameters to differentiate by.
+          state: the `TrainState`.
+          batch: what the method's `prepare` returns.
+          key: of this step.
+
+        Returns:
+          The loss to minimize; the fields of the state that the pass has updated,
+          `batch_stats` and `method_state`; and the metrics, scalars, which must have
+          the names in `REQUIRED_METRICS`: `loss`, of the labelled images in nats, and
+          `accuracy`, in [0, 1].
+        """
+        ...
+
+
+ForwardPass = Callable[..., tuple[jax.Array, Any, dict[str, jax.Array]]]
+
+
+def check_metrics(metrics: dict[str, jax.Array]) -> None:
+    """Raises `TypeError` if an objective does not report what every one must."""
+    missing = [name for name in REQUIRED_METRICS if name not in metrics]
+    if missing:
+        raise TypeError(
+            f"An objective reports {' and '.join(REQUIRED_METRICS)}; this one lacks "
+            f"{' and '.join(missing)} and has {', '.join(metrics) or 'none'}."
+        )
+
+
+def training_pass(
+    model: nn.Module,
+    *,
+    axis: str | None = None,
+    freeze_bn: bool = False,
+    features: Sequence[str] = (),
+) -> ForwardPass:
+    """The model's forward pass in training mode, with dropout and drop path.
+
+    Args:
+      model: a module that returns logits `[N, K]`.
+      axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
+      freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+      features: names of intermediates to return as well.
+
+    Returns:
+      A function of parameters, a state, images `[N, H, W, C]` and a key. It returns the
+      logits, the new statistics, and the features by name.
+    """
+    collections = ["batch_stats", "intermediates"] if features else ["batch_stats"]
+
+    def run(params, state, images, key):
+        key_dropout, key_drop_path = jax.random.split(key)
+        if axis is not None:
+            # Drop path knows an image's place in the global batch, dropout does not.
+            place = jax.lax.axis_index(axis)
+            key_dropout = jax.random.fold_in(key_dropout, place)
+            if getattr(model, "bn_axis_name", None) is None:  # Neither knows it then.
+                key_drop_path = jax.random.fold_in(key_drop_path, place)
+        calls = nn.intercept_methods(_frozen) if freeze_bn else nullcontext()
+        with calls:
+            result: Any = model.apply(
+                state.replace(params=params).variables,
+                images,
+                train=True,
+                mutable=collections,
+                rngs={"dropout": key_dropout, "drop_path": key_drop_path},
+            )
+        logits, new = result
+        found = {name: new["intermediates"][name][0] for name in features}
+        return logits, new.get("batch_stats", {}), found
+
+    return run
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Share of the images whose most probable class is that of the label.
+
+    Args:
+      logits: `[N, K]`.
+      labels: classes, int `[N]`, or probabilities `[N, K]`.
+    """
+    classes = labels if labels.ndim == 1 else labels.argmax(-1)
+    return jnp.mean(logits.argmax(-1) == classes)
+
+
+def _frozen(call, args, kwargs, context):
+    """Calls a module's method; BatchNorm runs in evaluation mode."""
+    if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+        kwargs = {**kwargs, "use_running_average": True}
+    return call(*args, **kwargs)

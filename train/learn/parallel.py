@@ -1,0 +1,161 @@
+"""Steps on many devices: `jax.jit` over a mesh with a sharded batch, or `jax.pmap`.
+
+Under `jit` the compiler sees the global batch, so that BatchNorm and every mean are
+over all of it, and inserts the collectives. Under `jax.pmap` each device sees its part,
+and the step itself reduces over `AXIS`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from train.errors import UserError
+
+__all__ = [
+    "AXIS",
+    "Placement",
+    "choose_devices",
+    "compile_step",
+    "pmap_step",
+    "shard_rows",
+]
+
+AXIS = "data"
+
+
+def choose_devices(count: int) -> list[Any]:
+    """The first `count` devices of the machine, or all of them for 0.
+
+    Raises:
+      UserError: if there are fewer.
+    """
+    devices = jax.devices()
+    if count > len(devices):
+        raise UserError(
+            f"--devices is {count}, and there are {len(devices)}: "
+            f"{', '.join(map(str, devices))}."
+        )
+    return devices[: count or None]
+
+
+class Placement:
+    """The devices of a run, and how its arrays are sharded over them.
+
+    Attributes:
+      devices: in the order of the batch's parts.
+      replicated: sharding of the state and keys, which every device holds in full.
+      sharded: sharding of batches, along their first axis.
+    """
+
+    def __init__(self, devices: Sequence[Any] | None = None) -> None:
+        """Uses the given devices; None is all of them."""
+        self.devices = list(jax.devices() if devices is None else devices)
+        mesh = Mesh(self.devices, (AXIS,), axis_types=(AxisType.Auto,))
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def round_up(self, batch_size: int) -> int:
+        """The next batch size that the devices can split evenly."""
+        return -(-batch_size // len(self.devices)) * len(self.devices)
+
+    def check(self, batch_size: int, parts: int = 1, pairs: bool = False) -> None:
+        """Raises `UserError` if the devices cannot split a batch's parts evenly.
+
+        Args:
+          batch_size: images per step, over all devices.
+          parts: number of parts that the batch is processed in.
+          pairs: whether images are mixed in pairs, each pair on one device.
+        """
+        devices = len(self.devices)
+        if batch_size % (devices * parts):
+            times = f" times --gradient-accumulation {parts}" if parts > 1 else ""
+            raise UserError(
+                f"--batch-size must be a multiple of the {devices} devices{times}, got "
+                f"{batch_size}."
+            )
+        if pairs and batch_size % (2 * devices):
+            raise UserError(
+                "--mixup and --cutmix mix pairs of images: --batch-size must be a "
+                f"multiple of 2 for each of the {devices} devices, got {batch_size}."
+            )
+
+    def shapes(self, tree: Any, sharding: NamedSharding) -> Any:
+        """Shapes, dtypes and shardings of arrays, to compile for and restore into."""
+
+        def placed(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(placed, tree)
+
+
+def compile_step(
+    step: Callable[..., Any],
+    arguments: Sequence[Any],
+    *,
+    out: Any,
+    donate: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """Compiles a step for arguments of one shape and sharding.
+
+    Called with any other it raises, so that a loop cannot silently compile again.
+
+    Args:
+      step: a pure function.
+      arguments: trees of `jax.ShapeDtypeStruct` with shardings.
+      out: sharding of the results.
+      donate: indices of the arguments whose buffers are donated to the results.
+    """
+    jitted = jax.jit(step, out_shardings=out, donate_argnums=donate)
+    return jitted.lower(*arguments).compile()
+
+
+def shard_rows(
+    prepare: Callable[[Any, Any, Any], Any], placement: Placement
+) -> Callable[[Any, Any, Any], Any]:
+    """Runs a function of a batch on each device's own rows, under `jit`.
+
+    Work per image or per pair needs no other device. With `shard_map` the compiler does
+    not have to find that out, and does not gather a batch that is processed in a loop.
+
+    Args:
+      prepare: a function of rows, rows and one replicated argument; it returns rows.
+      placement: of the batch.
+    """
+    sharded, replicated = PartitionSpec(AXIS), PartitionSpec()
+    return jax.shard_map(
+        prepare,
+        mesh=placement.sharded.mesh,
+        in_specs=(sharded, sharded, replicated),
+        out_specs=sharded,
+        check_vma=False,  # It does not know loops that only some devices run.
+    )
+
+
+def pmap_step(
+    step: Callable[[Any, Any, Any], Any], devices: Sequence[Any]
+) -> Callable[[Any, Any, Any], Any]:
+    """The step under `jax.pmap`: each device runs it on its rows of the batch.
+
+    Args:
+      step: a pure function of a state, a batch and a key that reduces over the axis
+        `AXIS`, so that it returns the same on every device.
+      devices: the devices to run on.
+
+    Returns:
+      A function of the state, the global batch and the key, to be compiled.
+    """
+    run = jax.pmap(
+        step,
+        AXIS,
+        in_axes=(None, 0, None),
+        out_axes=(None, None),  # pyright: ignore[reportArgumentType]
+        devices=devices,
+    )
+
+    def on_rows(state, batch, key):
+        rows = jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
+        return run(state, rows, key)
+
+    return on_rows

@@ -1,0 +1,271 @@
+"""Learning from labelled and unlabelled images together.
+
+Each step has N labelled images and `ratio * N` unlabelled ones. All their views pass
+through the model at once, so that they share the batch's statistics. The unlabelled
+images contribute an `UnlabelledLoss`: two are here, and FixMatch and its kin have one
+file each.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from cnn_flax.losses import cross_entropy
+from train.learn.inputs import Prepare, train_inputs, two_streams, two_views
+from train.learn.method import Method, Setup
+from train.learn.objectives import Objective, accuracy, training_pass
+
+__all__ = [
+    "UnlabelledLoss",
+    "confident_predictions",
+    "given_labels",
+    "interleave",
+    "masked_cross_entropy",
+    "ramp_up",
+    "self_labels",
+    "semi_supervised",
+    "semi_supervised_method",
+    "separate",
+    "usage_metrics",
+    "weak_and_strong_views",
+    "with_given_labels",
+    "with_self_labels",
+]
+
+
+class UnlabelledLoss(Protocol):
+    """The loss of a step's unlabelled images, as a pure function."""
+
+    def __call__(
+        self, views: list[jax.Array], batch: Any, method_state: Any
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """Computes the loss.
+
+        Args:
+          views: logits `[ratio * N, K]` of each view: of `image`, then of `strong` if
+            the batch has it.
+          batch: the prepared unlabelled images: `label`, `image_index` and the views.
+          method_state: what the loss carries from step to step.
+
+        Returns:
+          The loss, a mean over all the images; the new state; and metrics.
+        """
+        ...
+
+
+def semi_supervised_method(
+    setup: Setup, loss: UnlabelledLoss, views: Prepare, state: Any = None
+) -> Method:
+    """A method of an unlabelled loss.
+
+    Args:
+      setup: what the method is built from.
+      loss: of the unlabelled images.
+      views: preparation of the unlabelled images.
+      state: what the loss carries from step to step, before the first step.
+    """
+    objective = semi_supervised(
+        setup.model,
+        loss,
+        weight=setup.config.unlabelled.unlabelled_weight,
+        ramp_up_steps=setup.ramp_up_steps,
+        label_smoothing=setup.config.optimization.label_smoothing,
+        **setup.pass_options,
+    )
+    prepare = two_streams(setup.labelled_inputs(), views)
+    return Method(objective, prepare, state=state)
+
+
+def weak_and_strong_views(setup: Setup) -> Prepare:
+    """The views of FixMatch and its kin: see `train.learn.inputs.two_views`."""
+    config = setup.config
+    return two_views(config.augment, config.unlabelled, **setup.input_options)
+
+
+def with_given_labels(setup: Setup) -> Method:
+    """The method of `--pseudo-labels`: the unlabelled images have labels in a file."""
+    return semi_supervised_method(setup, given_labels, setup.labelled_inputs())
+
+
+def with_self_labels(setup: Setup) -> Method:
+    """The method of `--consistency pseudo_label`."""
+    loss = self_labels(setup.config.unlabelled.threshold, setup.knows_true_labels)
+    # There is no label to mix before the forward pass.
+    unmixed = dataclasses.replace(setup.config.augment, mixup=0, cutmix=0)
+    return semi_supervised_method(
+        setup, loss, train_inputs(unmixed, **setup.input_options)
+    )
+
+
+def semi_supervised(
+    model: nn.Module,
+    unlabelled_loss: UnlabelledLoss,
+    *,
+    weight: float = 1.0,
+    ramp_up_steps: int = 0,
+    label_smoothing: float = 0.0,
+    axis: str | None = None,
+    freeze_bn: bool = False,
+) -> Objective:
+    """Cross entropy with the labels plus the weighted loss of the unlabelled images.
+
+    Args:
+      model: a module that returns logits `[N, K]`.
+      unlabelled_loss: loss of the unlabelled images.
+      weight: of that loss.
+      ramp_up_steps: steps over which the weight ramps up.
+      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
+      freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+
+    Returns:
+      The objective. Its batch has `image`, `label`, and the unlabelled images in
+      `unlabelled`: their `image` `[ratio * N, H, W, C]`, a second view `strong` if
+      there is one, and what the loss takes. Its metrics are `loss` and `accuracy` of the
+      labelled images; `unlabelled_loss`, unweighted; and the metrics of that loss.
+    """
+    run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
+
+    def objective(params, state, batch, key):
+        unlabelled = batch["unlabelled"]
+        views = [unlabelled[view] for view in ("image", "strong") if view in unlabelled]
+        images = interleave([batch["image"], *views])
+        logits, batch_stats, _ = run(params, state, images, key)
+        ratio = len(unlabelled["image"]) // len(batch["image"])
+        labelled, *views = separate(logits, [1] + [ratio] * len(views))
+        loss = cross_entropy(labelled, batch["label"], label_smoothing)
+        added, method_state, metrics = unlabelled_loss(
+            views, unlabelled, state.method_state
+        )
+        updates = {"batch_stats": batch_stats, "method_state": method_state}
+        metrics = {
+            "loss": loss,
+            "accuracy": accuracy(labelled, batch["label"]),
+            "unlabelled_loss": added,
+            **metrics,
+        }
+        total = loss + weight * ramp_up(state.step, ramp_up_steps) * added
+        return total, (updates, metrics)
+
+    return objective
+
+
+def interleave(parts: list[jax.Array]) -> jax.Array:
+    """Concatenates rows so that each of N images is followed by its rows of each part.
+
+    On many devices no row has to move: those of one device stay together.
+
+    Args:
+      parts: `[k * N, ...]`, N being the length of the first, each with its own k.
+    """
+    count = len(parts[0])
+    groups = [part.reshape(count, -1, *part.shape[1:]) for part in parts]
+    rows = jnp.concatenate(groups, axis=1)
+    return rows.reshape(-1, *rows.shape[2:])
+
+
+def separate(rows: jax.Array, counts: list[int]) -> list[jax.Array]:
+    """The inverse of `interleave`.
+
+    Args:
+      rows: `[sum(counts) * N, ...]`.
+      counts: the k of each part.
+    """
+    groups = rows.reshape(-1, sum(counts), *rows.shape[1:])
+    ends = [sum(counts[: i + 1]) for i in range(len(counts))]
+    parts = jnp.split(groups, ends[:-1], axis=1)
+    return [part.reshape(-1, *rows.shape[1:]) for part in parts]
+
+
+def ramp_up(step: jax.typing.ArrayLike, steps: int) -> jax.typing.ArrayLike:
+    """`exp(-5 (1 - t)^2)` with t rising from 0 to 1 over `steps`, and 1 afterwards.
+
+    Laine and Aila 2017, https://arxiv.org/abs/1610.02242, section 2.1.
+    """
+    if not steps:
+        return 1.0
+    left = 1 - jnp.minimum(step / steps, 1.0)
+    return jnp.exp(-5 * left**2)
+
+
+def given_labels(views: list[jax.Array], batch: Any, method_state: Any):
+    """Cross entropy with the labels in the batch; an `UnlabelledLoss`."""
+    (logits,) = views
+    loss = cross_entropy(logits, batch["label"])
+    return loss, method_state, {"unlabelled_accuracy": accuracy(logits, batch["label"])}
+
+
+def self_labels(threshold: float, known: bool = False) -> UnlabelledLoss:
+    """The model's own predictions as labels, where it is confident.
+
+    The class of the largest logit is the label of the same view: Lee 2013,
+    "Pseudo-label: the simple and efficient semi-supervised learning method for deep
+    neural networks", equation 14, which has no threshold, and a weight that ramps up.
+
+    Args:
+      threshold: smallest confidence of a prediction that is learned from.
+      known: whether `label` holds the true classes, to measure by.
+    """
+
+    def loss(views, batch, method_state):
+        (logits,) = views
+        classes, confident = confident_predictions(
+            logits, jnp.full(logits.shape[1], threshold)
+        )
+        metrics = usage_metrics(classes, confident, batch, known)
+        return masked_cross_entropy(logits, classes, confident), method_state, metrics
+
+    return loss
+
+
+def confident_predictions(
+    logits: jax.Array, thresholds: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Predicted classes, and whether their probability reaches their threshold.
+
+    Args:
+      logits: `[N, K]`; no gradient flows through them.
+      thresholds: one per class, `[K]`.
+
+    Returns:
+      Classes int `[N]`, and booleans `[N]`.
+    """
+    logits = jax.lax.stop_gradient(logits)
+    classes = logits.argmax(-1)
+    return classes, jax.nn.softmax(logits).max(-1) >= thresholds[classes]
+
+
+def masked_cross_entropy(
+    logits: jax.Array, classes: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Mean over all images of their weighted cross entropy.
+
+    Args:
+      logits: `[N, K]`.
+      classes: int `[N]`.
+      weights: `[N]`; a boolean mask counts as 0 and 1.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+    return jnp.mean(losses * weights)
+
+
+def usage_metrics(
+    classes: jax.Array, weights: jax.Array, batch: Any, known: bool
+) -> dict[str, jax.Array]:
+    """How much of the unlabelled images is learned from, and how much of that is right.
+
+    Args:
+      classes: predicted, int `[N]`.
+      weights: of each image in the loss, `[N]`.
+      batch: the unlabelled images.
+      known: whether the batch's `label` holds the true classes.
+    """
+    metrics = {"unlabelled_used": jnp.mean(weights)}
+    if known:
+        right = weights * (classes == batch["label"])
+        metrics["unlabelled_used_right"] = jnp.mean(right)
+    return metrics

@@ -1,0 +1,308 @@
+"""The steps of training, evaluation and prediction, as pure functions.
+
+They do not jit, shard, log or loop: `train.learn.parallel` compiles them for the
+devices, `train.run.loop` drives them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct, traverse_util
+
+from train.learn.inputs import Batch
+from train.learn.objectives import Objective, check_metrics
+
+__all__ = [
+    "TrainState",
+    "create_state",
+    "in_parts",
+    "make_eval_step",
+    "make_predict_step",
+    "make_train_step",
+]
+
+Metrics = dict[str, jax.Array]
+
+# Four images of 224 px: most nets' activations for this many fit a processor's caches.
+_PIXELS = 4 * 224**2
+
+# Folded into the key of the unlabelled images; indices in the run are below it.
+_UNLABELLED = 2**31
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step updates and a checkpoint holds.
+
+    Attributes:
+      step: number of completed steps, int32.
+      params: the model's parameters; the objective's own, if it has any, are in the
+        entry `objective`.
+      batch_stats: the model's running statistics; empty if it has none.
+      opt_state: the optimizer's state.
+      ema: exponential moving average of `variables`, or None.
+      method_state: what the objective carries from step to step, or None.
+      teacher: the variables of a frozen teacher, or None. Checkpoints leave them out.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    ema: Any = None
+    method_state: Any = None
+    teacher: Any = None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The model's variables, as `model.apply` takes them."""
+        params = {k: v for k, v in self.params.items() if k != "objective"}
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    key: jax.Array,
+    *,
+    initial: Mapping[str, Any] | None = None,
+    ema: bool = False,
+    init_params: Callable[[jax.Array], Any] | None = None,
+    method_state: Any = None,
+    teacher: Any = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      model: the model.
+      tx: the optimizer.
+      image_shape: (height, width, channels).
+      key: of the random initialization.
+      initial: variables to start from; those it lacks are initialized at random.
+      ema: whether to keep a moving average of the variables, which starts as these.
+      init_params: initializer of the objective's own parameters.
+      method_state: what the objective carries from step to step, before the first.
+      teacher: variables of a frozen teacher.
+    """
+    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    if initial:
+        drawn: Any = traverse_util.flatten_dict(variables)
+        given: Any = traverse_util.flatten_dict(initial)
+        flat = {k: given.get(k, v).astype(v.dtype) for k, v in drawn.items()}
+        variables = traverse_util.unflatten_dict(flat)
+    params = variables["params"]
+    batch_stats = variables.get("batch_stats", {})
+    averages = {"params": params, "batch_stats": batch_stats} if ema else None
+    if init_params is not None:
+        params = {**params, "objective": init_params(jax.random.fold_in(key, 1))}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=tx.init(params),
+        # Copies: a step donates all buffers of the state it is given.
+        ema=jax.tree.map(jnp.copy, averages),
+        method_state=jax.tree.map(jnp.asarray, method_state),
+        teacher=teacher,
+    )
+
+
+def make_train_step(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    prepare: Callable[[jax.Array, Batch, jax.Array], Batch],
+    *,
+    axis: str | None = None,
+    accumulation: int = 1,
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """Builds the training step.
+
+    Args:
+      objective: what is minimized: see `train.learn.objectives.Objective`.
+      tx: the optimizer.
+      prepare: augments and normalises: a function of keys, one per image, of a batch,
+        and of a key for draws that are made once per batch.
+      axis: mapped axis that the batch is split over under `jax.pmap`; None under
+        `jax.jit`, where the batch is global whatever devices it lies on.
+      accumulation: number of parts that the batch is processed in, one after the other;
+        each has its own batch statistics and dropout.
+      ema_decay: of the state's `ema`, if it has one. It is (1 + step) / (10 + step)
+        while that is less, so that the first weights are soon forgotten.
+
+    Returns:
+      A pure function of the state, a batch and the run's key. The batch has what
+      `prepare` takes, and `index`, int `[N]`: each image's place in the run, from which
+      its random draws follow, so that they do not depend on the devices. If the batch
+      has images in `unlabelled`, which have places in a stream of their own, `prepare`
+      takes the keys of both. The function returns the new state and the means over the
+      batch of the objective's metrics and `gradient_norm`.
+    """
+    reduce = partial(jax.lax.pmean, axis_name=axis) if axis else lambda tree: tree
+    gradient = jax.grad(objective, has_aux=True)
+    if accumulation > 1:
+        gradient = _in_parts(gradient, accumulation)
+
+    def step(state, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        key_images, key_objective, key_batch = jax.random.split(key, 3)
+        keys = _image_keys(key_images, batch)
+        grads, (fields, metrics) = gradient(
+            state.params, state, prepare(keys, batch, key_batch), key_objective
+        )
+        check_metrics(metrics)
+        # The statistics differ only if BatchNorm is local; a checkpoint holds one.
+        means = (grads, fields["batch_stats"], metrics)
+        grads, fields["batch_stats"], metrics = reduce(means)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        new = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            **fields,
+        )
+        if state.ema is not None:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = jax.tree.map(
+                lambda old, now: old + ((1 - decay) * (now - old)).astype(old.dtype),
+                state.ema,
+                new.variables,
+            )
+            new = new.replace(ema=ema)
+        return new, {**metrics, "gradient_norm": optax.tree.norm(grads)}
+
+    return step
+
+
+def _image_keys(key: jax.Array, batch: Batch) -> Any:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(batch["index"])
+    if "unlabelled" not in batch:
+        return keys
+    key_unlabelled = jax.random.fold_in(key, _UNLABELLED)
+    unlabelled = _image_keys(key_unlabelled, batch["unlabelled"])
+    return {"labelled": keys, "unlabelled": unlabelled}
+
+
+def _in_parts(gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """The mean gradient over `count` parts of the batch, one after the other.
+
+    Part `i` has the rows `i, i + count, ...`: a device's rows of a part are among its
+    rows of the batch, so that no row has to move.
+    """
+
+    def split(rows):
+        return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+
+    def accumulated(params, state, batch, key):
+        def part(carry, xs):
+            total, fields = carry
+            rows, number = xs
+            key_part = jax.random.fold_in(key, number)
+            grads, (fields, metrics) = gradient(
+                params, state.replace(**fields), rows, key_part
+            )
+            return (jax.tree.map(jnp.add, total, grads), fields), metrics
+
+        fields = {"batch_stats": state.batch_stats, "method_state": state.method_state}
+        start = (jax.tree.map(jnp.zeros_like, params), fields)
+        parts = (jax.tree.map(split, batch), jnp.arange(count))
+        (total, fields), metrics = jax.lax.scan(part, start, parts)
+        mean = partial(jnp.mean, axis=0)
+        grads = jax.tree.map(lambda leaf: leaf / count, total)
+        return grads, (fields, jax.tree.map(mean, metrics))
+
+    return accumulated
+
+
+def make_predict_step(
+    model: nn.Module,
+    prepare: Callable[[jax.Array], jax.Array],
+    *,
+    whole: bool = False,
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Builds the prediction step.
+
+    Args:
+      model: a module that returns logits `[N, K]`.
+      prepare: normalises a batch of pixels.
+      whole: whether to compute the batch in one piece even where parts are faster.
+
+    Returns:
+      A pure function of the model's variables and pixels `uint8 [N, H, W, C]`; it
+      returns log probabilities `[N, K]`.
+    """
+
+    def step(variables, images):
+        def apply(images):
+            return jnp.asarray(model.apply(variables, prepare(images)))
+
+        return jax.nn.log_softmax(apply(images) if whole else in_parts(apply, images))
+
+    return step
+
+
+def in_parts(
+    function: Callable[[jax.Array], jax.Array], images: jax.Array
+) -> jax.Array:
+    """Applies a function to a few images at a time, on a single CPU device.
+
+    There the activations of a part stay in the caches, and the next part reuses their
+    memory, which the kernel hands out slowly. A part has the pixels of four images of
+    224 px. AlexNet becomes slower, as most of its time is spent reading the weights of
+    its head.
+
+    Args:
+      function: of `[n, H, W, C]`, for any n; returns one row per image, independent of
+        the other images.
+      images: `[N, H, W, C]`.
+    """
+    size = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
+    is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    if not is_one_cpu or len(images) <= size:
+        return function(images)
+    return jax.lax.map(lambda image: function(image[None])[0], images, batch_size=size)
+
+
+def make_eval_step(
+    model: nn.Module,
+    prepare: Callable[[jax.Array], jax.Array],
+    *,
+    whole: bool = False,
+) -> Callable[[Any, Batch], Metrics]:
+    """Builds the evaluation step.
+
+    Args:
+      model: a module that returns logits `[N, K]`.
+      prepare: normalises a batch of pixels.
+      whole: whether to compute the batch in one piece even where parts are faster.
+
+    Returns:
+      A pure function of the model's variables and a batch of `image`, `label` and
+      `mask`, 0 for a row that only fills the batch. It returns values per image, `[N]`,
+      so that any batch size and number of devices give the same figures: `label` and
+      `mask` unchanged; `loss`, the label's negative log probability; `prediction`, the
+      most probable class, and `confidence`, its probability; `rank`, the number of
+      classes that are more probable than the label.
+    """
+    predict = make_predict_step(model, prepare, whole=whole)
+
+    def step(variables, batch):
+        log_probs = predict(variables, batch["image"])
+        true = jnp.take_along_axis(log_probs, batch["label"][:, None], axis=1)
+        return {
+            "label": batch["label"],
+            "mask": batch["mask"],
+            "loss": -true[:, 0],
+            "prediction": log_probs.argmax(-1),
+            "confidence": jnp.exp(log_probs.max(-1)),
+            # Written so that NaN is never among the top five.
+            "rank": jnp.sum(~(log_probs <= true), axis=-1),
+        }
+
+    return step

@@ -1,0 +1,47 @@
+"""Supervised learning: cross entropy with the labels."""
+
+from flax import linen as nn
+
+from cnn_flax.losses import cross_entropy
+from train.learn.method import Method, Setup
+from train.learn.objectives import Objective, accuracy, training_pass
+
+__all__ = ["make_method", "supervised"]
+
+
+def make_method(setup: Setup) -> Method:
+    """The method without any flag."""
+    smoothing = setup.config.optimization.label_smoothing
+    objective = supervised(setup.model, label_smoothing=smoothing, **setup.pass_options)
+    return Method(objective, setup.labelled_inputs())
+
+
+def supervised(
+    model: nn.Module,
+    *,
+    label_smoothing: float = 0.0,
+    axis: str | None = None,
+    freeze_bn: bool = False,
+) -> Objective:
+    """Cross entropy with the labels.
+
+    Args:
+      model: a module that returns logits `[N, K]`.
+      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
+      freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+
+    Returns:
+      The objective. Its batch has `image` float `[N, H, W, C]` and `label`, classes int
+      `[N]` or probabilities `[N, K]`; its metrics are `loss`, in nats, and `accuracy`.
+    """
+    run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
+
+    def objective(params, state, batch, key):
+        logits, batch_stats, _ = run(params, state, batch["image"], key)
+        loss = cross_entropy(logits, batch["label"], label_smoothing)
+        updates = {"batch_stats": batch_stats, "method_state": state.method_state}
+        metrics = {"loss": loss, "accuracy": accuracy(logits, batch["label"])}
+        return loss, (updates, metrics)
+
+    return objective

@@ -1,0 +1,1 @@
+"""A run on disk and in time: its program, loop, folder, checkpoints and caches."""

@@ -1,0 +1,97 @@
+"""On-disk cache of a frozen backbone's features for a run's images.
+
+If the backbone is frozen and the images are not augmented, an image has the same
+features in every epoch. They are computed once, into `features_train.npy` and
+`features_test.npy` in the run's folder, float `[n, F]`, NaN for an image that cannot be
+read; a file that is missing is computed again. The head learns on them as it would on
+the images, up to rounding.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from train.data import (
+    BadImages,
+    DecodeError,
+    Source,
+    eval_batches,
+    prefetch_to_device,
+)
+from train.data.select import decode_options
+from train.learn.step import TrainState
+from train.run.output_cache import cached_rows, output_rows
+from train.run.program import Program
+from train.run.record import build_model, pixel_inputs
+
+__all__ = ["with_backbone_features"]
+
+
+def with_backbone_features(
+    program: Program,
+    run: Path,
+    state: TrainState,
+    bad_images: Mapping[str, BadImages],
+) -> Program:
+    """The program with the backbone's features as a column of its images.
+
+    Args:
+      program: of a run on features; its images have room for them.
+      run: its folder.
+      state: of any step; the backbone is the same in all.
+      bad_images: collects the images that cannot be read, by `train` and `test`.
+
+    Raises:
+      UserError: if a file is of another number of images.
+    """
+    config, placement = program.config, program.placement
+    model = build_model(program.record).clone(num_classes=0)
+    prepare = pixel_inputs(program.record)
+    step = jax.jit(lambda variables, images: model.apply(variables, prepare(images)))
+    sizes = {"train": config.input.trained_size, "test": config.input.image_size}
+
+    def cached(source: Source, split: str) -> Source:
+        batches = eval_batches(
+            source,
+            **program.eval_batch._replace(image_size=sizes[split])._asdict(),
+            **decode_options(config, training=split == "train"),
+            bad_images=bad_images[split],
+        )
+        on_device = prefetch_to_device(batches, placement.sharded)
+        rows = output_rows(partial(step, state.variables), on_device)
+        path = run / f"features_{split}.npy"
+        features = cached_rows(path, source.columns["features"], rows)
+        return _with_features(
+            source, features, bad_images[split], replace_unreadable=split == "train"
+        )
+
+    train, test = cached(program.train, "train"), cached(program.test, "test")
+    return replace(program, train=train, test=test)
+
+
+def _with_features(
+    source: Source, features: np.ndarray, bad: BadImages, *, replace_unreadable: bool
+) -> Source:
+    """The images with their features.
+
+    Args:
+      source: the images, with room for features.
+      features: `[n, F]`, NaN for unreadable images.
+      bad: collects the images that cannot be read.
+      replace_unreadable: whether the next readable image takes the place of an
+        unreadable one, as in training.
+    """
+    source = source.with_columns(features=features)
+    unreadable = np.isnan(features[:, 0])
+    for i in np.flatnonzero(unreadable):
+        if source.name(int(i)) not in bad.found:
+            bad.add(DecodeError(source.name(int(i)), "it could not be before"))
+    if not (replace_unreadable and unreadable.any()):
+        return source
+    place = np.arange(len(source))
+    readable = np.append(place[~unreadable], place[~unreadable][0] + len(source))
+    return source.take(readable[np.searchsorted(readable, place)] % len(source))

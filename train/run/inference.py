@@ -1,0 +1,202 @@
+"""Inference with a trained model: evaluation on a data source, and single images."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+import cnn_flax
+from cnn_flax.fold import fold_batch_norm
+from cnn_flax.weights import load_pretrained
+from train.data import (
+    BadImages,
+    Source,
+    eval_batches,
+    open_source,
+    prefetch_to_device,
+    read_image,
+)
+from train.data.decode import Interpolation, fit, to_channels
+from train.data.open_source import Split
+from train.data.select import decode_options, evaluation_images
+from train.data.source import check_classes
+from train.errors import UserError
+from train.learn.forgetting import head_of, with_old_head
+from train.learn.inputs import eval_inputs
+from train.learn.parallel import Placement
+from train.learn.step import make_eval_step, make_predict_step
+from train.learn.transfer import find_layers
+from train.run.checkpoint import Checkpoints
+from train.run.evaluation import Evaluation, evaluate
+from train.run.load import LoadedRun, load_run
+from train.run.record import pixel_inputs
+
+__all__ = ["evaluate_model", "evaluate_run", "predict_images"]
+
+
+def evaluate_run(
+    run: Path,
+    data: str | None = None,
+    split: Split | None = None,
+    *,
+    batch_size: int | None = None,
+    ema: bool = False,
+    old_head: bool = False,
+) -> tuple[Evaluation, Source]:
+    """Evaluates a run's last checkpoint.
+
+    Args:
+      run: its folder.
+      data: a data source with the same classes; None is the run's.
+      split: `train`, `val` or `test`; None is the split that the run evaluates on.
+      batch_size: images per step; None is the run's.
+      ema: whether to evaluate the moving average of the weights.
+      old_head: whether to evaluate the head that the run preserves, of
+        `--transfer lwf`, on images of the old task.
+
+    Returns:
+      The evaluation, and the images that it is of.
+
+    Raises:
+      UserError: if the folder holds no run, or no old head, or the classes differ.
+    """
+    loaded = load_run(run, ema=ema)
+    if old_head:
+        loaded = _with_old_head(run, loaded, data)
+    source = evaluation_images(loaded.config, data, split)
+    _check_classes(loaded, source)
+    config, inputs = loaded.config, loaded.record["input"]
+    placement = Placement()
+    batches = eval_batches(
+        source,
+        batch_size=placement.round_up(batch_size or config.input.batch_size),
+        image_size=inputs["image_size"],
+        channels=inputs["channels"],
+        bad_images=BadImages(len(source), max_share=config.input.max_bad_share),
+        **decode_options(config),
+    )
+    model, variables = fold_batch_norm(loaded.model, loaded.variables)
+    step = jax.jit(make_eval_step(model, pixel_inputs(loaded.record)))
+    variables = jax.device_put(variables, placement.replicated)
+    on_device = prefetch_to_device(batches, placement.sharded)
+    return evaluate(step, variables, on_device), source
+
+
+def evaluate_model(
+    name: str,
+    data: str,
+    *,
+    weights: str | None = None,
+    split: Split = "test",
+    batch_size: int = 64,
+) -> tuple[Evaluation, Source]:
+    """Evaluates a model with published weights, or with weights from a file.
+
+    Images are preprocessed as the model's published weights expect. The data must have
+    as many classes as the weights, and they are taken to be in the same order.
+
+    Args:
+      name: one of `cnn_flax.list_models()`.
+      data: a data source.
+      weights: a file, a folder or an id on the Hub; None is the first published.
+      split: which of its images.
+      batch_size: images per step.
+
+    Returns:
+      The evaluation, and the images that it is of.
+
+    Raises:
+      ValueError: if there is no such model, or the weights cannot be loaded; the types
+        are `UnknownModelError` and `WeightsError`.
+      UserError: if the numbers of classes differ.
+    """
+    info = cnn_flax.model_info(name)
+    source = open_source(data, split)
+    model, variables = load_pretrained(name, weights)
+    classes = getattr(model, "num_classes", None)
+    if classes != len(source.class_names):
+        raise UserError(
+            f"{name} has {classes} classes by its weights, and {source.spec} has "
+            f"{len(source.class_names)}."
+        )
+    model, variables = fold_batch_norm(model, variables)
+    placement = Placement()
+    batches = eval_batches(
+        source,
+        batch_size=placement.round_up(batch_size),
+        image_size=info.weights[0].image_size if info.weights else info.image_size,
+        channels=len(info.mean),
+        crop_pct=info.crop_pct,
+        interpolation=cast(Interpolation, info.interpolation),
+    )
+    prepare = partial(eval_inputs, mean=info.mean, std=info.std)
+    step = jax.jit(make_eval_step(model, prepare))
+    variables = jax.device_put(variables, placement.replicated)
+    on_device = prefetch_to_device(batches, placement.sharded)
+    return evaluate(step, variables, on_device), source
+
+
+def predict_images(
+    run: Path, paths: Sequence[Path], *, ema: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """Classifies image files with a run's last checkpoint.
+
+    Args:
+      run: its folder.
+      paths: of n images, of any size.
+      ema: whether to use the moving average of the weights.
+
+    Returns:
+      Probabilities, float `[n, K]`, and the names of the K classes.
+
+    Raises:
+      UserError: if the folder holds no run.
+      DecodeError: if a file cannot be read as an image; names it.
+    """
+    record, config, model, variables, _ = load_run(run, ema=ema)
+    size, channels = record["input"]["image_size"], record["input"]["channels"]
+    resized = partial(
+        fit, crop_pct=config.input.crop_pct, method=config.input.interpolation
+    )
+    images = [to_channels(resized(read_image(p), size), channels) for p in paths]
+    model, variables = fold_batch_norm(model, variables)
+    step = jax.jit(make_predict_step(model, pixel_inputs(record)))
+    # One at a time: one compilation for any number of files.
+    rows = [np.exp(step(variables, image[None])[0]) for image in images]
+    return np.stack(rows), record["class_names"]
+
+
+def _with_old_head(run: Path, loaded: LoadedRun, data: str | None) -> LoadedRun:
+    record = loaded.record
+    if "old_task" not in record:
+        raise UserError(f"{run} has no old head: it was run without --transfer lwf.")
+    if data is None:
+        raise UserError("Give the images of the old task: --data SOURCE")
+    model = loaded.model.clone(num_classes=record["old_task"]["num_classes"])
+    size, channels = record["input"]["image_size"], record["input"]["channels"]
+    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    head = head_of(find_layers(model, (size, size, channels)), shapes)
+    with Checkpoints(run) as checkpoints:
+        params = checkpoints.restore_objective({"old_head": head})
+    return loaded._replace(
+        record={**record, "class_names": record["old_task"]["class_names"]},
+        model=model,
+        variables=with_old_head(loaded.variables, params["old_head"]),
+    )
+
+
+def _check_classes(loaded: LoadedRun, source: Source) -> None:
+    """The names of an old task's classes are known only if it was one of our runs."""
+    class_names: Any = loaded.record["class_names"]
+    classes = getattr(loaded.model, "num_classes", 0)
+    if class_names is not None:
+        check_classes(source, class_names)
+    elif len(source.class_names) != classes:
+        raise UserError(
+            f"The old task has {classes} classes, and {source.spec} has "
+            f"{len(source.class_names)}."
+        )

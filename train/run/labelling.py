@@ -1,0 +1,239 @@
+"""Labelling images with a trained run, into a file of pseudo-labels.
+
+The teacher runs in evaluation mode on images that are not augmented: no dropout, no
+drop path. `train.data.pseudo_label_file` describes the file.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from train.config import Parallelism
+from train.config_file import config_from_json, load_record
+from train.data import BadImages, Source, eval_batches, prefetch_to_device
+from train.data.open_source import Split
+from train.data.pseudo_label_file import (
+    FORMAT,
+    PseudoLabels,
+    PseudoLabelsWriter,
+    images_digest,
+    read_pseudo_labels,
+)
+from train.data.select import decode_options, open_unlabelled
+from train.errors import UserError
+from train.learn.parallel import Placement
+from train.learn.step import make_predict_step
+from train.run.load import load_run
+from train.run.record import environment_changes, machine, pixel_inputs, versions
+
+__all__ = ["label_images", "open_images_to_label"]
+
+_SHARD = 8192  # Images between two writes, approximately.
+_EVERY = 10.0  # Seconds between two lines of progress.
+
+
+class _Rows(NamedTuple):
+    """What the teacher predicts for some images.
+
+    Attributes:
+      log_probs: `[N, K]`.
+      index: of each image, int `[N]`.
+      mask: 0 for an image that cannot be read, and for a row that only fills a batch.
+    """
+
+    log_probs: np.ndarray
+    index: np.ndarray
+    mask: np.ndarray
+
+
+def open_images_to_label(
+    run: Path, data: str, split: Split = "train"
+) -> tuple[Source, dict[str, Any]]:
+    """Opens the images that a run will label.
+
+    Args:
+      run: its folder.
+      data: a data source, or `rest`: the training images that the run did not use.
+      split: which of the images.
+
+    Returns:
+      The images, and how they were opened, for the header.
+
+    Raises:
+      UserError: if the folder holds no run.
+      SourceError: if there are no such images.
+    """
+    config = config_from_json(load_record(run)["config"])
+    opened = {
+        "part": data if data == "rest" else "all",
+        "split": split,
+        "seed": config.seed,
+        "selection": dataclasses.asdict(config.selection),
+    }
+    return open_unlabelled(config, data, split, keep=False), opened
+
+
+def label_images(
+    run: Path,
+    source: Source,
+    out: Path,
+    *,
+    batch_size: int | None = None,
+    ema: bool = False,
+    threads: int | None = None,
+    opened: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> PseudoLabels:
+    """Labels images with a run's last checkpoint on all devices, or resumes doing so.
+
+    A file that was left unfinished, however it was stopped, ends with the same bytes,
+    on the same machine and versions; one that is finished is opened. The images' labels
+    are ignored, and the memory that is used does not grow with their number.
+
+    Args:
+      run: the run's folder.
+      source: the images.
+      out: the file; its folder is created if needed.
+      batch_size: images per step; None is the run's.
+      ema: whether to use the moving average of the weights.
+      threads: number of threads that read images; None is the run's.
+      opened: how the source was opened, for the header.
+      say: called with lines of progress.
+
+    Returns:
+      The file, opened.
+
+    Raises:
+      UserError: if the folder holds no run, or the file something else.
+      BadImagesError: if too many images cannot be read, by the run's `max_bad_share`.
+      StorageError: if the disk is full; labels so far are kept.
+    """
+    record, config, model, variables, step = load_run(run, ema=ema)
+    header = {
+        "format": FORMAT,
+        "run": str(run.resolve()),
+        "recipe": record["recipe"],
+        "model": record["model"]["name"],
+        "step": step,
+        "ema": ema,
+        "teacher": _digest(variables),
+        "data": source.spec,
+        **(opened or {}),
+        "images": len(source),
+        "digest": images_digest(source),
+        "class_names": record["class_names"],
+        "versions": versions(),
+        "machine": machine(Parallelism()),
+    }
+    with PseudoLabelsWriter(out, header) as writer:
+        if writer.labelled < len(source):
+            for change in environment_changes(writer.header, header):
+                say(change)
+        bad = BadImages(
+            len(source),
+            max_share=config.input.max_bad_share,
+            say=say,
+            known=dict(writer.header["unreadable"].values()),
+        )
+        placement = Placement()
+        options = decode_options(config)
+        batches = eval_batches(
+            source,
+            batch_size=placement.round_up(batch_size or config.input.batch_size),
+            image_size=record["input"]["image_size"],
+            channels=record["input"]["channels"],
+            start=writer.labelled,
+            bad_images=bad,
+            **{**options, "threads": threads or options["threads"]},
+        )
+        predict = jax.jit(make_predict_step(model, pixel_inputs(record)))
+        teacher = partial(predict, jax.device_put(variables, placement.replicated))
+        progress = _Progress(writer.labelled, len(source), say)
+        with contextlib.closing(
+            prefetch_to_device(batches, placement.sharded)
+        ) as ready:
+            for log_probs, index, mask in _shards(_label(teacher, ready)):
+                is_image = index < len(source)
+                readable = mask[is_image] > 0
+                probabilities = np.exp(log_probs[is_image], dtype=np.float32)
+                if not np.isfinite(probabilities[readable]).all():
+                    raise UserError(f"{run} is no teacher: its logits are not finite.")
+                unreadable = index[is_image][~readable].tolist()
+                names = {i: source.name(i) for i in unreadable}
+                reasons = bad.found
+                writer.append(
+                    probabilities, {i: (n, reasons[n]) for i, n in names.items()}
+                )
+                progress(writer.labelled)
+    return read_pseudo_labels(out)
+
+
+def _digest(variables: Any) -> str:
+    """A digest of a teacher's variables."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def _label(
+    teacher: Callable[[jax.Array], jax.Array], batches: Iterable[Mapping[str, Any]]
+) -> Iterator[_Rows]:
+    """The teacher's predictions, batch by batch."""
+    last = None
+    for batch in batches:
+        # The device runs this batch while the last one is fetched.
+        log_probs: Any = teacher(batch["image"])
+        rows = _Rows(log_probs, batch["index"], batch["mask"])
+        if last is not None:
+            yield jax.device_get(last)
+        last = rows
+    if last is not None:
+        yield jax.device_get(last)
+
+
+def _shards(batches: Iterable[_Rows]) -> Iterator[_Rows]:
+    """The same rows, several batches at a time."""
+    shard: list[_Rows] = []
+    for batch in batches:
+        shard.append(batch)
+        if sum(len(rows.index) for rows in shard) >= _SHARD:
+            yield _concatenate(shard)
+            shard = []
+    if shard:
+        yield _concatenate(shard)
+
+
+def _concatenate(batches: list[_Rows]) -> _Rows:
+    return _Rows(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+
+
+class _Progress:
+    """Reports progress now and then."""
+
+    def __init__(self, start: int, images: int, say: Callable[[str], None]) -> None:
+        self._start = start
+        self._images = images
+        self._say = say
+        self._started = self._reported = time.monotonic()
+        if start:
+            say(f"{start:,} of {images:,} images are labelled already.")
+
+    def __call__(self, labelled: int) -> None:
+        now = time.monotonic()
+        if now >= self._reported + _EVERY and labelled < self._images:
+            rate = (labelled - self._start) / (now - self._started)
+            left = (self._images - labelled) / rate / 60
+            self._say(
+                f"{labelled:,} of {self._images:,} images are labelled, {rate:,.0f} "
+                f"per second; {left:.1f} min left."
+            )
+            self._reported = now

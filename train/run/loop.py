@@ -1,0 +1,268 @@
+"""`fit`: drives a run from its config to its result, over any number of starts."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from train.config import Config
+from train.config_file import read_record
+from train.console import say
+from train.data import BadImages, Source, eval_batches, prefetch_to_device
+from train.data.source import check_classes
+from train.errors import Interrupted, NotFiniteError
+from train.learn.step import TrainState
+from train.run import run_folder
+from train.run.checkpoint import KEEP, Checkpoints
+from train.run.evaluation import Evaluation, evaluate
+from train.run.feature_cache import with_backbone_features
+from train.run.metrics import Meter, MetricsLog
+from train.run.pictures import draw
+from train.run.program import EvalStep, Program, build, compile_steps
+from train.run.progress import RunProgress
+from train.run.record import check_pseudo_labels, environment_changes
+from train.run.teacher_cache import with_teacher_logits
+from train.run.tensorboard import TensorBoardLog, check_installed
+from train.run.training_batches import training_batches
+
+__all__ = ["fit"]
+
+Json = dict[str, Any]
+
+
+def fit(
+    config: Config,
+    run: Path,
+    *,
+    recipe: str = "",
+    console: Console | None = None,
+    unlabelled_set: Source | None = None,
+) -> Json:
+    """Trains a model, or resumes a run that was stopped, and reports.
+
+    A run that was stopped, however it was stopped, ends bit-equal to one that was not,
+    on the same machine and versions.
+
+    Args:
+      config: what to run.
+      run: the run's folder.
+      recipe: name of its recipe.
+      console: where progress is printed; None is standard output.
+      unlabelled_set: the set of unlabelled images, if it is open already.
+
+    Returns:
+      The contents of the run's `result.json`. A run that has ended is not trained
+      again.
+
+    Raises:
+      UserError: if the config cannot be run, or the folder holds something else.
+      SourceError: if the data cannot be used.
+      NotFiniteError: if a loss or gradient was NaN or infinite. The last checkpoint is
+        from before that.
+      Interrupted: on SIGINT or SIGTERM, after saving the run.
+      StorageError: if the disk filled up. The last checkpoint is complete.
+    """
+    console = console or Console()
+    record = read_record(run)
+    if record is not None:
+        run_folder.check_same_run(run, record, recipe, config)
+    result = run_folder.read_result(run)
+    if result is not None:
+        say(console, f"{run} has ended already.")
+        return result
+    if config.tensorboard:
+        check_installed()
+
+    with contextlib.ExitStack() as stack:
+        if record is not None:  # Before the slow part; a new run has no folder yet.
+            stack.enter_context(run_folder.lock(run))
+        program = build(config, recipe, unlabelled_set=unlabelled_set)
+        run_folder.check_space(run, program.bytes, KEEP)
+        if record is None:
+            program.load_weights()  # Before there is a folder: they may not fit.
+            stack.enter_context(run_folder.lock(run))
+            run_folder.write_record(run, program.record)
+        else:
+            check_classes(program.train, record["class_names"])
+            check_pseudo_labels(record, program.record)
+            for change in environment_changes(record, program.record):
+                say(console, change)
+        stack.enter_context(run_folder.storing(run))
+        return _run(run, program, console)
+
+
+def _run(run: Path, program: Program, console: Console) -> Json:
+    """The part of `fit` after all checks."""
+    say(console, program.headline)
+    if program.config.distillation.cache_teacher:
+        with console.status("computing the teacher's logits"):
+            program = with_teacher_logits(program, run)
+    with Checkpoints(run) as checkpoints:
+        try:
+            result, evaluation = _train(run, program, checkpoints, console)
+        except NotFiniteError as error:
+            checkpoints.wait()
+            error.add_note(
+                f"{run} keeps the checkpoint of step {checkpoints.latest or 0}. Try a "
+                "lower --learning-rate or more --warmup-epochs, with another --out."
+            )
+            raise
+    draw(run, program.record, evaluation, program.test, console)
+    run_folder.write_result(run, result)
+    return result
+
+
+def _train(
+    run: Path,
+    program: Program,
+    checkpoints: Checkpoints,
+    console: Console,
+) -> tuple[Json, Evaluation]:
+    """Trains from the last checkpoint, or the start, to the result."""
+    config = program.config
+    with console.status("compiling"):
+        train_step, eval_step = compile_steps(program)
+        if checkpoints.latest is None:
+            state, meta = program.init(), {}
+        else:
+            state, meta = checkpoints.restore(program.shapes)
+            state = program.attach_teacher(state)
+    start = meta.get("step", 0)
+    if start:
+        say(console, f"Resuming from step {start} of {program.steps}.")
+    meter = Meter(config.input.batch_size, meta.get("meter"))
+    unreadable = _unreadable(program, meta.get("unreadable", {}), console)
+    if program.features:
+        with console.status("computing the backbone's features"):
+            program = with_backbone_features(program, run, state, unreadable)
+    split = config.selection.eval_split
+    evaluation, figures = None, {}
+
+    with (
+        contextlib.closing(training_batches(program, start, unreadable)) as batches,
+        (TensorBoardLog if config.tensorboard else MetricsLog)(run, start) as log,
+        _signals() as signals,
+        RunProgress(
+            console, start=start, steps=program.steps, epochs=config.epochs
+        ) as progress,
+    ):
+        meter.start()
+        for step in range(start + 1, program.steps + 1):
+            state, metrics = train_step(state, next(batches), program.key)
+            meter.add(step, metrics)
+            progress.step()
+            epoch_ends = step % program.steps_per_epoch == 0
+            stop = bool(signals)
+            place = {"step": step, "epoch": round(step / program.steps_per_epoch, 4)}
+
+            if step % config.log_every == 0 or step == program.steps:
+                rate = float(program.schedule(step - 1))
+                line = {**place, "split": "train", **meter.line()}
+                log.write({**line, "learning_rate": rate})
+                progress.trained(line)
+            if epoch_ends:
+                meter.settle()
+                evaluation, figures = _evaluate(
+                    program, eval_step, state, unreadable["test"]
+                )
+                line = {**place, "split": split, **figures}
+                log.write(line)
+                progress.evaluated(line)
+                meter.start()
+            # After the log lines up to this step: none is lost or written twice.
+            if epoch_ends or stop or _is_due(step, config.checkpoint_every):
+                names = {split: bad.found for split, bad in unreadable.items()}
+                meta = {"step": step, "meter": meter.settle(), "unreadable": names}
+                checkpoints.save(step, state, meta)
+                meter.start()
+            if stop:
+                say(console, "Saving ...")
+                checkpoints.wait()
+                raise Interrupted(signals[0], step)
+
+    if evaluation is None:  # The last start was stopped after the last step.
+        evaluation, figures = _evaluate(program, eval_step, state, unreadable["test"])
+    result = {
+        **figures,
+        "calibration_error": evaluation.calibration_error(),
+        "split": split,
+        "classes": len(program.train.class_names),
+        "test_images": len(evaluation.label),
+        "unreadable_images": sum(map(len, unreadable.values())),
+        "parameters": program.parameters,
+        "epochs": config.epochs,
+        "steps": program.steps,
+        "seconds": meter.seconds,
+        "images_per_second": meter.images / meter.seconds,
+    }
+    return result, evaluation
+
+
+def _evaluate(
+    program: Program,
+    eval_step: EvalStep,
+    state: TrainState,
+    unreadable: BadImages,
+) -> tuple[Evaluation, dict[str, float]]:
+    """The model's evaluation, and its figures with those of the moving average."""
+
+    def of(variables: Any) -> Evaluation:
+        batches = eval_batches(
+            program.test,
+            **program.eval_batch._asdict(),
+            **program.decode_options(),
+            bad_images=unreadable,
+        )
+        on_devices = prefetch_to_device(batches, program.placement.sharded)
+        return evaluate(eval_step, variables, on_devices)
+
+    evaluation = of(state.variables)
+    figures = evaluation.figures()
+    if state.ema is not None:
+        averaged = of(state.ema).figures()
+        figures |= {f"ema_{name}": value for name, value in averaged.items()}
+    return evaluation, figures
+
+
+def _unreadable(
+    program: Program, known: Json, console: Console
+) -> dict[str, BadImages]:
+    sources = {"train": program.train, "test": program.test}
+    if program.unlabelled is not None:
+        sources["unlabelled"] = program.unlabelled
+    return {
+        split: BadImages(
+            len(source),
+            max_share=program.config.input.max_bad_share,
+            say=partial(say, console),
+            known=known.get(split),
+        )
+        for split, source in sources.items()
+    }
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; a second one of a kind has its usual effect."""
+    received: list[int] = []
+    usual = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number, frame):
+        received.append(number)
+        signal.signal(number, usual[number])
+
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

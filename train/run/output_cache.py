@@ -1,0 +1,60 @@
+"""On-disk cache of a frozen model's outputs, one row per image."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.errors import UserError
+
+__all__ = ["cached_rows", "output_rows"]
+
+
+def output_rows(
+    step: Callable[[jax.Array], jax.Array], batches: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices and output rows of the readable images, batch by batch.
+
+    Args:
+      step: from pixels `uint8 [N, H, W, C]` to rows `[N, ...]`.
+      batches: from `train.data.eval_batches`.
+    """
+    for batch in batches:
+        rows, readable = np.asarray(step(batch["image"])), np.asarray(batch["mask"]) > 0
+        yield np.asarray(batch["index"])[readable], rows[readable]
+
+
+def cached_rows(
+    path: Path, room: np.ndarray, rows: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """The rows in a file, which is written first, atomically, if it does not exist.
+
+    Args:
+      path: the file.
+      room: an array of the shape and dtype of the result, one row per image.
+      rows: from `output_rows`; only iterated if the file does not exist.
+
+    Returns:
+      The rows, memory-mapped; NaN for images that cannot be read.
+
+    Raises:
+      UserError: if the file is of another number of images.
+    """
+    if not path.exists():
+        new = path.with_name(f".{path.name}.new")
+        array = np.lib.format.open_memmap(new, "w+", dtype=room.dtype, shape=room.shape)
+        array[:] = np.nan
+        for index, part in rows:
+            array[index] = part
+        array.flush()
+        os.replace(new, path)
+    array = np.load(path, mmap_mode="r")
+    if array.shape != room.shape:
+        raise UserError(
+            f"{path} has the shape {list(array.shape)}, and the images want "
+            f"{list(room.shape)}. Remove it, and it is computed again."
+        )
+    return array

@@ -1,0 +1,51 @@
+"""The pictures of a run, in its folder."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from train.console import say
+from train.data import Source
+from train.run.evaluation import Evaluation
+from train.run.metrics import read_metrics
+
+Json = Mapping[str, Any]
+
+__all__ = ["draw"]
+
+
+def draw(
+    run: Path,
+    record: Json,
+    evaluation: Evaluation,
+    source: Source,
+    console: Console,
+) -> None:
+    """Draws a run's pictures into its folder, if matplotlib is installed.
+
+    Args:
+      run: its folder.
+      record: the contents of its `config.json`.
+      evaluation: of the test images.
+      source: the test images.
+      console: where the names of the pictures are printed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        say(console, "For pictures of the run: pip install 'cnn-flax[plots]'")
+        return
+    from train.run import plots
+
+    title = f"{record['model']['name']} on {source.spec}"
+    names = record["class_names"]
+    figures = {
+        "learning_curves": plots.learning_curves(read_metrics(run), title),
+        "confusion_matrix": plots.confusion_matrix(evaluation, names, title),
+        "worst_images": plots.worst_images(evaluation, names, source.read, title),
+    }
+    for name, figure in figures.items():
+        path = run / f"{name}.png"
+        figure.savefig(path, bbox_inches="tight")
+        say(console, str(path))

@@ -1,0 +1,192 @@
+"""Matplotlib figures of a run: curves, confusion matrix, worst images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from train.run.evaluation import Evaluation
+
+__all__ = ["comparison", "confusion_matrix", "learning_curves", "worst_images"]
+
+_TRAIN, _TEST = "#64748b", "#c2410c"
+_INK, _GRID = "#1f2937", "#e5e7eb"
+_DPI = 150
+# One per run: they differ in hue and in lightness, to be distinct in grey too.
+_RUNS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0891b2", "#ca8a04", "#be185d")
+
+
+def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Loss and accuracy over the epochs.
+
+    Args:
+      lines: of `metrics.jsonl`.
+      title: above the curves.
+    """
+    train = [line for line in lines if line["split"] == "train"]
+    test = [line for line in lines if line["split"] != "train"]
+    split = test[0]["split"] if test else "test"
+    figure, axes = _figure(1, 2, (10, 4), title)
+    for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+        for part, label, style in (
+            (train, "training", {"color": _TRAIN, "linewidth": 1.2}),
+            (test, split, {"color": _TEST, "marker": "o", "markersize": 3.5}),
+        ):
+            epochs = [line["epoch"] for line in part]
+            ax.plot(epochs, [scale * line[name] for line in part], label=label, **style)
+        if any(f"ema_{name}" in line for line in test):
+            epochs = [line["epoch"] for line in test]
+            means = [scale * line[f"ema_{name}"] for line in test]
+            ax.plot(epochs, means, label=f"{split}, EMA", color=_TEST, linestyle="--")
+    _finish_curves(axes)
+    if test:
+        last = test[-1]
+        axes[1].annotate(
+            f"{100 * last['accuracy']:.2f} %",
+            (last["epoch"], 100 * last["accuracy"]),
+            xytext=(0, -16),
+            textcoords="offset points",
+            ha="right",
+            color=_TEST,
+        )
+    return figure
+
+
+def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Loss and accuracy of several runs: training thin, evaluation thick.
+
+    Args:
+      runs: from a run's label to the lines of its `metrics.jsonl`.
+    """
+    figure, axes = _figure(1, 2, (11, 4.4), "training (thin), test or val (thick)")
+    for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+        for (label, lines), color in zip(runs.items(), cycle(_RUNS)):  # noqa: B905
+            train = [line for line in lines if line["split"] == "train"]
+            evaluated = [line for line in lines if line["split"] != "train"]
+            for part, style in (
+                (train, {"linewidth": 0.8, "alpha": 0.5}),
+                (evaluated, {"linewidth": 1.8, "marker": "o", "markersize": 3}),
+            ):
+                epochs = [line["epoch"] for line in part]
+                figures = [scale * line[name] for line in part]
+                ax.plot(epochs, figures, color=color, **style)
+            if evaluated and name == "accuracy":
+                label = f"{label}: {100 * evaluated[-1]['accuracy']:.2f} %"
+            ax.plot([], [], color=color, label=label)
+    _finish_curves(axes)
+    return figure
+
+
+def confusion_matrix(
+    evaluation: Evaluation, class_names: Sequence[str], title: str
+) -> Figure:
+    """The number of images of each class (row) that were predicted as each (column).
+
+    The colour is the share of the row; numbers and names are drawn if they fit.
+
+    Args:
+      evaluation: of the test images.
+      class_names: K names.
+      title: above the matrix.
+    """
+    classes = len(class_names)
+    counts = evaluation.confusion(classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(2.5 + 0.5 * classes, 5, 14))
+    figure, ((ax,),) = _figure(1, 1, (side + 0.8, side), title, squeeze=False)
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    if classes <= 50:
+        slanted = {"rotation": 45, "ha": "right"}
+        ax.set_xticks(
+            range(classes),
+            class_names,
+            **(slanted if max(map(len, class_names)) > 3 else {}),
+        )
+        ax.set_yticks(range(classes), class_names)
+    if classes <= 20:
+        for row, column in np.argwhere(counts > 0):
+            ax.text(
+                column,
+                row,
+                f"{counts[row, column]}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[row, column] > 0.5 else _INK,
+            )
+    bar = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+def worst_images(
+    evaluation: Evaluation,
+    class_names: Sequence[str],
+    read: Callable[[int], np.ndarray],
+    title: str,
+    count: int = 24,
+) -> Figure:
+    """The images whose labels have the lowest probability, worst first.
+
+    Args:
+      evaluation: of the test images.
+      class_names: K names.
+      read: the image at an index, `uint8 [h, w, C]`.
+      title: above the images.
+      count: number of images.
+    """
+    worst = np.argsort(-evaluation.loss, kind="stable")[:count]
+    columns = 6
+    rows = max(-(-len(worst) // columns), 1)
+    figure, axes = _figure(
+        rows,
+        columns,
+        (1.7 * columns, 2.15 * rows + 0.6),
+        f"{title}: the worst-classified images\n(true class; predicted class and its "
+        "probability, red where wrong)",
+        squeeze=False,
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, i in zip(axes.flat, worst, strict=False):
+        pixels = read(int(evaluation.index[i]))
+        ax.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
+        label, prediction = int(evaluation.label[i]), int(evaluation.prediction[i])
+        ax.set_title(
+            f"{class_names[label]}\n"
+            f"{class_names[prediction]}, {100 * evaluation.confidence[i]:.0f} %",
+            fontsize=9,
+            color=_INK if label == prediction else _TEST,
+        )
+    return figure
+
+
+def _finish_curves(axes):
+    """Scales, labels and legend of two axes, loss and accuracy over the epochs."""
+    for ax in axes:
+        ax.set_xlabel("epoch")
+        ax.grid(color=_GRID)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("loss (nats)")
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[1].set_ylabel("accuracy (%)")
+    axes[1].set_ylim(top=100.5)
+    axes[1].legend(frameon=False, loc="lower right")
+
+
+def _figure(rows, columns, size, title, **options):
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    return figure, figure.subplots(rows, columns, **options)

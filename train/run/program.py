@@ -1,0 +1,438 @@
+"""The program of a run: data, model, state and steps, ready to compile."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from train.config import Config, Transfer, random_changes
+from train.data import Source, steps_per_epoch
+from train.data.select import (
+    decode_options,
+    evaluation_images,
+    training_images,
+    unlabelled_images,
+)
+from train.errors import UserError
+from train.learn.inputs import Batch
+from train.learn.method import Method, Setup
+from train.learn.method_table import method_row
+from train.learn.optimizer import make_optimizer, make_schedule
+from train.learn.parallel import (
+    AXIS,
+    Placement,
+    choose_devices,
+    compile_step,
+    pmap_step,
+    shard_rows,
+)
+from train.learn.starting_weights import load_starting_weights
+from train.learn.step import (
+    Metrics,
+    TrainState,
+    create_state,
+    make_eval_step,
+    make_train_step,
+)
+from train.learn.teacher import Teacher, with_room_for_logits
+from train.learn.transfer import (
+    Layers,
+    Stage,
+    evaluate_on_features,
+    find_layers,
+    freeze_stages,
+    plan_stages,
+    train_on_features,
+    with_room_for_features,
+)
+from train.run.record import (
+    build_model,
+    describe,
+    pixel_inputs,
+    reduce_batch_norm_over,
+)
+
+__all__ = [
+    "BatchSpec",
+    "Program",
+    "build",
+    "compile_eval_step",
+    "compile_steps",
+    "compile_train_step",
+    "train_step_shapes",
+]
+
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Any, Batch], Metrics]
+
+
+class BatchSpec(NamedTuple):
+    """The shape of a batch of images: options of `train.data`'s batches.
+
+    Attributes:
+      batch_size: N, over all devices.
+      image_size: height and width, in pixels.
+      channels: C.
+    """
+
+    batch_size: int
+    image_size: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """A run, before anything is computed.
+
+    Attributes:
+      config: the run's.
+      record: the contents of its `config.json`.
+      train: the labelled images to train on.
+      unlabelled: the unlabelled images, or None.
+      test: the images to evaluate on.
+      teacher: the frozen model that is learned from, or None.
+      features: shape and dtype of an image's backbone features, `[F]`, if the run
+        caches them, and batches hold them in place of images; else None.
+      steps_per_epoch: full batches in `train`, or as many as the config says.
+      steps: number of steps of the run.
+      placement: devices and shardings.
+      key: the run's, for all random draws of its steps.
+      schedule: the learning rate of a step, which counts from 0.
+      load_weights: loads the weights to start from, once; nothing without `--init`.
+      attach_teacher: puts the teacher into a state that comes from a checkpoint.
+      init: creates the state before the first step, from these weights.
+      shapes: of that state, with shardings.
+      train_step: from `train.learn.step`, not compiled.
+      eval_step: from `train.learn.step`, not compiled.
+    """
+
+    config: Config
+    record: dict[str, Any]
+    train: Source
+    unlabelled: Source | None
+    test: Source
+    teacher: Teacher | None
+    features: jax.ShapeDtypeStruct | None
+    steps_per_epoch: int
+    steps: int
+    placement: Placement
+    key: jax.Array
+    schedule: Callable[[jax.typing.ArrayLike], jax.Array]
+    load_weights: Callable[[], Any]
+    attach_teacher: Callable[[TrainState], TrainState]
+    init: Callable[[], TrainState]
+    shapes: TrainState
+    train_step: TrainStep
+    eval_step: EvalStep
+
+    @property
+    def train_batch(self) -> BatchSpec:
+        """Shape of the training batches, whose images may be larger, to be cropped."""
+        options = self.config.input
+        size = options.load_size or options.trained_size
+        return self._batch(options.batch_size, size)
+
+    @property
+    def unlabelled_batch(self) -> BatchSpec:
+        """Shape of the batches of unlabelled images."""
+        batch = self.train_batch
+        ratio = self.config.unlabelled.ratio
+        return batch._replace(batch_size=ratio * batch.batch_size)
+
+    @property
+    def eval_batch(self) -> BatchSpec:
+        """Shape of the evaluation batches, as large as training processes at once."""
+        parts = self.config.optimization.gradient_accumulation
+        options = self.config.input
+        return self._batch(options.batch_size // parts, options.image_size)
+
+    def _batch(self, batch_size: int, image_size: int) -> BatchSpec:
+        size = 1 if self.features else image_size
+        return BatchSpec(batch_size, size, self.record["input"]["channels"])
+
+    def decode_options(self, *, training: bool = False) -> dict[str, Any]:
+        """How the batches' images are decoded; see `train.data.select`."""
+        return {} if self.features else decode_options(self.config, training=training)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the model's parameters."""
+        return sum(x.size for x in jax.tree.leaves(self.shapes.variables["params"]))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the state, and so approximately that of a checkpoint."""
+        saved = jax.tree.leaves(dataclasses.replace(self.shapes, teacher=None))
+        return sum(x.size * x.dtype.itemsize for x in saved)
+
+    @property
+    def headline(self) -> str:
+        """The run in one line."""
+        machine, network = self.record["machine"], self.config.network
+        head = "" if network.init_head else " except for the head"
+        start = f" ({network.init}{head})" if network.init else ""
+        unlabelled = ""
+        if self.teacher is not None:
+            start += f" (taught by {self.teacher.spec})"
+        if self.unlabelled is not None:
+            spec = self.unlabelled.spec
+            unlabelled = f"and {len(self.unlabelled):,} without labels of {spec} "
+        return (
+            f"{network.model}{start}, {self.parameters:,} parameters, "
+            f"on {len(self.train):,} images of {self.train.spec} {unlabelled}"
+            f"({len(self.test):,} for {self.config.selection.eval_split}), "
+            f"{machine['devices']} x {machine['device']}"
+        )
+
+
+def build(
+    config: Config,
+    recipe: str = "",
+    images: tuple[Source, Source] | None = None,
+    unlabelled: Source | None = None,
+    unlabelled_set: Source | None = None,
+) -> Program:
+    """Opens the data and builds the steps; computes and writes nothing.
+
+    Args:
+      config: the run's.
+      recipe: name of its recipe.
+      images: to train and to evaluate on; None opens those of the config.
+      unlabelled: the unlabelled images; None opens those of the config.
+      unlabelled_set: the set that these are chosen from, if it is open already.
+
+    Raises:
+      SourceError: if the data cannot be used.
+      UserError: if the model or the devices do not fit the config.
+    """
+    options = config.optimization
+    placement = Placement(choose_devices(config.parallelism.devices))
+    placement.check(
+        config.input.batch_size, options.gradient_accumulation, config.augment.pairs
+    )
+    train, test = images or (training_images(config), evaluation_images(config))
+    if unlabelled is None:
+        unlabelled = unlabelled_images(config, train.class_names, unlabelled_set)
+    record = describe(config, recipe, train)
+    model = build_model(record)
+    per_epoch = config.epoch_steps or steps_per_epoch(train, config.input.batch_size)
+    steps = config.epochs * per_epoch
+    schedule = make_schedule(options, per_epoch, steps)
+    key_init, key_run = jax.random.split(jax.random.key(config.seed))
+    size, channels = config.input.image_size, train.channels
+    image_shape = (size, size, channels)
+
+    axis = AXIS if config.parallelism.parallel == "pmap" else None
+    is_global = config.parallelism.bn == "global"
+    row = method_row(config)
+    setup = row.with_teacher(
+        Setup(
+            config=config,
+            model=reduce_batch_norm_over(model, axis) if is_global else model,
+            channels=channels,
+            mean=record["input"]["mean"],
+            std=record["input"]["std"],
+            train=train,
+            unlabelled=unlabelled,
+            steps_per_epoch=per_epoch,
+            axis=axis,
+        )
+    )
+    teacher = setup.teacher
+    if teacher is not None and config.distillation.cache_teacher:
+        train, unlabelled = _with_room_for_logits(config, teacher, train, unlabelled)
+    with _fitting(config.network.model, image_shape):
+        if config.transfer != Transfer():
+            layers = find_layers(model, image_shape)
+            setup = dataclasses.replace(setup, layers=layers)
+    method = row.make(setup)
+    record |= method.record
+    stages = _stages(setup, method)
+    tx = make_optimizer(options, schedule, stages)
+    init = partial(
+        create_state,
+        model,
+        tx,
+        image_shape,
+        key_init,
+        ema=options.ema_decay > 0,
+        init_params=method.init_params,
+        method_state=method.state,
+    )
+    with _fitting(config.network.model, image_shape):
+        shapes = jax.eval_shape(init)
+
+    load_weights = cache(
+        partial(load_starting_weights, config.network, channels, shapes)
+    )
+    start = jax.jit(init, out_shardings=placement.replicated)
+    teacher_variables = None
+    if teacher is not None and not config.distillation.cache_teacher:
+        teacher_variables = teacher.variables
+    shapes = dataclasses.replace(shapes, teacher=teacher_variables)
+    attach_teacher = partial(_attach_teacher, teacher_variables, placement)
+    objective = freeze_stages(method.objective, stages)
+    prepare = method.prepare
+    eval_step = make_eval_step(model, pixel_inputs(record))
+    features = None
+    if setup.layers and _caches_features(config):
+        features = _backbone_output(model, shapes, image_shape)
+        train, test = (with_room_for_features(s, features) for s in (train, test))
+        objective = train_on_features(objective, setup.layers, image_shape)
+        # Features of all images of a batch are there at once: no parts.
+        eval_step = make_eval_step(model, pixel_inputs(record), whole=True)
+        eval_step = evaluate_on_features(eval_step, setup.layers, image_shape)
+        prepare = _unchanged
+    train_step = make_train_step(
+        objective,
+        tx,
+        prepare if axis else shard_rows(prepare, placement),
+        axis=axis,
+        accumulation=options.gradient_accumulation,
+        ema_decay=options.ema_decay,
+    )
+    return Program(
+        config=config,
+        record=record,
+        train=train,
+        unlabelled=unlabelled,
+        test=test,
+        teacher=teacher,
+        features=features,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        placement=placement,
+        key=jax.device_put(key_run, placement.replicated),
+        schedule=schedule,
+        load_weights=load_weights,
+        attach_teacher=attach_teacher,
+        init=lambda: attach_teacher(start(initial=load_weights())),
+        shapes=placement.shapes(shapes, placement.replicated),
+        train_step=pmap_step(train_step, placement.devices) if axis else train_step,
+        eval_step=eval_step,
+    )
+
+
+@contextlib.contextmanager
+def _fitting(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        shape = " x ".join(map(str, image_shape))
+        raise UserError(
+            f"{name} cannot be built for images of {shape}: {error}"
+        ) from error
+
+
+def _stages(setup: Setup, method: Method) -> tuple[Stage, ...]:
+    """How the model's stages are trained, if a flag of transfer is set."""
+    layers: Layers | None = method.layers or setup.layers
+    if layers is None:
+        return ()
+    return plan_stages(setup.config.transfer, layers, setup.steps_per_epoch)
+
+
+def _caches_features(config: Config) -> bool:
+    """Whether an image's features are the same in every epoch, and all that is used."""
+    return (
+        config.transfer.transfer == "features"
+        and not random_changes(config)
+        and not config.distillation.teacher
+        and not config.unlabelled.unlabelled
+    )
+
+
+def _backbone_output(
+    model: nn.Module, shapes: TrainState, image_shape: tuple[int, int, int]
+) -> jax.ShapeDtypeStruct:
+    images = jnp.zeros((1, *image_shape))
+    features: Any = jax.eval_shape(
+        model.clone(num_classes=0).apply, shapes.variables, images
+    )
+    return jax.ShapeDtypeStruct(features.shape[1:], features.dtype)
+
+
+def _unchanged(keys: Any, batch: Batch, key: Any) -> Batch:
+    return batch
+
+
+def _with_room_for_logits(
+    config: Config, teacher: Teacher, train: Source, unlabelled: Source | None
+) -> tuple[Source, Source | None]:
+    if changes := random_changes(config):
+        raise UserError(
+            "--cache-teacher caches one row of logits per image, and these flags "
+            f"change images at random: {', '.join(changes)}."
+        )
+    logits = teacher.logits_shape(config.input.trained_size)
+    if unlabelled is not None:
+        unlabelled = with_room_for_logits(unlabelled, logits)
+    return with_room_for_logits(train, logits), unlabelled
+
+
+def _attach_teacher(
+    variables: Any, placement: Placement, state: TrainState
+) -> TrainState:
+    # Copies: a step donates all buffers of the state it is given.
+    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placement.replicated)
+    return dataclasses.replace(state, teacher=copy(variables))
+
+
+def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
+    """Compiles both steps, which is the slow part of a start."""
+    return compile_train_step(program), compile_eval_step(program)
+
+
+def compile_train_step(program: Program) -> TrainStep:
+    """Compiles the training step, which donates the state it is given."""
+    return compile_step(
+        program.train_step,
+        train_step_shapes(program),
+        out=program.placement.replicated,
+        donate=(0,),
+    )
+
+
+def train_step_shapes(program: Program) -> tuple[Any, Any, Any]:
+    """The training step's arguments, as `jax.ShapeDtypeStruct` with shardings."""
+    placement = program.placement
+    batch = _batch_shapes(program.train, program.train_batch)
+    if program.unlabelled is not None:
+        batch["unlabelled"] = _batch_shapes(
+            program.unlabelled, program.unlabelled_batch
+        )
+    key = placement.shapes(program.key, placement.replicated)
+    return program.shapes, placement.shapes(batch, placement.sharded), key
+
+
+def compile_eval_step(program: Program) -> EvalStep:
+    """Compiles the evaluation step."""
+    placement = program.placement
+    batch = _batch_shapes(program.test, program.eval_batch)
+    batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
+    return compile_step(
+        program.eval_step,
+        (program.shapes.variables, placement.shapes(batch, placement.sharded)),
+        out=placement.sharded,
+    )
+
+
+def _batch_shapes(source: Source, spec: BatchSpec) -> dict[str, Any]:
+    count, size, channels = spec
+    columns = {
+        name: jax.ShapeDtypeStruct((count, *rows.shape[1:]), rows.dtype)
+        for name, rows in source.columns.items()
+    }
+    return {
+        "image": jax.ShapeDtypeStruct((count, size, size, channels), np.uint8),
+        "label": jax.ShapeDtypeStruct((count,), np.int32),
+        "index": jax.ShapeDtypeStruct((count,), np.int32),
+        **columns,
+    }

@@ -1,0 +1,161 @@
+"""The contents of a run's `config.json`, and the model that follows from it."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+import cnn_flax
+from train.config import Config, Parallelism
+from train.config_file import config_to_json
+from train.data import Source
+from train.data.pseudo_label_file import read_header
+from train.errors import UserError
+from train.learn.inputs import eval_inputs
+from train.learn.parallel import choose_devices
+
+__all__ = [
+    "build_model",
+    "check_pseudo_labels",
+    "describe",
+    "environment_changes",
+    "machine",
+    "pixel_inputs",
+    "reduce_batch_norm_over",
+    "versions",
+]
+
+Json = dict[str, Any]
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def describe(config: Config, recipe: str, source: Source) -> Json:
+    """Everything that is needed to rebuild a run's model, and to tell runs apart.
+
+    Args:
+      config: the run's.
+      recipe: name of its recipe.
+      source: its training images.
+    """
+    channels = source.channels
+    return {
+        "format": 1,
+        "recipe": recipe,
+        "config": config_to_json(config),
+        "model": {
+            "name": config.network.model,
+            "fields": {
+                "num_classes": len(source.class_names),
+                "dtype": config.network.dtype,
+                **config.network.model_fields,
+            },
+        },
+        "input": {
+            "image_size": config.input.image_size,
+            "channels": channels,
+            "mean": _per_channel("mean", config.input.mean, channels),
+            "std": _per_channel("std", config.input.std, channels),
+        },
+        "class_names": list(source.class_names),
+        **_pseudo_labels(config.unlabelled.pseudo_labels),
+        "versions": versions(),
+        "machine": machine(config.parallelism),
+    }
+
+
+def build_model(record: Json) -> nn.Module:
+    """The model of a run.
+
+    Raises:
+      UserError: if there is no such model, or it has no such fields.
+    """
+    model = record["model"]
+    narrow = jnp.result_type(float) != jnp.float64
+    if model["fields"].get("dtype") == "float64" and narrow:
+        raise UserError("--dtype float64 needs the environment's JAX_ENABLE_X64=1.")
+    try:
+        return cnn_flax.create_model(model["name"], **model["fields"])
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+def reduce_batch_norm_over(model: nn.Module, axis: str | None) -> nn.Module:
+    """The same model, with its batch statistics reduced over a mapped axis.
+
+    It is not part of a run's record: it says where the model runs, not what it is.
+    """
+    return model.clone(bn_axis_name=axis) if hasattr(model, "bn_axis_name") else model
+
+
+def pixel_inputs(record: Json) -> partial[jax.Array]:
+    """The run's preprocessing for evaluation: a function of `uint8` pixels."""
+    return partial(
+        eval_inputs, mean=record["input"]["mean"], std=record["input"]["std"]
+    )
+
+
+def check_pseudo_labels(old: Json, new: Json) -> None:
+    """Raises `UserError` if a run would resume with another teacher's labels."""
+    name = "pseudo_labels"
+    if old.get(name) != new.get(name):
+        raise UserError(
+            f"{new['config']['unlabelled'][name]} has labels by another teacher than "
+            "when the run began: by step {step} of {run} then, ".format(**old[name])
+            + "by step {step} of {run} now.".format(**new[name])
+        )
+
+
+def environment_changes(old: Json, new: Json) -> list[str]:
+    """One line for each version and part of the machine that has changed."""
+    return [
+        f"{name} was {was} when the run began, and is {new[group].get(name)} now: "
+        "the numbers may differ from those of an uninterrupted run."
+        for group in ("versions", "machine")
+        for name, was in old[group].items()
+        if new[group].get(name) != was
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions that a run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "cnn-flax": cnn_flax.__version__,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def machine(parallelism: Parallelism) -> Json:
+    """The hardware that a run's numbers depend on, as it decides the order of sums."""
+    devices = choose_devices(parallelism.devices)
+    return {
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "parallel": parallelism.parallel,
+        "cores": os.cpu_count(),
+    }
+
+
+def _pseudo_labels(path: str) -> Json:
+    """The teacher of a file of pseudo-labels, which may be another file on resuming."""
+    header = read_header(Path(path)) if path else None
+    if header is None:
+        return {}
+    return {"pseudo_labels": {k: header[k] for k in ("run", "step", "teacher")}}
+
+
+def _per_channel(name: str, values: Sequence[float], channels: int) -> list[float]:
+    if len(values) not in (1, channels):
+        raise UserError(
+            f"--{name} must be one value or {channels}, one per channel of the images; "
+            f"got {len(values)}."
+        )
+    return list(values) * (channels if len(values) == 1 else 1)

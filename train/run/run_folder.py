@@ -1,0 +1,177 @@
+"""A run's folder: what lies in it, who may write to it, and whether there is room.
+
+`config.json` says what the run is, `metrics.jsonl` holds its metrics, one JSON object
+per line, `checkpoints` its checkpoints, and `result.json`, which marks the run as
+ended, its final figures.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from train.config import Config, may_change
+from train.config_file import config_from_json, flag_values
+from train.errors import StorageError, UserError
+from train.storage import DISK_FULL, read_json, try_lock, write_json
+
+__all__ = [
+    "check_same_flags",
+    "check_same_run",
+    "check_space",
+    "lock",
+    "read_result",
+    "storing",
+    "write_record",
+    "write_result",
+]
+
+Json = dict[str, Any]
+
+_SHOWN = 3  # How many of the flags that differ a message names.
+
+
+@contextlib.contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Keeps other processes out of the run; creates the folder if needed.
+
+    Raises:
+      UserError: if another process holds the lock, or the folder is not writable.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _not_writable(run, error) from error
+    with file:
+        if not try_lock(file):
+            file.seek(0)
+            raise UserError(
+                f"{run} is being worked on by process {file.read().strip()}: end that "
+                "one first, or take another --out."
+            )
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def check_space(run: Path, checkpoint: int, keep: int) -> None:
+    """Raises `UserError` if the disk has no room for the run's checkpoints.
+
+    Args:
+      run: the folder, which need not exist yet.
+      checkpoint: size of one checkpoint, in bytes.
+      keep: number of checkpoints that are kept; one more exists during a save.
+    """
+    existing = next(path for path in (run, *run.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    needed = (keep + 1 - min(len(_checkpoints(run)), keep)) * checkpoint
+    if free < needed:
+        raise UserError(
+            f"{run} has not enough space: {_megabytes(free)} are free, and "
+            f"{_megabytes(needed)} are needed for checkpoints of "
+            f"{_megabytes(checkpoint)}."
+        )
+
+
+@contextlib.contextmanager
+def storing(run: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into `StorageError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # tensorstore, which writes the arrays, has the number only in its message.
+        match = re.search(r"os_error_code='(\d+)'", str(error))
+        number = error.errno if isinstance(error, OSError) else match and int(match[1])
+        if number not in DISK_FULL:
+            raise
+        last = max(_checkpoints(run), default=0)
+        raise StorageError(
+            f"{run} cannot be written to: {os.strerror(number)}. It keeps the "
+            f"checkpoint of step {last}."
+        ) from error
+
+
+def write_record(run: Path, record: Json) -> None:
+    """Writes `config.json`, which makes the folder a run's.
+
+    Raises:
+      UserError: if the folder is not writable.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "config.json", record)
+    except OSError as error:
+        raise _not_writable(run, error) from error
+
+
+def check_same_run(run: Path, record: Json, recipe: str, config: Config) -> None:
+    """Raises `UserError` if the folder holds a run of another recipe or other flags.
+
+    Args:
+      run: the folder.
+      record: the contents of its `config.json`.
+      recipe: name of the recipe that was asked for.
+      config: the config that was asked for.
+    """
+    old = {"recipe": record["recipe"]}
+    old |= flag_values(config_from_json(record["config"]))
+    check_same_flags(run, old, {"recipe": recipe, **flag_values(config)})
+
+
+def check_same_flags(run: Path, old: Json, new: Json) -> None:
+    """Raises `UserError` if flags differ from those that a folder's run began with.
+
+    Args:
+      run: the folder.
+      old: the name of its recipe, and its flags without their dashes.
+      new: the same of what was asked for.
+    """
+    differences = [
+        f"{'' if name == 'recipe' else '--'}{name.replace('_', '-')} "
+        f"is {_plain(old[name])} there and {_plain(value)} here"
+        for name, value in new.items()
+        if old[name] != value and name not in may_change()
+    ]
+    if differences:
+        left = len(differences) - _SHOWN
+        more = f"; and {left} more" if left > 0 else ""
+        raise UserError(
+            f"{run} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Take "
+            "another --out, or the same flags to resume that run."
+        )
+
+
+def read_result(run: Path) -> Json | None:
+    """The final figures of a run that has ended; None for any other."""
+    return read_json(run / "result.json")
+
+
+def write_result(run: Path, result: Json) -> None:
+    """Writes `result.json`, which marks the run as ended."""
+    write_json(run / "result.json", result)
+
+
+def _not_writable(run: Path, error: OSError) -> UserError:
+    return UserError(f"{run} cannot be written to: {error.strerror}.")
+
+
+def _checkpoints(run: Path) -> list[int]:
+    """The steps of the complete checkpoints."""
+    return [int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdecimal()]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{name}={v}" for name, v in value.items()]
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "nothing"
+    return str(value)
