@@ -6,15 +6,15 @@ import jax
 from flax import linen as nn
 from jax.extend import core
 
-from cnn_flax.analysis.multiply_adds import multiply_adds, of_equation
-from cnn_flax.analysis.program import (
+from cnn_flax.analysis.jaxpr import (
     abstract_images,
     abstract_variables,
     bodies,
     label_of,
     labelled,
 )
-from cnn_flax.analysis.rules import DEFORM_CONV
+from cnn_flax.analysis.multiply_adds import multiply_adds, of_equation
+from cnn_flax.analysis.propagation_rules import DEFORM_CONV
 from cnn_flax.layers import SqueezeExcite
 
 __all__ = ["depth"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
-from cnn_flax.analysis.program import abstract_images, abstract_variables
+from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
 from cnn_flax.registry import nearest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.extend import core
 
-from cnn_flax.analysis.program import bodies, label_of
+from cnn_flax.analysis.jaxpr import bodies, label_of
 
 __all__ = ["multiply_adds", "of_equation"]
 

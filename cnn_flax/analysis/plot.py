@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn_flax.analysis.arrays import Model
-from cnn_flax.analysis.deformable import deformable_sampling_points
-from cnn_flax.analysis.effective import (
+from cnn_flax.analysis.deformable_sampling import deformable_sampling_points
+from cnn_flax.analysis.effective_field import (
     EffectiveReceptiveField,
     effective_receptive_field,
 )
+from cnn_flax.analysis.named_arrays import Model
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_field
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from cnn_flax.analysis.arrays import (
+from cnn_flax.analysis.named_arrays import (
     Model,
     ReceptiveFieldError,
     find_array,
     trace_arrays,
 )
-from cnn_flax.analysis.reach import Reach
-from cnn_flax.analysis.trace import Seen
+from cnn_flax.analysis.pixel_span import PixelSpan
+from cnn_flax.analysis.propagation import Seen
 
 __all__ = [
     "ReceptiveField",
@@ -151,7 +151,7 @@ def receptive_fields(
 
 def field_of(name: str, value: Seen) -> ReceptiveField:
     """The field of an array of that name."""
-    vertical, horizontal = value.reaches
+    vertical, horizontal = value.spans
     size, stride, padding = zip(
         _extent(name, vertical), _extent(name, horizontal), strict=True
     )
@@ -161,17 +161,17 @@ def field_of(name: str, value: Seen) -> ReceptiveField:
     return ReceptiveField(name, size, stride, padding, vertical.deformed)
 
 
-def _extent(name: str, reach: Reach) -> tuple[float, float, float]:
+def _extent(name: str, span: PixelSpan) -> tuple[float, float, float]:
     """Size, stride and padding along one axis of the image."""
-    positions = [axis for axis, step in enumerate(reach.steps) if step]
+    positions = [axis for axis, step in enumerate(span.steps) if step]
     if not positions:
-        positions = [axis for axis, step in enumerate(reach.steps) if step is None]
-    others = tuple(a for a in range(len(reach.steps)) if a not in positions)
-    low, high = reach.low.min(axis=others), reach.high.max(axis=others)
+        positions = [axis for axis, step in enumerate(span.steps) if step is None]
+    others = tuple(a for a in range(len(span.steps)) if a not in positions)
+    low, high = span.low.min(axis=others), span.high.max(axis=others)
     size = np.max(high - low) + 1
     if size < 1:
         raise ReceptiveFieldError(f"{name!r} sees nothing but padding.")
-    step = min((abs(s) for s in reach.steps if s), default=reach.scale)
+    step = min((abs(s) for s in span.steps if s), default=span.scale)
     return _number(size), _number(step), _number(-low.flat[0])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables, labelled
 from cnn_flax.analysis.multiply_adds import multiply_adds
-from cnn_flax.analysis.program import abstract_images, abstract_variables, labelled
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
 
 __all__ = ["BlockSummary", "Summary", "summary"]

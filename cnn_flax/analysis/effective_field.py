@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_flax.analysis.arrays import (
+from cnn_flax.analysis.named_arrays import (
     Model,
     ReceptiveFieldError,
     checked_position,

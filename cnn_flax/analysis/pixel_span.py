@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = [
     "NoRuleError",
-    "Reach",
+    "PixelSpan",
     "broadcast",
     "concatenate",
     "contract",
@@ -40,7 +40,7 @@ class NoRuleError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reach:
+class PixelSpan:
     """What each element of an array sees along one axis of the image.
 
     Attributes:
@@ -71,28 +71,30 @@ class Reach:
         """Whether some axis moves over the image in even steps."""
         return any(self.steps)
 
-    def but(self, low: np.ndarray, high: np.ndarray, **fields) -> "Reach":
+    def replace(self, low: np.ndarray, high: np.ndarray, **fields) -> "PixelSpan":
         """The same with other pixels."""
         return dataclasses.replace(self, low=low, high=high, **fields)
 
 
-def of_image(rank: int, axis: int, size: int) -> Reach:
+def of_image(rank: int, axis: int, size: int) -> PixelSpan:
     """What the pixels of an image themselves see, along one of its axes."""
     pixels = np.arange(size, dtype=float).reshape(
         [size if i == axis else 1 for i in range(rank)]
     )
     steps = tuple(Fraction(int(i == axis)) for i in range(rank))
-    return Reach(pixels, pixels, steps)
+    return PixelSpan(pixels, pixels, steps)
 
 
-def everywhere(reach: Reach) -> Reach:
+def everywhere(span: PixelSpan) -> PixelSpan:
     """Elements that see the whole image."""
-    return reach.but(
-        np.full_like(reach.low, -math.inf), np.full_like(reach.high, math.inf)
+    return span.replace(
+        np.full_like(span.low, -math.inf), np.full_like(span.high, math.inf)
     )
 
 
-def union(reaches: Sequence[Reach], shape: Shape, *, ignore_global: bool) -> Reach:
+def union(
+    spans: Sequence[PixelSpan], shape: Shape, *, ignore_global: bool
+) -> PixelSpan:
     """What an elementwise operation sees, given what its operands see.
 
     Operands that move over the image at different speeds have nothing of the form
@@ -100,43 +102,43 @@ def union(reaches: Sequence[Reach], shape: Shape, *, ignore_global: bool) -> Rea
     and see everything.
 
     Args:
-      reaches: of the operands, all of the result's rank.
+      spans: of the operands, all of the result's rank.
       shape: the result's.
       ignore_global: whether operands that stand still, such as a gate from a pooled
         vector, are left out where others move.
     """
     if ignore_global:
-        reaches = _moving(reaches, shape)
-    steps, apart = _common_steps(reaches, shape)
-    low, high = reaches[0].low, reaches[0].high
-    for reach in reaches[1:]:
-        low, high = np.minimum(low, reach.low), np.maximum(high, reach.high)
-    joined = Reach(
+        spans = _moving(spans, shape)
+    steps, apart = _common_steps(spans, shape)
+    low, high = spans[0].low, spans[0].high
+    for span in spans[1:]:
+        low, high = np.minimum(low, span.low), np.maximum(high, span.high)
+    joined = PixelSpan(
         low,
         high,
         steps,
-        max(reach.scale for reach in reaches),
-        all(reach.cut for reach in reaches),
-        any(reach.deformed for reach in reaches),
+        max(span.scale for span in spans),
+        all(span.cut for span in spans),
+        any(span.deformed for span in spans),
     )
     return everywhere(joined) if apart else joined
 
 
-def _moving(reaches, shape):
+def _moving(spans, shape):
     """Without those that see everything, or the same from all positions."""
-    moving = [reach for reach in reaches if not reach.is_global] or list(reaches)
+    moving = [span for span in spans if not span.is_global] or list(spans)
     for axis, n in enumerate(shape):
-        if n > 1 and any(reach.steps[axis] for reach in moving):
-            moving = [reach for reach in moving if reach.steps[axis] != 0]
+        if n > 1 and any(span.steps[axis] for span in moving):
+            moving = [span for span in moving if span.steps[axis] != 0]
     return moving
 
 
-def _common_steps(reaches, shape):
+def _common_steps(spans, shape):
     """The steps along each axis, and whether operands walk apart."""
-    local = [reach for reach in reaches if not reach.is_global] or reaches
+    local = [span for span in spans if not span.is_global] or spans
     steps, apart = [], False
     for axis, n in enumerate(shape):
-        found = {reach.steps[axis] for reach in local}
+        found = {span.steps[axis] for span in local}
         if None in found:
             steps.append(None)
             continue
@@ -145,37 +147,37 @@ def _common_steps(reaches, shape):
     return tuple(steps), apart
 
 
-def reduce(reach: Reach, axes: Sequence[int]) -> Reach:
+def reduce(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
     """What a sum or maximum over some axes sees; the axes go.
 
     Over all positions of a map it is a global pooling, which sees everything, whatever
     the image's size. Over a piece that was cut out it is a window.
     """
-    over = [reach.steps[axis] for axis in axes]
-    kept = tuple(s for axis, s in enumerate(reach.steps) if axis not in axes)
-    pooled = reach.but(
-        reach.low.min(axis=tuple(axes)),
-        reach.high.max(axis=tuple(axes)),
+    over = [span.steps[axis] for axis in axes]
+    kept = tuple(s for axis, s in enumerate(span.steps) if axis not in axes)
+    pooled = span.replace(
+        span.low.min(axis=tuple(axes)),
+        span.high.max(axis=tuple(axes)),
         steps=kept,
     )
-    is_global = any(s != 0 for s in over) and not any(kept) and not reach.cut
+    is_global = any(s != 0 for s in over) and not any(kept) and not span.cut
     return everywhere(pooled) if is_global else pooled
 
 
-def contract(reach: Reach, axes: Sequence[int]) -> Reach:
+def contract(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
     """What a product with weights sees that sums over some axes; the axes go.
 
     A dense layer on a flattened map is the convolution whose kernel has the map's size.
     """
-    return reach.but(
-        reach.low.min(axis=tuple(axes)),
-        reach.high.max(axis=tuple(axes)),
-        steps=tuple(s for axis, s in enumerate(reach.steps) if axis not in axes),
+    return span.replace(
+        span.low.min(axis=tuple(axes)),
+        span.high.max(axis=tuple(axes)),
+        steps=tuple(s for axis, s in enumerate(span.steps) if axis not in axes),
     )
 
 
 def window(
-    reach: Reach,
+    span: PixelSpan,
     axis: int,
     length: int,
     *,
@@ -184,11 +186,11 @@ def window(
     padding: tuple[int, int] = (0, 0),
     base_dilation: int = 1,
     window_dilation: int = 1,
-) -> Reach:
+) -> PixelSpan:
     """What a window sees that slides along an axis.
 
     Args:
-      reach: of the operand.
+      span: of the operand.
       axis: the axis.
       length: elements of the operand along it.
       size: taps of the window.
@@ -198,8 +200,8 @@ def window(
         between them.
       window_dilation: distance between taps.
     """
-    if reach.low.shape[axis] == 1 and reach.steps[axis] == 0:
-        return reach
+    if span.low.shape[axis] == 1 and span.steps[axis] == 0:
+        return span
     spread = (length - 1) * base_dilation + 1 + sum(padding)
     count = max(0, (spread - (size - 1) * window_dilation - 1) // stride + 1)
     taps = np.arange(size)[:, None] * window_dilation - padding[0]
@@ -208,36 +210,36 @@ def window(
     index //= base_dilation
     before = max(0, -int(index[hit].min(initial=0)))
     after = max(0, int(index[hit].max(initial=0)) - length + 1)
-    low, high = _extended(reach, axis, length, before, after)
+    low, high = _extended(span, axis, length, before, after)
     index = np.where(hit, index + before, low.shape[0])
     nothing = np.full((1, *low.shape[1:]), math.inf)
     low = np.concatenate([low, nothing])[index].min(0)
     high = np.concatenate([high, -nothing])[index].max(0)
-    return reach.but(
+    return span.replace(
         np.moveaxis(low, 0, axis),
         np.moveaxis(high, 0, axis),
-        cut=reach.cut and size == 1,
-        **_at_stride(reach, axis, Fraction(stride, base_dilation)),
+        cut=span.cut and size == 1,
+        **_at_stride(span, axis, Fraction(stride, base_dilation)),
     )
 
 
-def _at_stride(reach, axis, stride):
+def _at_stride(span, axis, stride):
     """The fields `steps` and `scale` where every `stride`th element is taken."""
-    step = reach.steps[axis]
+    step = span.steps[axis]
     if step is not None:
         step *= stride
     return {
-        "steps": _replaced(reach.steps, axis, step),
-        "scale": reach.scale if step == 0 else reach.scale * stride,
+        "steps": _replaced(span.steps, axis, step),
+        "scale": span.scale if step == 0 else span.scale * stride,
     }
 
 
-def _extended(reach, axis, length, before, after):
+def _extended(span, axis, length, before, after):
     """Pixels along `axis`, which comes first, with as many more on either side."""
-    low, high = _along(reach, axis, length)
+    low, high = _along(span, axis, length)
     if before == after == 0:
         return low, high
-    step = reach.steps[axis]
+    step = span.steps[axis]
     if step is None:
         raise NoRuleError("around a map whose positions are not evenly spaced")
     if step == 0:  # Channels: behind the last one there is nothing to see.
@@ -256,10 +258,10 @@ def _extended(reach, axis, length, before, after):
     return low[source] + shift, high[source] + shift
 
 
-def _along(reach, axis, length):
+def _along(span, axis, length):
     """`low` and `high` with `axis` first and of its full length."""
     pair = []
-    for pixels in (reach.low, reach.high):
+    for pixels in (span.low, span.high):
         pixels = np.moveaxis(pixels, axis, 0)
         pair.append(np.broadcast_to(pixels, (length, *pixels.shape[1:])))
     return pair
@@ -283,60 +285,59 @@ def _replaced(steps, axis, step):
 
 
 def slice_axis(
-    reach: Reach, axis: int, length: int, start: int, limit: int, stride: int = 1
-) -> Reach:
+    span: PixelSpan, axis: int, length: int, start: int, limit: int, stride: int = 1
+) -> PixelSpan:
     """What is left of an axis from `start` to before `limit`."""
-    step = reach.steps[axis]
+    step = span.steps[axis]
     last = start + (limit - start - 1) // stride * stride
     is_piece = start >= stride or length - last > stride
-    fields = _at_stride(reach, axis, stride)
-    fields["cut"] = reach.cut or (is_piece and step != 0)
-    if reach.low.shape[axis] == 1 < length:
-        return reach.but(reach.low, reach.high, **fields)
+    fields = _at_stride(span, axis, stride)
+    fields["cut"] = span.cut or (is_piece and step != 0)
+    if span.low.shape[axis] == 1 < length:
+        return span.replace(span.low, span.high, **fields)
     index = np.arange(start, limit, stride)
-    return reach.but(
-        reach.low.take(index, axis), reach.high.take(index, axis), **fields
+    return span.replace(
+        span.low.take(index, axis), span.high.take(index, axis), **fields
     )
 
 
-def reverse(reach: Reach, axes: Sequence[int]) -> Reach:
+def reverse(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
     """The other way round along some axes."""
     steps = tuple(
-        -s if s is not None and axis in axes else s
-        for axis, s in enumerate(reach.steps)
+        -s if s is not None and axis in axes else s for axis, s in enumerate(span.steps)
     )
-    low, high = np.flip(reach.low, tuple(axes)), np.flip(reach.high, tuple(axes))
-    return reach.but(low, high, steps=steps)
+    low, high = np.flip(span.low, tuple(axes)), np.flip(span.high, tuple(axes))
+    return span.replace(low, high, steps=steps)
 
 
-def transpose(reach: Reach, permutation: Sequence[int]) -> Reach:
+def transpose(span: PixelSpan, permutation: Sequence[int]) -> PixelSpan:
     """The axes in another order."""
-    return reach.but(
-        reach.low.transpose(permutation),
-        reach.high.transpose(permutation),
-        steps=tuple(reach.steps[axis] for axis in permutation),
+    return span.replace(
+        span.low.transpose(permutation),
+        span.high.transpose(permutation),
+        steps=tuple(span.steps[axis] for axis in permutation),
     )
 
 
-def cumulate(reach: Reach, axis: int, *, backward: bool) -> Reach:
+def cumulate(span: PixelSpan, axis: int, *, backward: bool) -> PixelSpan:
     """What a running sum sees: all that came before, or after."""
-    if reach.steps[axis] == 0:
-        return reach.but(
-            reach.low.min(axis=axis, keepdims=True),
-            reach.high.max(axis=axis, keepdims=True),
+    if span.steps[axis] == 0:
+        return span.replace(
+            span.low.min(axis=axis, keepdims=True),
+            span.high.max(axis=axis, keepdims=True),
         )
     if backward:
-        return reach.but(reach.low, np.full_like(reach.high, math.inf))
-    return reach.but(np.full_like(reach.low, -math.inf), reach.high)
+        return span.replace(span.low, np.full_like(span.high, math.inf))
+    return span.replace(np.full_like(span.low, -math.inf), span.high)
 
 
 def broadcast(
-    reach: Reach, shape: Shape, dimensions: Sequence[int], new_shape: Shape
-) -> Reach:
+    span: PixelSpan, shape: Shape, dimensions: Sequence[int], new_shape: Shape
+) -> PixelSpan:
     """Repeated along axes of length 1 and along new ones.
 
     Args:
-      reach: of the operand.
+      span: of the operand.
       shape: the operand's.
       dimensions: for each axis of the operand the one of the result.
       new_shape: the result's.
@@ -344,30 +345,30 @@ def broadcast(
     steps: list[Step] = [Fraction(0)] * len(new_shape)
     lengths = [1] * len(new_shape)
     for axis, new in enumerate(dimensions):
-        lengths[new] = reach.low.shape[axis]
+        lengths[new] = span.low.shape[axis]
         if shape[axis] == new_shape[new]:
-            steps[new] = reach.steps[axis]
-    return reach.but(
-        reach.low.reshape(lengths), reach.high.reshape(lengths), steps=tuple(steps)
+            steps[new] = span.steps[axis]
+    return span.replace(
+        span.low.reshape(lengths), span.high.reshape(lengths), steps=tuple(steps)
     )
 
 
-def reshape(reach: Reach, shape: Shape, new_shape: Shape) -> Reach:
+def reshape(span: PixelSpan, shape: Shape, new_shape: Shape) -> PixelSpan:
     """The same elements in another shape."""
     full, lengths = [1] * len(shape), [1] * len(new_shape)
     steps: list[Step] = [Fraction(0)] * len(new_shape)
     for old, new in _groups(shape, new_shape):
-        step = _outer_step(reach, old, shape)
-        changes = any(reach.low.shape[axis] > 1 for axis in old)
+        step = _outer_step(span, old, shape)
+        changes = any(span.low.shape[axis] > 1 for axis in old)
         for axis in reversed(new):
             steps[axis] = step
             step = None if step is None else step * new_shape[axis]
             lengths[axis] = new_shape[axis] if changes else 1
         for axis in old:
             full[axis] = shape[axis] if changes else 1
-    return reach.but(
-        np.broadcast_to(reach.low, full).reshape(lengths),
-        np.broadcast_to(reach.high, full).reshape(lengths),
+    return span.replace(
+        np.broadcast_to(span.low, full).reshape(lengths),
+        np.broadcast_to(span.high, full).reshape(lengths),
         steps=tuple(steps),
     )
 
@@ -388,41 +389,41 @@ def _sizes(shape, old, new_shape, new):
     return math.prod(shape[a] for a in old), math.prod(new_shape[a] for a in new)
 
 
-def _outer_step(reach, axes, shape):
+def _outer_step(span, axes, shape):
     """Pixels from one element to the next of axes that are merged, if it is even."""
     outer, *inner = axes
-    if any(reach.low.shape[a] > 1 for a in inner):
+    if any(span.low.shape[a] > 1 for a in inner):
         return None
-    step = reach.steps[outer]
+    step = span.steps[outer]
     return None if step is None else step / math.prod(shape[a] for a in inner)
 
 
 def concatenate(
-    reaches: Sequence[Reach | None],
+    spans: Sequence[PixelSpan | None],
     axis: int,
     shapes: Sequence[Shape],
     *,
     ignore_global: bool,
-) -> Reach:
+) -> PixelSpan:
     """What arrays one behind the other see; None is one that sees nothing.
 
     Along an axis that walks over the image, what shows only pixels of the longest piece
     once more, or nothing, is a border around it, as reflected edges and zeros are.
 
     Args:
-      reaches: of the pieces.
+      spans: of the pieces.
       axis: the axis.
       shapes: of the pieces.
       ignore_global: as for `union`.
     """
-    seeing = [reach for reach in reaches if reach is not None]
+    seeing = [span for span in spans if span is not None]
     across = [1 if i == axis else n for i, n in enumerate(shapes[0])]
     if ignore_global:
         seeing = _moving(seeing, across)
     # Along the other axes the pieces must move together, as operands must.
     steps, apart = _common_steps(seeing, across)
     lengths = [shape[axis] for shape in shapes]
-    pieces = [reach if reach in seeing else None for reach in reaches]
+    pieces = [span if span in seeing else None for span in spans]
     joined = _bordered(pieces, axis, lengths)
     if joined is None:
         lows, highs = _full_pieces(pieces, axis, lengths)
@@ -433,16 +434,16 @@ def concatenate(
             max(lengths) == 1 and not others
         ):
             step = _even_step(low, high, axis)
-        scale = max(reach.scale for reach in seeing)
+        scale = max(span.scale for span in seeing)
         if step != 0:
             scale = _mean_step(low, axis, scale)
         steps = _replaced(steps, axis, step)
-        joined = seeing[0].but(low, high, steps=steps, scale=scale)
-    joined = joined.but(
+        joined = seeing[0].replace(low, high, steps=steps, scale=scale)
+    joined = joined.replace(
         joined.low,
         joined.high,
-        cut=all(reach.cut for reach in seeing) and joined.steps[axis] == 0,
-        deformed=any(reach.deformed for reach in seeing),
+        cut=all(span.cut for span in seeing) and joined.steps[axis] == 0,
+        deformed=any(span.deformed for span in seeing),
     )
     return everywhere(joined) if apart else joined
 
@@ -450,27 +451,25 @@ def concatenate(
 def _bordered(pieces, axis, lengths):
     """The longest piece with a border around it, or None if the others are not that."""
     main = max(range(len(pieces)), key=lambda i: (pieces[i] is not None, lengths[i]))
-    reach = pieces[main]
-    if reach.steps[axis] is None:
+    span = pieces[main]
+    if span.steps[axis] is None:
         return None
     for other in pieces:
         if other is not None and (
-            other.low.min() < reach.low.min() or other.high.max() > reach.high.max()
+            other.low.min() < span.low.min() or other.high.max() > span.high.max()
         ):
             return None
-    if reach.low.shape[axis] == 1 and reach.steps[axis] == 0:
-        same = [p for p in pieces if p is not None and p is not reach]
-        return reach if all(_equal(p, reach) for p in same) else None
-    if reach.steps[axis] == 0:
+    if span.low.shape[axis] == 1 and span.steps[axis] == 0:
+        same = [p for p in pieces if p is not None and p is not span]
+        return span if all(_equal(p, span) for p in same) else None
+    if span.steps[axis] == 0:
         return None
     padding = (sum(lengths[:main]), sum(lengths[main + 1 :]))
-    return window(reach, axis, lengths[main], size=1, padding=padding)
+    return window(span, axis, lengths[main], size=1, padding=padding)
 
 
-def _equal(reach, other):
-    return np.array_equal(reach.low, other.low) and np.array_equal(
-        reach.high, other.high
-    )
+def _equal(span, other):
+    return np.array_equal(span.low, other.low) and np.array_equal(span.high, other.high)
 
 
 def _full_pieces(pieces, axis, lengths):
@@ -503,34 +502,34 @@ def _mean_step(low, axis, default):
     return Fraction(ends[1] - ends[0]) / (low.shape[axis] - 1)
 
 
-def settle(reach: Reach, axis: int, step: Fraction) -> Reach:
+def settle(span: PixelSpan, axis: int, step: Fraction) -> PixelSpan:
     """Finds the even pattern of an axis that was resized or gathered.
 
     A pattern that repeats with `step` in the middle goes on to the border, where a
     resizing has fewer pixels to look at.
 
     Args:
-      reach: whose step along `axis` is not known.
+      span: whose step along `axis` is not known.
       axis: the axis.
       step: the pixels from one element to the next, on average.
 
     Returns:
       The same with that step, or with None if there is no pattern.
     """
-    length = reach.low.shape[axis]
-    low, high = _along(reach, axis, length)
+    length = span.low.shape[axis]
+    low, high = _along(span, axis, length)
     for period in range(1, length // 4 + 1):
         middle = slice(period, length - period)
-        inner = reach.but(
+        inner = span.replace(
             np.moveaxis(low[middle], 0, axis),
             np.moveaxis(high[middle], 0, axis),
-            steps=_replaced(reach.steps, axis, step),
+            steps=_replaced(span.steps, axis, step),
         )
         if _period(low[middle], high[middle], step) != period:
             continue
         grown = window(
             inner, axis, length - 2 * period, size=1, padding=(period, period)
         )
-        if np.all(grown.low <= reach.low) and np.all(grown.high >= reach.high):
+        if np.all(grown.low <= span.low) and np.all(grown.high >= span.high):
             return grown
-    return reach.but(reach.low, reach.high, steps=_replaced(reach.steps, axis, None))
+    return span.replace(span.low, span.high, steps=_replaced(span.steps, axis, None))

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from cnn_flax.analysis.arrays import (
+from cnn_flax.analysis.named_arrays import (
     Model,
     ReceptiveFieldError,
     checked_position,

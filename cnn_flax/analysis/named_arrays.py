@@ -10,8 +10,15 @@ from flax import traverse_util
 from flax.core import DenyList
 from jax.extend import core
 
-from cnn_flax.analysis.program import abstract_images
-from cnn_flax.analysis.trace import Independent, Seen, Unknown, Value, follow, image
+from cnn_flax.analysis.jaxpr import abstract_images
+from cnn_flax.analysis.propagation import (
+    Independent,
+    Seen,
+    Unknown,
+    Value,
+    follow,
+    image,
+)
 from cnn_flax.registry import nearest
 
 __all__ = [
@@ -43,7 +50,7 @@ class Array(NamedTuple):
     def is_map(self) -> bool:
         """Whether it walks over both axes of the image, or may do so."""
         if isinstance(self.value, Seen):
-            return all(reach.walks for reach in self.value.reaches)
+            return all(span.walks for span in self.value.spans)
         return isinstance(self.value, Unknown) and len(self.shape) > 2
 
 
@@ -146,8 +153,7 @@ def position_axes(name: str, seen: Seen) -> tuple[int, int]:
       ReceptiveFieldError: if the array is no map.
     """
     vertical, horizontal = (
-        [axis for axis, step in enumerate(reach.steps) if step]
-        for reach in seen.reaches
+        [axis for axis, step in enumerate(span.steps) if step] for span in seen.spans
     )
     if len(vertical) != 1 or len(horizontal) != 1 or vertical == horizontal:
         raise ReceptiveFieldError(f"{name!r} is no map: it has no height and width.")

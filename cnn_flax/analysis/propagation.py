@@ -7,10 +7,15 @@ from typing import Any
 
 from jax.extend import core
 
-from cnn_flax.analysis import reach as r
-from cnn_flax.analysis.program import called, default_branch
-from cnn_flax.analysis.reach import NoRuleError, Reach
-from cnn_flax.analysis.rules import DEFORM_CONV, RULES, Operands, deform_conv
+from cnn_flax.analysis import pixel_span
+from cnn_flax.analysis.jaxpr import called, default_branch
+from cnn_flax.analysis.pixel_span import NoRuleError, PixelSpan
+from cnn_flax.analysis.propagation_rules import (
+    DEFORM_CONV,
+    RULES,
+    Operands,
+    deform_conv,
+)
 
 __all__ = ["Independent", "Seen", "Unknown", "Value", "follow", "image"]
 
@@ -20,10 +25,10 @@ class Seen:
     """An array that depends on the image.
 
     Attributes:
-      reaches: what its elements see along the image's (vertical, horizontal) axis.
+      spans: what its elements see along the image's (vertical, horizontal) axis.
     """
 
-    reaches: tuple[Reach, Reach]
+    spans: tuple[PixelSpan, PixelSpan]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,7 @@ Value = Seen | Independent | Unknown
 def image(shape: Sequence[int]) -> Seen:
     """The images themselves, `[N, H, W, C]`."""
     _, height, width, _ = shape
-    return Seen((r.of_image(4, 1, height), r.of_image(4, 2, width)))
+    return Seen((pixel_span.of_image(4, 1, height), pixel_span.of_image(4, 2, width)))
 
 
 def follow(
@@ -128,7 +133,7 @@ def _by_rule(eqn, operands, ignore_global, rule):
     pair = []
     for axis in (0, 1):
         given = Operands(
-            [v.reaches[axis] if isinstance(v, Seen) else None for v in operands],
+            [v.spans[axis] if isinstance(v, Seen) else None for v in operands],
             [v.aval.shape for v in eqn.invars],
             [v.value if isinstance(v, Independent) else None for v in operands],
             ignore_global,
@@ -136,7 +141,7 @@ def _by_rule(eqn, operands, ignore_global, rule):
         results = rule(eqn, given)
         is_list = isinstance(results, list)
         pair.append(results if is_list else [results] * len(eqn.outvars))
-    return [Seen(reaches) for reaches in zip(*pair, strict=True)]
+    return [Seen(spans) for spans in zip(*pair, strict=True)]
 
 
 def _evaluate(jaxpr, eqn, operands) -> list[Value]:
