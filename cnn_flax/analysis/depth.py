@@ -12,6 +12,7 @@ from cnn_flax.analysis.jaxpr import (
     bodies,
     label_of,
     labelled,
+    scan_counts,
 )
 from cnn_flax.analysis.multiply_adds import multiply_adds, of_equation
 from cnn_flax.analysis.propagation_rules import DEFORM_CONV
@@ -84,9 +85,10 @@ def _through(equation: core.JaxprEqn, inputs: list[int]) -> list[int]:
 def _through_body(equation, body, times, inputs):
     # A choice's first input is what it chooses by.
     inputs = inputs[-len(body.invars) :]
-    constants = equation.params.get("num_consts", 0)
-    carried = equation.params.get("num_carry", 0)
     outputs = _depths(body, inputs)
+    if times == 1:
+        return outputs
+    constants, carried = scan_counts(equation)
     for _ in range(times - 1):
         inputs[constants : constants + carried] = outputs[:carried]
         outputs = _depths(body, inputs)

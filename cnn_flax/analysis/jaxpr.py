@@ -20,6 +20,7 @@ __all__ = [
     "default_branch",
     "label_of",
     "labelled",
+    "scan_counts",
 ]
 
 _MARK = "cnn_flax.analysis:"
@@ -118,6 +119,15 @@ def default_branch(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
     if platforms is None or None not in platforms:
         return None
     return equation.params["branches"][platforms.index(None)]
+
+
+def scan_counts(equation: core.JaxprEqn) -> tuple[int, int]:
+    """Number of constants and of carried values among the inputs of a `scan`."""
+    parameters = equation.params
+    if "num_carry" in parameters:  # JAX before 0.12.
+        return parameters["num_consts"], parameters["num_carry"]
+    constants, carry, _ = (len(list(part)) for part in parameters["ft_in"].unpack())
+    return constants, carry
 
 
 def bodies(equation: core.JaxprEqn) -> list[tuple[core.Jaxpr, int | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 from jax.extend import core
 
 from cnn_flax.analysis import pixel_span
-from cnn_flax.analysis.jaxpr import called, default_branch
+from cnn_flax.analysis.jaxpr import called, default_branch, scan_counts
 from cnn_flax.analysis.pixel_span import NoRuleError, PixelSpan
 from cnn_flax.analysis.propagation_rules import (
     DEFORM_CONV,
@@ -170,7 +170,7 @@ def _evaluate(jaxpr, eqn, operands) -> list[Value]:
 def _scan(eqn, operands, ignore_global) -> list[Value]:
     """A loop of known length, turn by turn."""
     p = eqn.params
-    consts, carry = p["num_consts"], p["num_carry"]
+    consts, carry = scan_counts(eqn)
     fixed, state = operands[:consts], operands[consts : consts + carry]
     stacked = operands[consts + carry :]
     if any(isinstance(value, Seen) for value in stacked):
