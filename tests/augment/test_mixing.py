@@ -121,7 +121,7 @@ def test_a_batch_is_mixed_in_one_of_two_ways_equally_often():
     for key in keys:
         mixed = np.asarray(MIX["either"](key, images, labels)[0])
         pasted.append(((mixed == images) | (mixed == other)).all())
-    assert stats.binomtest(sum(pasted), 400, 0.5).pvalue > 1e-3
+    assert stats.binomtest(int(sum(pasted)), 400, 0.5).pvalue > 1e-3
 
 
 @every_mix
