@@ -57,7 +57,7 @@ from cnn_flax.augment.noisy_student import (
     draw_noisy_student_augment,
     noisy_student_augment,
 )
-from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
+from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
 from cnn_flax.augment.rand_augment import (
     draw_rand_augment,
     draw_trivial_augment,

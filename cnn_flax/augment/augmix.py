@@ -4,13 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from cnn_flax.augment.arguments import image_operation
-from cnn_flax.augment.policy_operations import (
-    Space,
-    apply_operations,
-    draw_operations,
-    strengths,
-)
-from cnn_flax.augment.random import Draw, image_keys, keys_per_image
+from cnn_flax.augment.policy_space import Space, draw_operations, strengths
+from cnn_flax.augment.policy_table import apply_operations
+from cnn_flax.augment.prng import Draw, image_keys, keys_per_image
 
 __all__ = ["augmix", "draw_augmix", "mix_chains"]
 

@@ -4,13 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_flax.augment.policy_operations import (
-    OPERATIONS,
-    Space,
-    apply_operations,
-    strengths,
-)
-from cnn_flax.augment.random import Draw, draw_per_image, image_keys
+from cnn_flax.augment.policy_space import Space, strengths
+from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
+from cnn_flax.augment.prng import Draw, draw_per_image, image_keys
 from cnn_flax.registry import nearest
 
 __all__ = ["auto_augment", "draw_auto_augment"]

@@ -6,8 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from cnn_flax.augment import fusion_registry
 from cnn_flax.augment.arguments import image_operation, per_image, per_pixel
-from cnn_flax.augment.colour_matrix import check_colours, grey_of, mean_colour
+from cnn_flax.augment.colour_matrix import (
+    brightness_matrix,
+    check_colours,
+    contrast_matrix,
+    grey_of,
+    inversion_matrix,
+    mean_colour,
+    saturation_matrix,
+)
+from cnn_flax.augment.levels import solarize_table
 
 __all__ = [
     "adjust_brightness",
@@ -22,6 +32,9 @@ __all__ = [
 ]
 
 
+@fusion_registry.as_colour_matrix(
+    lambda mean, factor: brightness_matrix(factor, mean.shape[1])
+)
 @image_operation
 def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Multiplies, then clips to [0, 1], as torchvision's `adjust_brightness`.
@@ -40,6 +53,7 @@ def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     return _blend(images, 0.0, _factor(factor, images))
 
 
+@fusion_registry.as_colour_matrix(lambda mean, factor: contrast_matrix(factor, mean))
 @image_operation
 def adjust_contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with the mean grey of each image, as torchvision's `adjust_contrast`.
@@ -60,6 +74,9 @@ def adjust_contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
     return _blend(images, mean, _factor(factor, images))
 
 
+@fusion_registry.as_colour_matrix(
+    lambda mean, factor: saturation_matrix(factor, mean.shape[1])
+)
 @image_operation
 def adjust_saturation(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with each pixel's grey, as torchvision's `adjust_saturation`.
@@ -110,6 +127,11 @@ def rgb_to_grayscale(images: jax.Array, num_output_channels: int = 1) -> jax.Arr
     return jnp.repeat(grey_of(images), num_output_channels, -1)
 
 
+@fusion_registry.as_colour_matrix(
+    lambda mean, where=None: inversion_matrix(
+        jnp.ones(len(mean)) if where is None else where, mean.shape[1]
+    )
+)
 @image_operation
 def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     """`1 - images`, as torchvision's `invert`.
@@ -127,6 +149,7 @@ def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     return jnp.where(where, 1 - images, images)
 
 
+@fusion_registry.as_level_table(solarize_table)
 @image_operation
 def solarize(images: jax.Array, threshold: ArrayLike) -> jax.Array:
     """Inverts the values from `threshold` on, as torchvision's `solarize`.

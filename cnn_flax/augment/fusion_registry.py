@@ -1,110 +1,140 @@
-"""What is known of each operation, so that several can be carried out as one.
+"""Registry of operations: how each one fuses, and what each random one draws.
 
-A deterministic operation that moves pixels is a matrix (`MATRICES`), one that is affine
-in colours is a matrix of colours (`COLOURS`), one from level to level is a table
-(`TABLES`). A random operation is a draw and the deterministic operation of its
-arguments (`DRAWS`).
+An operation registers itself by a decorator where it is defined:
+
+- `as_homography`: it moves pixels, by a 3 x 3 matrix.
+- `as_colour_matrix`: it is affine in the colours of a pixel.
+- `as_level_table`: it maps each of the 256 levels to another.
+- `as_draw`: it is random; it draws the arguments of a deterministic operation.
+
+`compose` fuses neighbours of one kind. An operation that is not registered runs alone.
 """
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 
-from cnn_flax.augment import (
-    colour,
-    colour_matrix,
-    erasing,
-    filters,
-    geometry,
-    homography,
-    levels,
-    resample,
-)
-from cnn_flax.augment import random_colour as colours
-from cnn_flax.augment import random_erasing as windows
-from cnn_flax.augment import random_filters as blurs
-from cnn_flax.augment import random_geometry as moves
-from cnn_flax.augment.random import Draw
+from cnn_flax.augment.prng import Draw
 
 __all__ = [
-    "COLOURS",
     "DRAWS",
-    "MATRICES",
-    "TABLES",
+    "FUSIONS",
+    "Fusion",
     "Operation",
+    "as_colour_matrix",
+    "as_draw",
+    "as_homography",
+    "as_level_table",
     "read_operation",
 ]
 
-# (H, W) and the operation's arguments -> [3, 3] or [N, 3, 3].
-MATRICES: dict[Callable, Callable[..., jax.Array]] = {
-    geometry.affine: homography.affine_matrix,
-    geometry.crop: lambda _, top, left, height, width: homography.crop_matrix(
-        top, left
-    ),
-    geometry.crop_window: lambda _, top, left, size: homography.crop_matrix(top, left),
-    geometry.horizontal_flip: lambda size, where=True: homography.flip_matrix(
-        size, horizontal=where
-    ),
-    geometry.perspective: lambda _, startpoints, endpoints: (
-        homography.perspective_matrix(startpoints, endpoints)
-    ),
-    geometry.rotate: homography.rotation_matrix,
-    geometry.shear_x: lambda size, degrees: homography.shear_matrix(size, x=degrees),
-    geometry.shear_y: lambda size, degrees: homography.shear_matrix(size, y=degrees),
-    geometry.translate_x: lambda _, pixels: homography.translation_matrix(x=pixels),
-    geometry.translate_y: lambda _, pixels: homography.translation_matrix(y=pixels),
-    geometry.vertical_flip: lambda size, where=True: homography.flip_matrix(
-        size, vertical=where
-    ),
-}
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# The mean colour at that point, [N, C], and the argument, [N] -> [N, C, C + 1].
-COLOURS: dict[Callable, Callable[..., jax.Array]] = {
-    colour.adjust_brightness: lambda mean, factor: colour_matrix.brightness_matrix(
-        factor, mean.shape[1]
-    ),
-    colour.adjust_contrast: lambda mean, factor: colour_matrix.contrast_matrix(
-        factor, mean
-    ),
-    colour.adjust_saturation: lambda mean, factor: colour_matrix.saturation_matrix(
-        factor, mean.shape[1]
-    ),
-    colour.invert: lambda mean, where=None: colour_matrix.inversion_matrix(
-        jnp.ones(len(mean)) if where is None else where, mean.shape[1]
-    ),
-}
 
-# The counts of levels at that point, [N, C, 256], and the arguments, [N] -> as counts.
-TABLES: dict[Callable, Callable[..., jax.Array]] = {
-    colour.solarize: levels.solarize_table,
-    levels.autocontrast: levels.autocontrast_table,
-    levels.equalize: levels.equalize_table,
-    levels.posterize: levels.posterize_table,
-}
+class Fusion(NamedTuple):
+    """How an operation fuses with its neighbours.
 
-# A random operation -> what it draws, and the operation of these arguments.
-DRAWS: dict[Callable, tuple[Callable[..., Draw], Callable[..., jax.Array]]] = {
-    blurs.gaussian_noise: (blurs.draw_gaussian_noise, erasing.add_noise),
-    blurs.random_gaussian_blur: (blurs.draw_gaussian_blur, filters.gaussian_blur),
-    colours.color_jitter: (colours.draw_jitter, colours.jitter),
-    colours.random_brightness: (colours.draw_brightness, colour.adjust_brightness),
-    colours.random_grayscale: (colours.draw_grayscale, colour.adjust_saturation),
-    moves.random_affine: (moves.draw_affine, geometry.affine),
-    moves.random_crop: (moves.draw_crop, geometry.crop_window),
-    moves.random_horizontal_flip: (moves.draw_flip, geometry.horizontal_flip),
-    moves.random_perspective: (moves.draw_perspective, geometry.perspective),
-    moves.random_resized_crop: (moves.draw_resized_crop, resample.resized_crop),
-    moves.random_rotation: (moves.draw_rotation, geometry.rotate),
-    moves.random_shear: (moves.draw_shear, geometry.affine),
-    moves.random_vertical_flip: (moves.draw_flip, geometry.vertical_flip),
-    windows.cutout: (windows.draw_cutout, erasing.erase),
-    windows.random_erasing: (windows.draw_erasing, erasing.erase),
-}
+    Attributes:
+      kind: operations of the same kind fuse.
+      build: returns the operation's matrix or table.
+      sampling: `interpolation` and `fill`, as far as the operation uses them, with
+        their defaults. Operations fuse only if they agree on both.
+    """
+
+    kind: Literal["homography", "colour_matrix", "level_table"]
+    build: Callable[..., jax.Array]
+    sampling: Mapping[str, Any]
+
+
+FUSIONS: dict[Callable, Fusion] = {}
+"""Operations that fuse."""
+
+DRAWS: dict[Callable, tuple[Callable[..., Draw], Callable[..., jax.Array]]] = {}
+"""Random operations: the draw, and the operation that takes its arguments."""
+
+
+def as_homography(
+    matrix: Callable[..., jax.Array], **sampling: Any
+) -> Callable[[_Function], _Function]:
+    """Registers an operation that moves pixels.
+
+    Args:
+      matrix: from (H, W) and the operation's arguments, without `interpolation` and
+        `fill`, to `[3, 3]` or `[N, 3, 3]`; see `homography`.
+      **sampling: `interpolation` or `fill`, where the operation has a fixed one instead
+        of an argument.
+    """
+
+    def register(operation: _Function) -> _Function:
+        parameters = inspect.signature(operation).parameters
+        defaults = {
+            name: parameters[name].default
+            for name in ("interpolation", "fill")
+            if name in parameters
+        }
+        FUSIONS[operation] = Fusion("homography", matrix, defaults | sampling)
+        return operation
+
+    return register
+
+
+def as_colour_matrix(
+    matrix: Callable[..., jax.Array],
+) -> Callable[[_Function], _Function]:
+    """Registers an operation that is affine in the colours of a pixel.
+
+    Args:
+      matrix: from the image's mean colour before the operation, `[N, C]`, and the
+        operation's arguments, each `[N]`, to `[N, C, C + 1]`; see `colour_matrix`.
+    """
+
+    def register(operation: _Function) -> _Function:
+        FUSIONS[operation] = Fusion("colour_matrix", matrix, {})
+        return operation
+
+    return register
+
+
+def as_level_table(
+    table: Callable[..., jax.Array],
+) -> Callable[[_Function], _Function]:
+    """Registers an operation that maps each of the 256 levels to another.
+
+    Args:
+      table: from the counts of the levels before the operation, `[N, C, 256]`, and the
+        operation's arguments, each `[N]`, to `[N, C, 256]`; see `levels`.
+    """
+
+    def register(operation: _Function) -> _Function:
+        FUSIONS[operation] = Fusion("level_table", table, {})
+        return operation
+
+    return register
+
+
+def as_draw(
+    draw: Callable[..., Draw], operation: Callable[..., jax.Array]
+) -> Callable[[_Function], _Function]:
+    """Registers a random operation.
+
+    Its arguments are those of `draw` and those of `operation` that are not drawn, by
+    the same names.
+
+    Args:
+      draw: from a key, N, (H, W, C) if it has a parameter `shape`, and options to
+        arguments of `operation`.
+      operation: the deterministic operation that the random one applies.
+    """
+
+    def register(random_operation: _Function) -> _Function:
+        DRAWS[random_operation] = (draw, operation)
+        return random_operation
+
+    return register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +142,11 @@ class Operation:
     """One operation of a chain.
 
     Attributes:
-      function: the deterministic operation, `(images, **arguments)`; or a random one
-        that is not in `DRAWS`, which takes its key as an argument, and perhaps labels.
-      options: those of its arguments that are the same in every batch.
-      draw: from a key (one, or one an image), N and (H, W, C) to the other arguments.
-      mixes: whether it takes labels too, and returns both.
+      function: a deterministic operation, `(images, **arguments)`; or a function that
+        is not in `DRAWS` and takes its key as an argument, and labels if it `mixes`.
+      options: the arguments that are the same in every batch.
+      draw: from a key (one, or one per image), N and (H, W, C) to the other arguments.
+      mixes: whether it also takes labels, and returns images and labels.
     """
 
     function: Callable[..., Any]
@@ -124,31 +154,36 @@ class Operation:
     draw: Callable[[jax.Array, int, tuple[int, ...]], Draw]
     mixes: bool = False
 
+    @property
+    def fusion(self) -> Fusion | None:
+        """How it fuses; None if it runs alone."""
+        return FUSIONS.get(self.function)
+
     def arguments(self, key: jax.Array, images: jax.Array) -> dict[str, Any]:
-        """All arguments beside the images: what is drawn, and the options.
+        """All arguments except the images: the options, and what is drawn.
 
         Raises:
           ValueError: if the operation refuses them.
         """
         arguments = {**self.options, **self.draw(key, len(images), images.shape[1:])}
-        if self.function in MATRICES | COLOURS | TABLES:
-            # The operation itself is not run where it is fused: let it check.
+        if self.fusion:
+            # A fused operation does not run itself: trace it for its own checks.
             jax.eval_shape(functools.partial(self.function, **arguments), images)
         return arguments
 
 
-def read_operation(given: Callable[..., Any]) -> Operation:
-    """What `compose` is given, as an `Operation`.
+def read_operation(operation: Callable[..., Any]) -> Operation:
+    """Reads an item of the list that `compose` takes.
 
     Args:
-      given: an operation of `cnn_flax.augment`, or a function of `images`, of `key,
-        images` or of `key, images, labels`, with its other arguments bound by
+      operation: an operation of `cnn_flax.augment`, or a function of `images`, of `key,
+        images` or of `key, images, labels`; other arguments are bound by
         `functools.partial`.
 
     Raises:
-      TypeError: if it takes neither of these, or not the arguments that are bound.
+      TypeError: if it has another signature, or does not take the bound arguments.
     """
-    function, options = given, {}
+    function, options = operation, {}
     while isinstance(function, functools.partial):
         if function.args:
             raise TypeError(
@@ -163,12 +198,12 @@ def read_operation(given: Callable[..., Any]) -> Operation:
             f"{name} does not."
         )
     try:
-        placed = dict.fromkeys(("images", *leading))
-        inspect.signature(function).bind(**placed, **options)
+        unbound = dict.fromkeys(("images", *leading))
+        inspect.signature(function).bind(**unbound, **options)
     except TypeError as error:
         raise TypeError(f"{name}: {error}; bind arguments by partial.") from error
     if function in DRAWS:
-        return _drawn(function, options)
+        return _read_random(function, options)
     if leading:
         return Operation(
             function, options, lambda key, *_: {"key": key}, "labels" in leading
@@ -177,7 +212,7 @@ def read_operation(given: Callable[..., Any]) -> Operation:
 
 
 def _leading(function) -> tuple[str, ...] | None:
-    """What of the key and labels it takes beside the images; None without images."""
+    """Which of key and labels it takes with the images; None if it takes no images."""
     names = list(inspect.signature(function).parameters)
     if names[:3] == ["key", "images", "labels"]:
         return ("key", "labels")
@@ -186,16 +221,17 @@ def _leading(function) -> tuple[str, ...] | None:
     return () if names[:1] == ["images"] else None
 
 
-def _drawn(function, options) -> Operation:
-    draw, applied = DRAWS[function]
-    of_draw, of_applied = (
-        set(inspect.signature(f).parameters) for f in (draw, applied)
+def _read_random(function, options) -> Operation:
+    draw, operation = DRAWS[function]
+    draw_parameters, parameters = (
+        set(inspect.signature(f).parameters) for f in (draw, operation)
     )
-    for_draw = {name: value for name, value in options.items() if name in of_draw}
+    draw_options = {k: v for k, v in options.items() if k in draw_parameters}
 
-    def drawn(key, n, shape):
-        needed = {"shape": shape} if "shape" in of_draw else {}
-        return draw(key, n, **needed, **for_draw)
+    def draw_arguments(key, n, shape):
+        if "shape" in draw_parameters:
+            return draw(key, n, shape=shape, **draw_options)
+        return draw(key, n, **draw_options)
 
-    for_applied = {name: v for name, v in options.items() if name in of_applied}
-    return Operation(applied, for_applied, drawn)
+    fixed = {k: v for k, v in options.items() if k in parameters}
+    return Operation(operation, fixed, draw_arguments)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from cnn_flax.augment import homography
+from cnn_flax.augment import fusion_registry, homography
 from cnn_flax.augment.arguments import (
     Pair,
     image_operation,
@@ -22,7 +22,6 @@ __all__ = [
     "affine",
     "center_crop",
     "crop",
-    "crop_window",
     "horizontal_flip",
     "perspective",
     "rotate",
@@ -34,6 +33,9 @@ __all__ = [
 ]
 
 
+@fusion_registry.as_homography(
+    lambda size, where=True: homography.flip_matrix(size, horizontal=where)
+)
 def horizontal_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     """Mirrors left and right, as torchvision's `horizontal_flip`.
 
@@ -47,6 +49,9 @@ def horizontal_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     return _flip(images, where, -2)
 
 
+@fusion_registry.as_homography(
+    lambda size, where=True: homography.flip_matrix(size, vertical=where)
+)
 def vertical_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     """Mirrors up and down, as torchvision's `vertical_flip`. See `horizontal_flip`."""
     return _flip(images, where, -3)
@@ -78,6 +83,9 @@ def _read_backwards(images, where, axis):
     return jax.vmap(read)(images, where)
 
 
+@fusion_registry.as_homography(
+    lambda _, top, left, height, width: homography.crop_matrix(top, left), fill=0
+)
 def crop(
     images: jax.Array, top: ArrayLike, left: ArrayLike, height: int, width: int
 ) -> jax.Array:
@@ -97,13 +105,6 @@ def crop(
       ValueError: if the window has no pixel.
     """
     return _crop(images, top, left, *image_size((height, width)))
-
-
-def crop_window(
-    images: jax.Array, top: ArrayLike, left: ArrayLike, size: int | tuple[int, int]
-) -> jax.Array:
-    """`crop` with height and width in one, `size`."""
-    return _crop(images, top, left, *image_size(size))
 
 
 @image_operation
@@ -169,6 +170,7 @@ def center_crop(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
     return crop(images, top, left, *sides)
 
 
+@fusion_registry.as_homography(homography.rotation_matrix)
 def rotate(
     images: jax.Array,
     degrees: ArrayLike,
@@ -196,6 +198,7 @@ def rotate(
     )
 
 
+@fusion_registry.as_homography(homography.affine_matrix)
 def affine(
     images: jax.Array,
     angle: ArrayLike = 0.0,
@@ -234,6 +237,9 @@ def affine(
     return _moved(images, matrix, interpolation, fill)
 
 
+@fusion_registry.as_homography(
+    lambda size, degrees: homography.shear_matrix(size, x=degrees)
+)
 def shear_x(
     images: jax.Array,
     degrees: ArrayLike,
@@ -262,6 +268,9 @@ def shear_x(
     )
 
 
+@fusion_registry.as_homography(
+    lambda size, degrees: homography.shear_matrix(size, y=degrees)
+)
 def shear_y(
     images: jax.Array,
     degrees: ArrayLike,
@@ -279,6 +288,9 @@ def shear_y(
     )
 
 
+@fusion_registry.as_homography(
+    lambda _, pixels: homography.translation_matrix(x=pixels)
+)
 def translate_x(
     images: jax.Array,
     pixels: ArrayLike,
@@ -304,6 +316,9 @@ def translate_x(
     )
 
 
+@fusion_registry.as_homography(
+    lambda _, pixels: homography.translation_matrix(y=pixels)
+)
 def translate_y(
     images: jax.Array,
     pixels: ArrayLike,
@@ -319,6 +334,11 @@ def translate_y(
     )
 
 
+@fusion_registry.as_homography(
+    lambda _, startpoints, endpoints: homography.perspective_matrix(
+        startpoints, endpoints
+    )
+)
 def perspective(
     images: jax.Array,
     startpoints: ArrayLike,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from cnn_flax.augment import fusion_registry
 from cnn_flax.augment.arguments import image_operation, per_image
 from cnn_flax.layers.computed import computed
 
@@ -44,83 +45,6 @@ def _quotients() -> np.ndarray:
 
 
 _SPREADS = _quotients()
-
-
-@image_operation
-def posterize(images: jax.Array, bits: ArrayLike) -> jax.Array:
-    """Keeps the highest bits of each level, as torchvision's `posterize` of bytes.
-
-    Args:
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; rounded to 256 levels.
-      bits: how many, in [0, 8]: a number, or one an image `[N]`.
-
-    Returns:
-      The shape of `images`, on the 256 levels.
-
-    Raises:
-      ValueError: if `bits` is outside its range.
-    """
-    bits = per_image("bits", bits, len(images), low=0, high=8)
-    low = _low_bits(bits)[:, None, None, None]
-    return from_levels(_without(to_levels(images), low), images.dtype)
-
-
-def _low_bits(bits):
-    return 8 - bits.astype(jnp.int32)
-
-
-def _without(levels, low):
-    # Shifts: a division is many times slower.
-    return levels >> low << low
-
-
-@image_operation
-def equalize(images: jax.Array) -> jax.Array:
-    """Spreads the levels so that each range has as many pixels, as Pillow's `equalize`.
-
-    A channel that has too few different pixels for a step stays as it is.
-
-    Args:
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; rounded to 256 levels.
-
-    Returns:
-      The shape of `images`, on the 256 levels.
-    """
-    levels = to_levels(images)
-    return from_levels(
-        look_up(levels, equalize_table(level_counts(levels))), images.dtype
-    )
-
-
-@image_operation
-def autocontrast(images: jax.Array) -> jax.Array:
-    """Spreads each channel from its darkest and brightest to 0 and 1, as torchvision's.
-
-    A channel of one level stays as it is.
-
-    Args:
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; rounded to 256 levels.
-
-    Returns:
-      The shape of `images`, on the 256 levels.
-    """
-    levels = to_levels(images)
-    n, height, width, channels = levels.shape
-    # Whole rows first: a minimum that leaves only channels is many times slower.
-    rows = levels.reshape(n, height, width * channels)
-    low, high = (
-        extreme(extreme(rows, 1).reshape(n, width, channels), 1)
-        for extreme in (jnp.min, jnp.max)
-    )
-    return from_levels(look_up(levels, _spread_table(low, high)), images.dtype)
-
-
-def _spread_table(low, high):
-    """From [low, high] to [0, 255]; where they are equal, no change: `[N, C, 256]`."""
-    levels = jnp.arange(_LEVELS)[None, None]
-    low, spread = low[..., None], (high - low)[..., None]
-    moved = jnp.asarray(_SPREADS)[spread, jnp.clip(levels - low, 0, _LEVELS - 1)]
-    return jnp.where(spread == 0, levels, moved)
 
 
 def to_levels(images: jax.Array) -> jax.Array:
@@ -200,12 +124,29 @@ def equalize_table(counts: jax.Array) -> jax.Array:
     return jnp.where(step == 0, identity_table(counts), moved)
 
 
+def _spread_table(low, high):
+    """From [low, high] to [0, 255]; where they are equal, no change: `[N, C, 256]`."""
+    levels = jnp.arange(_LEVELS)[None, None]
+    low, spread = low[..., None], (high - low)[..., None]
+    moved = jnp.asarray(_SPREADS)[spread, jnp.clip(levels - low, 0, _LEVELS - 1)]
+    return jnp.where(spread == 0, levels, moved)
+
+
 def autocontrast_table(counts: jax.Array) -> jax.Array:
     """The table of `autocontrast`: `[N, C, 256]`."""
     some = counts > 0
     levels = identity_table(counts)
     low = jnp.where(some, levels, _LEVELS - 1).min(-1)
     return _spread_table(low, jnp.where(some, levels, 0).max(-1))
+
+
+def _low_bits(bits):
+    return 8 - bits.astype(jnp.int32)
+
+
+def _without(levels, low):
+    # Shifts: a division is many times slower.
+    return levels >> low << low
 
 
 def posterize_table(counts: jax.Array, bits: jax.Array) -> jax.Array:
@@ -218,3 +159,66 @@ def solarize_table(counts: jax.Array, threshold: jax.Array) -> jax.Array:
     levels = identity_table(counts)
     bright = levels >= (threshold * (_LEVELS - 1))[:, None, None]
     return jnp.where(bright, _LEVELS - 1 - levels, levels)
+
+
+@fusion_registry.as_level_table(posterize_table)
+@image_operation
+def posterize(images: jax.Array, bits: ArrayLike) -> jax.Array:
+    """Keeps the highest bits of each level, as torchvision's `posterize` of bytes.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; rounded to 256 levels.
+      bits: how many, in [0, 8]: a number, or one an image `[N]`.
+
+    Returns:
+      The shape of `images`, on the 256 levels.
+
+    Raises:
+      ValueError: if `bits` is outside its range.
+    """
+    bits = per_image("bits", bits, len(images), low=0, high=8)
+    low = _low_bits(bits)[:, None, None, None]
+    return from_levels(_without(to_levels(images), low), images.dtype)
+
+
+@fusion_registry.as_level_table(equalize_table)
+@image_operation
+def equalize(images: jax.Array) -> jax.Array:
+    """Spreads the levels so that each range has as many pixels, as Pillow's `equalize`.
+
+    A channel that has too few different pixels for a step stays as it is.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; rounded to 256 levels.
+
+    Returns:
+      The shape of `images`, on the 256 levels.
+    """
+    levels = to_levels(images)
+    return from_levels(
+        look_up(levels, equalize_table(level_counts(levels))), images.dtype
+    )
+
+
+@fusion_registry.as_level_table(autocontrast_table)
+@image_operation
+def autocontrast(images: jax.Array) -> jax.Array:
+    """Spreads each channel from its darkest and brightest to 0 and 1, as torchvision's.
+
+    A channel of one level stays as it is.
+
+    Args:
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; rounded to 256 levels.
+
+    Returns:
+      The shape of `images`, on the 256 levels.
+    """
+    levels = to_levels(images)
+    n, height, width, channels = levels.shape
+    # Whole rows first: a minimum that leaves only channels is many times slower.
+    rows = levels.reshape(n, height, width * channels)
+    low, high = (
+        extreme(extreme(rows, 1).reshape(n, width, channels), 1)
+        for extreme in (jnp.min, jnp.max)
+    )
+    return from_levels(look_up(levels, _spread_table(low, high)), images.dtype)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_flax.augment.erasing import erase
-from cnn_flax.augment.random import Draw, keys_per_image
+from cnn_flax.augment.prng import Draw, keys_per_image
 
 __all__ = [
     "blend_pairs",

@@ -3,12 +3,9 @@
 import jax
 import numpy as np
 
-from cnn_flax.augment.policy_operations import (
-    Space,
-    apply_operations,
-    draw_operations,
-)
-from cnn_flax.augment.random import Draw, image_keys
+from cnn_flax.augment.policy_space import Space, draw_operations
+from cnn_flax.augment.policy_table import apply_operations
+from cnn_flax.augment.prng import Draw, image_keys
 
 __all__ = ["draw_noisy_student_augment", "noisy_student_augment"]
 

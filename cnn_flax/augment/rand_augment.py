@@ -2,13 +2,9 @@
 
 import jax
 
-from cnn_flax.augment.policy_operations import (
-    Space,
-    apply_operations,
-    draw_operations,
-    strengths,
-)
-from cnn_flax.augment.random import Draw, image_keys
+from cnn_flax.augment.policy_space import Space, draw_operations, strengths
+from cnn_flax.augment.policy_table import apply_operations
+from cnn_flax.augment.prng import Draw, image_keys
 
 __all__ = [
     "draw_rand_augment",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from cnn_flax.augment import colour
+from cnn_flax.augment import colour, fusion_registry
 from cnn_flax.augment.arguments import image_operation, per_image
 from cnn_flax.augment.colour_matrix import (
     brightness_matrix,
@@ -19,7 +19,7 @@ from cnn_flax.augment.colour_matrix import (
     saturation_matrix,
     shift_colour,
 )
-from cnn_flax.augment.random import (
+from cnn_flax.augment.prng import (
     Draw,
     Range,
     check_probability,
@@ -63,6 +63,7 @@ def draw_brightness(key: jax.Array, n: int, brightness: Range, p: float = 1.0) -
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_brightness, colour.adjust_brightness)
 def random_brightness(
     key: jax.Array, images: jax.Array, brightness: Range, p: float = 1.0
 ) -> jax.Array:
@@ -94,6 +95,7 @@ def draw_grayscale(key: jax.Array, n: int, p: float = 0.1) -> Draw:
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_grayscale, colour.adjust_saturation)
 def random_grayscale(key: jax.Array, images: jax.Array, p: float = 0.1) -> jax.Array:
     """Makes each image grey with probability `p`; the channels stay as many.
 
@@ -229,6 +231,7 @@ def _adjust(images, factors, order, active):
     return jnp.clip(change_colours(images, whole), 0, 1)
 
 
+@fusion_registry.as_draw(draw_jitter, jitter)
 def color_jitter(
     key: jax.Array,
     images: jax.Array,

@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from cnn_flax.augment import fusion_registry
 from cnn_flax.augment.erasing import erase
 from cnn_flax.augment.homography import Fill
-from cnn_flax.augment.random import (
+from cnn_flax.augment.prng import (
     Draw,
     check_probability,
     coins,
@@ -77,6 +78,7 @@ def _draw(key, *, height, width, scale, ratio, p):
     }
 
 
+@fusion_registry.as_draw(draw_erasing, erase)
 def random_erasing(
     key: jax.Array,
     images: jax.Array,
@@ -138,6 +140,7 @@ def draw_cutout(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_cutout, erase)
 def cutout(
     key: jax.Array, images: jax.Array, size: int, p: float = 1.0, value: Fill = 0
 ) -> jax.Array:

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.augment import filters
+from cnn_flax.augment import filters, fusion_registry
 from cnn_flax.augment.erasing import add_noise
-from cnn_flax.augment.random import (
+from cnn_flax.augment.prng import (
     Draw,
     check_probability,
     coins,
@@ -45,6 +45,7 @@ def draw_gaussian_blur(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_gaussian_blur, filters.gaussian_blur)
 def random_gaussian_blur(
     key: jax.Array,
     images: jax.Array,
@@ -99,6 +100,7 @@ def draw_gaussian_noise(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_gaussian_noise, add_noise)
 def gaussian_noise(
     key: jax.Array,
     images: jax.Array,

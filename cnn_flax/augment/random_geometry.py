@@ -9,10 +9,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.augment import geometry, resample
+from cnn_flax.augment import fusion_registry, geometry, resample
 from cnn_flax.augment.arguments import image_size
-from cnn_flax.augment.homography import Fill
-from cnn_flax.augment.random import (
+from cnn_flax.augment.homography import Fill, crop_matrix
+from cnn_flax.augment.prng import (
     Draw,
     Range,
     check_probability,
@@ -50,6 +50,7 @@ def draw_flip(key: jax.Array, n: int, p: float = 0.5) -> Draw:
     return draw_per_image(lambda k: {"where": coins(k, p)}, key, n)
 
 
+@fusion_registry.as_draw(draw_flip, geometry.horizontal_flip)
 def random_horizontal_flip(
     key: jax.Array, images: jax.Array, p: float = 0.5
 ) -> jax.Array:
@@ -70,6 +71,7 @@ def random_horizontal_flip(
     return geometry.horizontal_flip(images, **draw)
 
 
+@fusion_registry.as_draw(draw_flip, geometry.vertical_flip)
 def random_vertical_flip(
     key: jax.Array, images: jax.Array, p: float = 0.5
 ) -> jax.Array:
@@ -116,6 +118,17 @@ def draw_crop(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_homography(
+    lambda _, top, left, size: crop_matrix(top, left), fill=0
+)
+def _crop_window(
+    images: jax.Array, top: jax.Array, left: jax.Array, size: int | tuple[int, int]
+) -> jax.Array:
+    """`crop` whose `height` and `width` are one argument, as those of `random_crop`."""
+    return geometry.crop(images, top, left, *image_size(size))
+
+
+@fusion_registry.as_draw(draw_crop, _crop_window)
 def random_crop(
     key: jax.Array, images: jax.Array, size: int | tuple[int, int], padding: int = 0
 ) -> jax.Array:
@@ -134,7 +147,7 @@ def random_crop(
       ValueError: if the window is larger than the padded image.
     """
     draw = draw_crop(*image_keys(key, images), images.shape[-3:], size, padding)
-    return geometry.crop_window(images, **draw, size=size)
+    return _crop_window(images, **draw, size=size)
 
 
 def draw_resized_crop(
@@ -202,6 +215,7 @@ def _draw_box(
     }
 
 
+@fusion_registry.as_draw(draw_resized_crop, resample.resized_crop)
 def random_resized_crop(
     key: jax.Array,
     images: jax.Array,
@@ -258,6 +272,7 @@ def draw_rotation(key: jax.Array, n: int, degrees: Range, p: float = 1.0) -> Dra
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_rotation, geometry.rotate)
 def random_rotation(
     key: jax.Array,
     images: jax.Array,
@@ -344,6 +359,7 @@ def draw_affine(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_affine, geometry.affine)
 def random_affine(
     key: jax.Array,
     images: jax.Array,
@@ -411,6 +427,7 @@ def draw_shear(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_shear, geometry.affine)
 def random_shear(
     key: jax.Array,
     images: jax.Array,
@@ -481,6 +498,7 @@ def draw_perspective(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_perspective, geometry.perspective)
 def random_perspective(
     key: jax.Array,
     images: jax.Array,

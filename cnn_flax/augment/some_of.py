@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import jax
 
 from cnn_flax.augment.compose import compose
-from cnn_flax.augment.operations import read_operation
-from cnn_flax.augment.random import apply_chosen, keys_per_image
+from cnn_flax.augment.fusion_registry import read_operation
+from cnn_flax.augment.per_image_switch import switch_per_image
+from cnn_flax.augment.prng import keys_per_image
 
 __all__ = ["one_of", "some_of"]
 
@@ -68,6 +69,6 @@ def some_of(
 
     def some(key: jax.Array, images: jax.Array) -> jax.Array:
         chosen, keys = jax.vmap(draw)(keys_per_image(key, images))
-        return apply_chosen(images, branches, chosen, keys)
+        return switch_per_image(images, branches, chosen, keys)
 
     return some

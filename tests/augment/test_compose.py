@@ -8,7 +8,7 @@ import pytest
 from jax.random import fold_in
 
 from cnn_flax import augment
-from cnn_flax.augment.operations import read_operation
+from cnn_flax.augment.fusion_registry import read_operation
 from tests.augment.figures import IMAGE
 from tests.devices import on_four_devices
 

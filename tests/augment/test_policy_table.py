@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
+from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
 from tests import figures
 
 # torchvision 0.29.1's `transforms.autoaugment._apply_op` on one image of bytes, by

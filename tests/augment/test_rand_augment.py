@@ -11,7 +11,7 @@ from cnn_flax.augment import (
     rand_augment,
     trivial_augment,
 )
-from tests.augment.test_policy_operations import PATH, our_name, our_strength
+from tests.augment.test_policy_table import PATH, our_name, our_strength
 
 KEY, N = jax.random.key(0), 4000
 SIGNED = [name.startswith(("shear", "translate", "rotate")) for name in OPERATIONS]
