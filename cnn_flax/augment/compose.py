@@ -1,17 +1,17 @@
-"""Several operations as one function, in as few passes over the pixels as can be.
+"""Chains operations into one function, with as few passes over the pixels as possible.
 
-Neighbours in the list become one where both are of a kind:
+Neighbours in the list are fused if they are of the same kind:
 
-- what moves pixels (with the same `interpolation` and `fill`): one homography, one
-  gather. Pixels are weighed once, not at each step, so the result is sharper; and what
-  one step moves out of the image another may move back in. Flips, crops and quarter
-  turns are exact either way.
-- brightness, contrast, saturation, greyscale and inversion: one matrix of colours.
-  Values are clipped to [0, 1] once, at the end.
+- operations that move pixels, with the same `interpolation` and `fill`: one homography,
+  one gather. Pixels are interpolated once rather than at each step, so the result is
+  sharper, and pixels that one step moves out of the image another may move back in.
+  Flips, crops and quarter turns are exact either way.
+- brightness, contrast, saturation, greyscale and inversion: one colour matrix. Values
+  are clipped to [0, 1] once, at the end.
 - posterize, solarize, equalize and autocontrast: one table of the 256 levels.
 
-An operation without such a neighbour is carried out as it is. `resized_crop` reads as
-many pixels as the window asks for, and so is never part of a homography.
+Other operations run alone. `resized_crop` reads as many pixels as its window has, so it
+is never part of a homography. `fusion_registry` holds what fuses.
 """
 
 import functools
@@ -32,7 +32,7 @@ Augmentation = Callable[..., tuple[jax.Array, Any]]
 
 
 def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
-    """One pure function of a list of operations.
+    """Chains operations into one pure function.
 
     ```python
     augmentation = compose([
@@ -44,17 +44,18 @@ def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
     ```
 
     Args:
-      operations: in their order: deterministic or random ones of `cnn_flax.augment`,
-        mixing, policies, or functions of your own of `images`, of `key, images` or of
-        `key, images, labels`. Other arguments are bound by `functools.partial`.
+      operations: deterministic or random operations of `cnn_flax.augment`, mixing,
+        policies, or your own functions of `images`, of `key, images` or of `key,
+        images, labels`, in the order of application. Bind other arguments by
+        `functools.partial`.
 
     Returns:
-      A function of `key` (one, or one an image `[N]`), `images` (float `[N, H, W, C]`)
-      and `labels` (None by default) that returns images and labels. Each operation has
-      a key of its own, that of the batch folded with its place in the list.
+      A function of `key` (one, or one per image `[N]`), `images` (float `[N, H, W, C]`)
+      and `labels` (None by default) that returns images and labels. Each operation gets
+      its own key: the batch's, folded with its index in the list.
 
     Raises:
-      TypeError: if one is not such a function.
+      TypeError: if an item is not such a function.
     """
     read = [read_operation(operation) for operation in operations]
     runs = _runs(read)
@@ -62,28 +63,28 @@ def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
     def augmentation(
         key: jax.Array, images: jax.Array, labels: Any = None
     ) -> tuple[jax.Array, Any]:
-        place = 0
+        index = 0
         for run in runs:
-            keys = [_fold(key, place + i) for i in range(len(run))]
-            place += len(run)
+            keys = [_fold(key, index + i) for i in range(len(run))]
+            index += len(run)
             if run[0].mixes:
                 images, labels = run[0].function(
                     images=images, labels=labels, key=keys[0], **run[0].options
                 )
             else:
-                images = _carry_out(run, keys, images)
+                images = _apply(run, keys, images)
         return images, labels
 
     return augmentation
 
 
-def _fold(key, place):
-    fold = functools.partial(jax.random.fold_in, data=place)
+def _fold(key, index):
+    fold = functools.partial(jax.random.fold_in, data=index)
     return fold(key) if key.ndim == 0 else jax.vmap(fold)(key)
 
 
 def _runs(operations: Sequence[Operation]) -> list[list[Operation]]:
-    """Neighbours that become one."""
+    """Groups neighbours that fuse."""
     runs = []
     for operation in operations:
         if runs and all(_fit(operation, other) for other in runs[-1]):
@@ -116,7 +117,7 @@ def _same(one, other):
     return one == other
 
 
-def _carry_out(run, keys, images):
+def _apply(run, keys, images):
     if len(run) == 1:
         arguments = run[0].arguments(keys[0], images)
         return run[0].function(images=images, **arguments)

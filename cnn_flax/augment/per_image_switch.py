@@ -1,4 +1,4 @@
-"""Applies to each image only the branches that were drawn for it."""
+"""Applies to each image the branches chosen for it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,17 +15,17 @@ def switch_per_image(
     chosen: jax.Array,
     drawn: Any,
 ) -> jax.Array:
-    """Changes each image by the branches that were chosen for it, one after the other.
+    """Applies to each image the branches chosen for it, in sequence.
 
-    On a CPU the images are worked off one by one, each by its branch alone; on other
-    devices all images, and all branches, at once.
+    On a CPU images are processed one by one, each by its branches only. Other devices
+    compute all branches for all images.
 
     Args:
       images: `[N, ...]`.
-      branches: functions of one image and of one row of `drawn`, which keep the image's
+      branches: functions of one image and one row of `drawn` that keep the image's
         shape and dtype.
-      chosen: places in `branches`, the first to be applied first, int `[N, L]`.
-      drawn: arrays `[N, L, ...]`.
+      chosen: indices into `branches`, in the order of application, int `[N, L]`.
+      drawn: arrays `[N, L, ...]`, the branches' arguments.
     """
 
     def one(image, chosen, drawn):
@@ -37,19 +37,19 @@ def switch_per_image(
     def one_by_one(*arrays):
         return jax.lax.map(lambda rows: one(*rows), arrays)
 
-    # A `switch` copies the image in and out: branch by branch it is changed in place.
-    # That has no derivative, as nobody knows how often such a loop turns.
+    # `switch` copies the image in and out; a loop per branch updates it in place. Its
+    # trip count is dynamic, so that it has no derivative of its own.
     @jax.custom_jvp
     def branch_by_branch(images, chosen, drawn):
-        def layer(place, images):
-            here = chosen[:, place]
-            order = jnp.argsort(here)
-            starts = jnp.searchsorted(here[order], jnp.arange(len(branches) + 1))
+        def layer(step, images):
+            current = chosen[:, step]
+            order = jnp.argsort(current)
+            starts = jnp.searchsorted(current[order], jnp.arange(len(branches) + 1))
             for branch, start, end in zip(branches, starts, starts[1:], strict=False):
 
                 def change(nth, images, branch=branch):
                     i = order[nth]
-                    row = jax.tree.map(lambda array: array[i, place], drawn)
+                    row = jax.tree.map(lambda array: array[i, step], drawn)
                     image = branch(images[i], row)
                     return jax.lax.dynamic_update_index_in_dim(images, image, i, 0)
 

@@ -12,23 +12,23 @@ from cnn_flax.augment.prng import Draw, draw_per_image
 __all__ = ["Space", "bits", "draw_operations", "ramp", "strengths"]
 
 Space = Mapping[str, tuple[np.ndarray, bool]]
-"""By operation: strengths, one a magnitude, and whether their sign is drawn."""
+"""By operation: its strength at each magnitude, and whether a sign is drawn."""
 
 
 def draw_operations(
     key: jax.Array, n: int, space: Space, count: int, magnitude: int | None = None
 ) -> Draw:
-    """Operations with equal probability: `operation` and `strength`, `[n, count]`.
+    """Draws operations uniformly: `operation` and `strength`, `[n, count]`.
 
-    Where the space has `cutout`, `place` too, `[n, count, 2]`.
+    Also draws `place`, `[n, count, 2]`, if the space has `cutout`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      space: what is drawn from.
-      count: operations an image.
-      magnitude: place of the strength in the space's; None draws it too. The sign is
-        drawn where the space says so.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      space: the operations to draw from.
+      count: operations per image.
+      magnitude: index of the strength; None draws it too. The sign is drawn for
+        operations whose space says so.
     """
     table, signed, numbers = _tables(space)
 
@@ -56,18 +56,19 @@ def draw_operations(
 
 
 def ramp(end: float, bins: int) -> np.ndarray:
-    """`bins` numbers from 0 to `end`, to the last bit of float32 torch's `linspace`.
+    """`bins` values from 0 to `end`, bit-identical to torch's float32 `linspace`.
 
-    Pixels are cut to whole ones: of 31 from 0 to 32, number 15 is just below 16 there.
+    Pixels are truncated to integers, so the last bit matters: of 31 values from 0 to
+    32, value 15 is just below 16.
     """
     if bins < 2:
         raise ValueError(f"num_magnitude_bins must be at least 2, got {bins}.")
     last = np.float32(end)
     step = np.float64(last / np.float32(bins - 1))
-    places = np.arange(bins)
-    # Up to the middle from the start, then from the end.
-    numbers = np.where(places < bins // 2, step * places, last - step * places[::-1])
-    return numbers.astype(np.float32)
+    index = np.arange(bins)
+    # The first half counts up from the start, the second down from the end.
+    values = np.where(index < bins // 2, step * index, last - step * index[::-1])
+    return values.astype(np.float32)
 
 
 def strengths(
@@ -80,23 +81,25 @@ def strengths(
     factor: float,
     keep: tuple[int, int],
 ) -> Space:
-    """A space as torchvision's policies have them, each strength up to an end.
+    """Builds a space in the form of torchvision's policies.
 
     Args:
-      names: of the operations, in the order that they are numbered in; those of which
-        nothing is said here have no strength.
-      bins: how many magnitudes there are.
+      names: of the operations, in order. Operations without an argument here have no
+        strength.
+      bins: number of magnitudes.
       shear: tangent of the strongest shear.
       move: pixels right and down of the strongest translations.
       degrees: of the strongest rotation.
-      factor: by which brightness and the like differ from 1 at most.
-      keep: bits that `posterize` keeps at first, and how many fewer at the end.
+      factor: largest deviation from 1 of the factors of `brightness`, `color`,
+        `contrast` and `sharpness`.
+      keep: bits that `posterize` keeps at the weakest magnitude, and how many fewer at
+        the strongest.
 
     Raises:
-      ValueError: if there are not two magnitudes.
+      ValueError: if `bins` is below 2.
     """
     right, down = (np.trunc(ramp(pixels, bins)) for pixels in move)
-    known: Space = {
+    space: Space = {
         **dict.fromkeys(("shear_x", "shear_y"), (ramp(shear, bins), True)),
         "translate_x": (right, True),
         "translate_y": (down, True),
@@ -108,16 +111,16 @@ def strengths(
         "posterize": (bits(*keep, bins), False),
         "solarize": (ramp(255.0, bins)[::-1] / 255, False),
     }
-    return {name: known.get(name, (np.zeros(bins), False)) for name in names}
+    return {name: space.get(name, (np.zeros(bins), False)) for name in names}
 
 
 def bits(most: int, fewer: int, bins: int) -> np.ndarray:
-    """Bits for `posterize`: from `most` down to `fewer` less."""
+    """Bits for `posterize`, from `most` down to `most - fewer`."""
     return most - np.round(np.arange(bins) / ((bins - 1) / fewer))
 
 
 def _tables(space: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Strengths `[M, B]`, whether they are signed `[M]`, places in `OPERATIONS`."""
+    """Strengths `[M, B]`, whether a sign is drawn `[M]`, indices into `OPERATIONS`."""
     strengths, signed = zip(*space.values(), strict=True)
     return (
         np.stack(strengths).astype(np.float32),

@@ -1,4 +1,4 @@
-"""The operations that policies draw from, and how an image gets only those it drew.
+"""The table of operations that policies draw from, and their application per image.
 
 Names and strengths are torchvision's (`transforms.autoaugment`):
 
@@ -8,16 +8,18 @@ Names and strengths are torchvision's (`transforms.autoaugment`):
 | `shear_x`, `shear_y` | tangent of the shear | any |
 | `translate_x`, `translate_y` | pixels right, down | any |
 | `rotate` | degrees counter-clockwise | any |
-| `brightness`, `color`, `contrast`, `sharpness` | factor less 1 | -1 on |
-| `posterize` | bits that are kept | 0 to 8 |
-| `solarize` | values from this one on are inverted | 0 to 1 |
+| `brightness`, `color`, `contrast`, `sharpness` | factor minus 1 | -1 or more |
+| `posterize` | number of bits kept | 0 to 8 |
+| `solarize` | threshold from which values are inverted | 0 to 1 |
 
-Two more are of EfficientNet's RandAugment:
+Two more are from EfficientNet's RandAugment:
 
 | operation | strength | range |
 | --- | --- | --- |
-| `solarize_add` | what is added to values under 128 / 255 | any |
-| `cutout` | half the side of a square of the fill, in pixels | 0 on |
+| `solarize_add` | added to values below 128 / 255 | any |
+| `cutout` | half the side of a square painted with the fill, in pixels | 0 or more |
+
+A new operation on pixel values is one entry of `_VALUES`.
 """
 
 from collections.abc import Callable
@@ -57,9 +59,9 @@ _VALUES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "solarize_add": lambda x, s: jnp.where(x < 128 / 255, jnp.clip(x + s, 0, 1), x),
 }
 OPERATIONS = ("identity", *_GEOMETRY, *_VALUES, "cutout")
-"""What is drawn, as numbers from 0."""
+"""Names of the operations; draws are indices into this tuple."""
 
-# One branch for none, one for all of geometry, one for each of the others.
+# One branch for the identity, one for all geometry, one for each other operation.
 _BRANCH = np.maximum(np.arange(len(OPERATIONS)) - len(_GEOMETRY) + 1, 1)
 _BRANCH[0] = 0
 
@@ -73,33 +75,33 @@ def apply_operations(
     interpolation: str = "bilinear",
     fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
-    """Changes each image by its operations, one after the other.
+    """Applies to each image its own operations, in sequence.
 
-    On a CPU the images are worked off one by one, each by its operation alone; on other
-    devices all at once: one gather for whatever geometry was drawn, then each colour
-    operation where it was drawn. On a mesh of CPU devices call it inside
-    `jax.shard_map`, or each device works off the whole batch.
+    On a CPU images are processed one by one, each by its operations only. On other
+    devices they are processed together: one gather for all geometric operations, then
+    each other operation, selected where it was drawn. On a mesh of CPU devices call it
+    inside `jax.shard_map`; otherwise each device processes the whole batch.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      operation: L operations an image, the first to be applied first: places in
+      operation: L operations per image, in the order of application: indices into
         `OPERATIONS`, int `[N, L]`.
-      strength: of the operations, float `[N, L]`.
-      place: where the centre of a `cutout` is, as shares of height and width, float
-        `[N, L, 2]` in [0, 1); None is the middle.
+      strength: of each operation, float `[N, L]`.
+      place: centre of a `cutout` as fractions of height and width, float `[N, L, 2]` in
+        [0, 1); None: the middle.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image: a number, or one a channel.
+      fill: value outside the image: a number, or one per channel.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if the operations are not of so many images.
+      ValueError: if `operation` is not `[N, L]`.
     """
     if operation.ndim != 2 or operation.shape[0] != len(images):
         raise ValueError(
-            f"There are operations of shape {operation.shape} for {len(images)} "
-            f"images; it must be ({len(images)}, L)."
+            f"Got operations of shape {operation.shape} for {len(images)} images; the "
+            f"shape must be ({len(images)}, L)."
         )
     if place is None:
         place = jnp.full((*operation.shape, 2), 0.5)
@@ -109,7 +111,7 @@ def apply_operations(
 
 
 def _branches(interpolation, fill):
-    """Functions of one image `[H, W, C]`, and of its operation, strength and place."""
+    """Functions of an image `[H, W, C]` and its (operation, strength, place)."""
 
     def move(image, drawn):
         matrix = _matrix(image.shape[:2], *drawn[:2])
@@ -121,8 +123,8 @@ def _branches(interpolation, fill):
     def cutout(image, drawn):
         _, strength, place = drawn
         top, left = (
-            jnp.floor(share * side) - strength
-            for share, side in zip(place, image.shape, strict=False)
+            jnp.floor(fraction * side) - strength
+            for fraction, side in zip(place, image.shape, strict=False)
         )
         return erase(image, top, left, 2 * strength, 2 * strength, fill)
 
@@ -135,16 +137,16 @@ def _branches(interpolation, fill):
 
 
 def _matrix(size, operation, strength):
-    """The move of a geometric operation: the identity for other ones."""
-    shear_x, shear_y, right, down, degrees = (
+    """The matrix of a geometric operation; the identity for the others."""
+    shear_x, shear_y, right, down, angle = (
         jnp.where(operation == OPERATIONS.index(name), strength, 0)
         for name in _GEOMETRY
     )
     is_shear = (shear_x != 0) | (shear_y != 0)
     shear = shear_matrix(size, *map(_degrees, (shear_x, shear_y)))
-    move = translation_matrix(right, down)
-    turn = rotation_matrix(size, degrees)
-    return jnp.where(is_shear, shear, jnp.where(degrees != 0, turn, move))
+    translation = translation_matrix(right, down)
+    rotation = rotation_matrix(size, angle)
+    return jnp.where(is_shear, shear, jnp.where(angle != 0, rotation, translation))
 
 
 def _degrees(tangent):
