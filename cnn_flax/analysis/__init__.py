@@ -1,4 +1,4 @@
-"""Looking into a model: what it costs, what its maps are and see."""
+"""Model analysis: cost, features and receptive fields."""
 
 from cnn_flax.analysis.closed_form import (
     single_layer_receptive_field,

@@ -1,8 +1,8 @@
-"""Which pixels the elements of an array see along one axis of the image.
+"""Spans of pixels that the elements of an array see along one axis of the image.
 
-An element sees the pixels from `low` to `high`. They are not cut at the image's border:
-zeros around a map count as if the image went on, so that along an axis which walks over
-the image, position p sees `p * step + [a, b]`.
+An element sees the pixels from `low` to `high`. Spans are not clipped at the image's
+border: padding counts as if the image continued, so that along an axis with positions,
+position p sees `p * step + [a, b]`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ __all__ = [
     "reduce",
     "reshape",
     "reverse",
-    "settle",
+    "regularise",
     "slice_axis",
     "transpose",
     "union",
@@ -36,7 +36,7 @@ Step = Fraction | None
 
 
 class NoRuleError(Exception):
-    """What an operation sees is not known; the message says of which operation."""
+    """There is no rule for an operation; the message is a clause describing it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,14 +44,16 @@ class PixelSpan:
     """What each element of an array sees along one axis of the image.
 
     Attributes:
-      low: first pixel, float, of the array's rank. An axis along which nothing changes
-        has length 1 here. Nothing seen is infinity, and everything minus infinity.
-      high: last pixel, likewise.
-      steps: for each axis the pixels from one element to the next: 0 along channels,
-        None where the distance is not the same everywhere.
-      scale: pixels from one position to the next of the map that the array was made of.
-      cut: whether it is a piece of a map, cut out by a slice.
-      deformed: whether a deformable convolution lies between, so that the data choose.
+      low: first pixel, float, of the array's rank. Axes along which it is constant have
+        length 1. Infinity if nothing is seen, minus infinity if everything is.
+      high: last pixel, of the same shape. Minus infinity if nothing is seen, infinity
+        if everything is.
+      steps: per axis, pixels from one element to the next: 0 along channels, None if it
+        varies.
+      scale: pixels between positions of the map that the array was computed from.
+      cut: whether it is part of a map, cut out by a slice.
+      deformed: whether a deformable convolution is on the path, so that the span
+        depends on the data.
     """
 
     low: np.ndarray
@@ -67,17 +69,17 @@ class PixelSpan:
         return bool(np.all(self.low == -math.inf) and np.all(self.high == math.inf))
 
     @property
-    def walks(self) -> bool:
-        """Whether some axis moves over the image in even steps."""
+    def has_positions(self) -> bool:
+        """Whether some axis runs over the image in even steps."""
         return any(self.steps)
 
     def replace(self, low: np.ndarray, high: np.ndarray, **fields) -> "PixelSpan":
-        """The same with other pixels."""
+        """Returns a copy with other pixels, and other `fields`."""
         return dataclasses.replace(self, low=low, high=high, **fields)
 
 
 def of_image(rank: int, axis: int, size: int) -> PixelSpan:
-    """What the pixels of an image themselves see, along one of its axes."""
+    """The span of the pixels of an image, along one of its axes."""
     pixels = np.arange(size, dtype=float).reshape(
         [size if i == axis else 1 for i in range(rank)]
     )
@@ -86,7 +88,7 @@ def of_image(rank: int, axis: int, size: int) -> PixelSpan:
 
 
 def everywhere(span: PixelSpan) -> PixelSpan:
-    """Elements that see the whole image."""
+    """Makes all elements see the whole image."""
     return span.replace(
         np.full_like(span.low, -math.inf), np.full_like(span.high, math.inf)
     )
@@ -95,21 +97,20 @@ def everywhere(span: PixelSpan) -> PixelSpan:
 def union(
     spans: Sequence[PixelSpan], shape: Shape, *, ignore_global: bool
 ) -> PixelSpan:
-    """What an elementwise operation sees, given what its operands see.
+    """The span of an elementwise operation.
 
-    Operands that move over the image at different speeds have nothing of the form
-    `p * step + [a, b]` in common: on a map without end they drift apart without bound,
-    and see everything.
+    Operands with different steps have no common form `p * step + [a, b]`: on an
+    unbounded map they drift apart without limit, so that the result sees everything.
 
     Args:
       spans: of the operands, all of the result's rank.
-      shape: the result's.
-      ignore_global: whether operands that stand still, such as a gate from a pooled
-        vector, are left out where others move.
+      shape: of the result.
+      ignore_global: whether to leave out operands without positions, such as a gate
+        from a pooled vector, if others have positions.
     """
     if ignore_global:
-        spans = _moving(spans, shape)
-    steps, apart = _common_steps(spans, shape)
+        spans = _without_global(spans, shape)
+    steps, diverges = _common_steps(spans, shape)
     low, high = spans[0].low, spans[0].high
     for span in spans[1:]:
         low, high = np.minimum(low, span.low), np.maximum(high, span.high)
@@ -121,53 +122,53 @@ def union(
         all(span.cut for span in spans),
         any(span.deformed for span in spans),
     )
-    return everywhere(joined) if apart else joined
+    return everywhere(joined) if diverges else joined
 
 
-def _moving(spans, shape):
-    """Without those that see everything, or the same from all positions."""
-    moving = [span for span in spans if not span.is_global] or list(spans)
+def _without_global(spans, shape):
+    """Leaves out spans that see everything, or the same from all positions."""
+    local = [span for span in spans if not span.is_global] or list(spans)
     for axis, n in enumerate(shape):
-        if n > 1 and any(span.steps[axis] for span in moving):
-            moving = [span for span in moving if span.steps[axis] != 0]
-    return moving
+        if n > 1 and any(span.steps[axis] for span in local):
+            local = [span for span in local if span.steps[axis] != 0]
+    return local
 
 
 def _common_steps(spans, shape):
-    """The steps along each axis, and whether operands walk apart."""
+    """The common step per axis, and whether the operands' steps differ."""
     local = [span for span in spans if not span.is_global] or spans
-    steps, apart = [], False
+    steps, diverges = [], False
     for axis, n in enumerate(shape):
         found = {span.steps[axis] for span in local}
         if None in found:
             steps.append(None)
             continue
-        apart |= n > 1 and len(found) > 1
+        diverges |= n > 1 and len(found) > 1
         steps.append(max(found))
-    return tuple(steps), apart
+    return tuple(steps), diverges
 
 
 def reduce(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
-    """What a sum or maximum over some axes sees; the axes go.
+    """The span of a sum or maximum over some axes, which are removed.
 
     Over all positions of a map it is a global pooling, which sees everything, whatever
-    the image's size. Over a piece that was cut out it is a window.
+    the image's size. Over a part that was cut out it is a window.
     """
-    over = [span.steps[axis] for axis in axes]
-    kept = tuple(s for axis, s in enumerate(span.steps) if axis not in axes)
+    reduced = [span.steps[axis] for axis in axes]
+    remaining = tuple(s for axis, s in enumerate(span.steps) if axis not in axes)
     pooled = span.replace(
         span.low.min(axis=tuple(axes)),
         span.high.max(axis=tuple(axes)),
-        steps=kept,
+        steps=remaining,
     )
-    is_global = any(s != 0 for s in over) and not any(kept) and not span.cut
+    is_global = any(s != 0 for s in reduced) and not any(remaining) and not span.cut
     return everywhere(pooled) if is_global else pooled
 
 
 def contract(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
-    """What a product with weights sees that sums over some axes; the axes go.
+    """The span of a product with weights that sums over some axes, which are removed.
 
-    A dense layer on a flattened map is the convolution whose kernel has the map's size.
+    A dense layer on a flattened map is a convolution whose kernel has the map's size.
     """
     return span.replace(
         span.low.min(axis=tuple(axes)),
@@ -187,23 +188,22 @@ def window(
     base_dilation: int = 1,
     window_dilation: int = 1,
 ) -> PixelSpan:
-    """What a window sees that slides along an axis.
+    """The span of a window that slides along an axis.
 
     Args:
       span: of the operand.
       axis: the axis.
-      length: elements of the operand along it.
+      length: elements of the operand along the axis.
       size: taps of the window.
       stride: elements from one window to the next, after `base_dilation`.
-      padding: elements put before and behind; negative ones are taken away.
-      base_dilation: distance to which the operand's elements are spread, with zeros
-        between them.
+      padding: elements added before and after; negative values remove elements.
+      base_dilation: distance between the operand's elements after inserting zeros.
       window_dilation: distance between taps.
     """
     if span.low.shape[axis] == 1 and span.steps[axis] == 0:
         return span
-    spread = (length - 1) * base_dilation + 1 + sum(padding)
-    count = max(0, (spread - (size - 1) * window_dilation - 1) // stride + 1)
+    padded = (length - 1) * base_dilation + 1 + sum(padding)
+    count = max(0, (padded - (size - 1) * window_dilation - 1) // stride + 1)
     taps = np.arange(size)[:, None] * window_dilation - padding[0]
     index = np.arange(count) * stride + taps
     hit = index % base_dilation == 0
@@ -224,7 +224,7 @@ def window(
 
 
 def _at_stride(span, axis, stride):
-    """The fields `steps` and `scale` where every `stride`th element is taken."""
+    """The fields `steps` and `scale` after taking every `stride`th element."""
     step = span.steps[axis]
     if step is not None:
         step *= stride
@@ -235,14 +235,14 @@ def _at_stride(span, axis, stride):
 
 
 def _extended(span, axis, length, before, after):
-    """Pixels along `axis`, which comes first, with as many more on either side."""
+    """`low` and `high` with `axis` first, extended by `before` and `after` elements."""
     low, high = _along(span, axis, length)
     if before == after == 0:
         return low, high
     step = span.steps[axis]
     if step is None:
-        raise NoRuleError("around a map whose positions are not evenly spaced")
-    if step == 0:  # Channels: behind the last one there is nothing to see.
+        raise NoRuleError("which pads a map whose positions are not evenly spaced")
+    if step == 0:  # Channels: padding sees nothing.
         ends = [np.full((n, *low.shape[1:]), math.inf) for n in (before, after)]
         return (
             np.concatenate([ends[0], low, ends[1]]),
@@ -252,14 +252,14 @@ def _extended(span, axis, length, before, after):
     position = np.arange(-before, length + after)
     source = position.clip(0, length - 1)
     source[:before] = position[:before] % period
-    behind = position[before + length :] - length
-    source[before + length :] = length - period + behind % period
+    beyond = position[before + length :] - length
+    source[before + length :] = length - period + beyond % period
     shift = _pixels(position - source, step).reshape(-1, *[1] * (low.ndim - 1))
     return low[source] + shift, high[source] + shift
 
 
 def _along(span, axis, length):
-    """`low` and `high` with `axis` first and of its full length."""
+    """`low` and `high` with `axis` first, broadcast to its full length."""
     pair = []
     for pixels in (span.low, span.high):
         pixels = np.moveaxis(pixels, axis, 0)
@@ -272,7 +272,7 @@ def _pixels(positions, step):
 
 
 def _period(low, high, step):
-    """Positions after which the pattern repeats, moved on; 1 on most maps."""
+    """Positions after which the pattern repeats, shifted; 1 on most maps."""
     for period in range(1, len(low)):
         shift = _pixels(period, step)
         if all(np.array_equal(p[period:], p[:-period] + shift) for p in (low, high)):
@@ -287,12 +287,12 @@ def _replaced(steps, axis, step):
 def slice_axis(
     span: PixelSpan, axis: int, length: int, start: int, limit: int, stride: int = 1
 ) -> PixelSpan:
-    """What is left of an axis from `start` to before `limit`."""
+    """The span of a slice along an axis, from `start` to before `limit`."""
     step = span.steps[axis]
     last = start + (limit - start - 1) // stride * stride
-    is_piece = start >= stride or length - last > stride
+    is_partial = start >= stride or length - last > stride
     fields = _at_stride(span, axis, stride)
-    fields["cut"] = span.cut or (is_piece and step != 0)
+    fields["cut"] = span.cut or (is_partial and step != 0)
     if span.low.shape[axis] == 1 < length:
         return span.replace(span.low, span.high, **fields)
     index = np.arange(start, limit, stride)
@@ -302,7 +302,7 @@ def slice_axis(
 
 
 def reverse(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
-    """The other way round along some axes."""
+    """Reverses some axes."""
     steps = tuple(
         -s if s is not None and axis in axes else s for axis, s in enumerate(span.steps)
     )
@@ -311,7 +311,7 @@ def reverse(span: PixelSpan, axes: Sequence[int]) -> PixelSpan:
 
 
 def transpose(span: PixelSpan, permutation: Sequence[int]) -> PixelSpan:
-    """The axes in another order."""
+    """Permutes the axes."""
     return span.replace(
         span.low.transpose(permutation),
         span.high.transpose(permutation),
@@ -320,7 +320,7 @@ def transpose(span: PixelSpan, permutation: Sequence[int]) -> PixelSpan:
 
 
 def cumulate(span: PixelSpan, axis: int, *, backward: bool) -> PixelSpan:
-    """What a running sum sees: all that came before, or after."""
+    """The span of a cumulative sum: everything before, or after if `backward`."""
     if span.steps[axis] == 0:
         return span.replace(
             span.low.min(axis=axis, keepdims=True),
@@ -334,13 +334,13 @@ def cumulate(span: PixelSpan, axis: int, *, backward: bool) -> PixelSpan:
 def broadcast(
     span: PixelSpan, shape: Shape, dimensions: Sequence[int], new_shape: Shape
 ) -> PixelSpan:
-    """Repeated along axes of length 1 and along new ones.
+    """Repeats along axes of length 1 and along new ones.
 
     Args:
       span: of the operand.
-      shape: the operand's.
-      dimensions: for each axis of the operand the one of the result.
-      new_shape: the result's.
+      shape: of the operand.
+      dimensions: for each axis of the operand, that of the result.
+      new_shape: of the result.
     """
     steps: list[Step] = [Fraction(0)] * len(new_shape)
     lengths = [1] * len(new_shape)
@@ -354,7 +354,7 @@ def broadcast(
 
 
 def reshape(span: PixelSpan, shape: Shape, new_shape: Shape) -> PixelSpan:
-    """The same elements in another shape."""
+    """Reshapes the elements."""
     full, lengths = [1] * len(shape), [1] * len(new_shape)
     steps: list[Step] = [Fraction(0)] * len(new_shape)
     for old, new in _groups(shape, new_shape):
@@ -374,7 +374,7 @@ def reshape(span: PixelSpan, shape: Shape, new_shape: Shape) -> PixelSpan:
 
 
 def _groups(shape, new_shape):
-    """Axes that become others together, those of length 1 left out."""
+    """Groups of old and new axes of equal size, without axes of length 1."""
     old = [axis for axis, n in enumerate(shape) if n > 1]
     new = [axis for axis, n in enumerate(new_shape) if n > 1]
     while old:
@@ -390,7 +390,7 @@ def _sizes(shape, old, new_shape, new):
 
 
 def _outer_step(span, axes, shape):
-    """Pixels from one element to the next of axes that are merged, if it is even."""
+    """Pixels from one element to the next of merged axes; None if it varies."""
     outer, *inner = axes
     if any(span.low.shape[a] > 1 for a in inner):
         return None
@@ -405,26 +405,26 @@ def concatenate(
     *,
     ignore_global: bool,
 ) -> PixelSpan:
-    """What arrays one behind the other see; None is one that sees nothing.
+    """The span of concatenated arrays; None stands for one that sees nothing.
 
-    Along an axis that walks over the image, what shows only pixels of the longest piece
-    once more, or nothing, is a border around it, as reflected edges and zeros are.
+    Along an axis with positions, pieces that repeat pixels of the longest piece, or see
+    nothing, are padding around it, such as reflected edges and zeros.
 
     Args:
       spans: of the pieces.
       axis: the axis.
       shapes: of the pieces.
-      ignore_global: as for `union`.
+      ignore_global: same as for `union`.
     """
     seeing = [span for span in spans if span is not None]
     across = [1 if i == axis else n for i, n in enumerate(shapes[0])]
     if ignore_global:
-        seeing = _moving(seeing, across)
-    # Along the other axes the pieces must move together, as operands must.
-    steps, apart = _common_steps(seeing, across)
+        seeing = _without_global(seeing, across)
+    # Along the other axes the pieces must have common steps, like operands.
+    steps, diverges = _common_steps(seeing, across)
     lengths = [shape[axis] for shape in shapes]
     pieces = [span if span in seeing else None for span in spans]
-    joined = _bordered(pieces, axis, lengths)
+    joined = _as_padding(pieces, axis, lengths)
     if joined is None:
         lows, highs = _full_pieces(pieces, axis, lengths)
         low, high = np.concatenate(lows, axis), np.concatenate(highs, axis)
@@ -445,11 +445,11 @@ def concatenate(
         cut=all(span.cut for span in seeing) and joined.steps[axis] == 0,
         deformed=any(span.deformed for span in seeing),
     )
-    return everywhere(joined) if apart else joined
+    return everywhere(joined) if diverges else joined
 
 
-def _bordered(pieces, axis, lengths):
-    """The longest piece with a border around it, or None if the others are not that."""
+def _as_padding(pieces, axis, lengths):
+    """The longest piece, padded; None if the other pieces are not its padding."""
     main = max(range(len(pieces)), key=lambda i: (pieces[i] is not None, lengths[i]))
     span = pieces[main]
     if span.steps[axis] is None:
@@ -473,7 +473,7 @@ def _equal(span, other):
 
 
 def _full_pieces(pieces, axis, lengths):
-    """`low` and `high` of all pieces, of one shape across `axis`."""
+    """`low` and `high` of all pieces, broadcast to a common shape across `axis`."""
     across = np.broadcast_shapes(
         *(np.take(p.low, [0], axis).shape for p in pieces if p is not None)
     )
@@ -487,7 +487,7 @@ def _full_pieces(pieces, axis, lengths):
 
 
 def _even_step(low, high, axis):
-    """The distance between neighbours, or None if there is not one."""
+    """The distance between neighbours; None if it varies."""
     if low.shape[axis] < 3 or not np.isfinite([low.min(), high.max()]).all():
         return None
     low, high = np.diff(low, axis=axis), np.diff(high, axis=axis)
@@ -502,30 +502,30 @@ def _mean_step(low, axis, default):
     return Fraction(ends[1] - ends[0]) / (low.shape[axis] - 1)
 
 
-def settle(span: PixelSpan, axis: int, step: Fraction) -> PixelSpan:
-    """Finds the even pattern of an axis that was resized or gathered.
+def regularise(span: PixelSpan, axis: int, step: Fraction) -> PixelSpan:
+    """Finds the regular pattern of an axis that was resized or gathered.
 
-    A pattern that repeats with `step` in the middle goes on to the border, where a
-    resizing has fewer pixels to look at.
+    A pattern that repeats with `step` in the interior is continued to the border, where
+    resizing reads fewer pixels.
 
     Args:
-      span: whose step along `axis` is not known.
+      span: its step along `axis` is unknown.
       axis: the axis.
-      step: the pixels from one element to the next, on average.
+      step: the mean number of pixels from one element to the next.
 
     Returns:
-      The same with that step, or with None if there is no pattern.
+      The span with that step, or with None if there is no pattern.
     """
     length = span.low.shape[axis]
     low, high = _along(span, axis, length)
     for period in range(1, length // 4 + 1):
-        middle = slice(period, length - period)
+        interior = slice(period, length - period)
         inner = span.replace(
-            np.moveaxis(low[middle], 0, axis),
-            np.moveaxis(high[middle], 0, axis),
+            np.moveaxis(low[interior], 0, axis),
+            np.moveaxis(high[interior], 0, axis),
             steps=_replaced(span.steps, axis, step),
         )
-        if _period(low[middle], high[middle], step) != period:
+        if _period(low[interior], high[interior], step) != period:
             continue
         grown = window(
             inner, axis, length - 2 * period, size=1, padding=(period, period)

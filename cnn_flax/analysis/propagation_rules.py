@@ -1,8 +1,7 @@
-"""What each operation of a traced program sees, given what its operands see.
+"""Rules that propagate spans of pixels through the primitives of a traced program.
 
-A rule takes the equation of the program, what is known of its operands, and what the
-operands see along one axis of the image. It returns the span of the results, one for
-all of them or a list.
+A rule takes an equation of the program and its operands along one axis of the image. It
+returns the span of all results, or a list of one per result.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from cnn_flax.analysis.pixel_span import NoRuleError, PixelSpan
 
 __all__ = ["DEFORM_CONV", "RULES", "Operands", "Rule", "deform_conv"]
 
-# What `cnn_flax.layers.deform_conv2d` calls its operator, with the numbers in it.
+# The name of the operator of `cnn_flax.layers.deform_conv2d`, with its geometry.
 DEFORM_CONV = re.compile(
     r"deform_conv2d_stride(\d+)x(\d+)_padding(\d+)x(\d+)_dilation(\d+)x(\d+)"
 )
@@ -31,31 +30,32 @@ class Operands:
     """The operands of an equation, along one axis of the image.
 
     Attributes:
-      spans: what each sees, or None where the image has no part in it.
-      shapes: their shapes.
-      known: functions that give an operand's value where that follows from the program
-        alone, else None.
-      ignore_global: whether operands that stand still are left out beside moving ones.
+      spans: of each operand; None if it does not depend on the image.
+      shapes: of each operand.
+      constants: functions that return the value of an operand that the program alone
+        determines; None for the others.
+      ignore_global: whether to leave out operands without positions; see
+        `pixel_span.union`.
     """
 
     spans: Sequence[PixelSpan | None]
     shapes: Sequence[tuple[int, ...]]
-    known: Sequence[Callable[[], Any] | None]
+    constants: Sequence[Callable[[], Any] | None]
     ignore_global: bool
 
     def only(self) -> PixelSpan:
-        """The span of the first operand, the others having none."""
+        """The span of the first operand, if no other depends on the image."""
         first, *others = self.spans
         if first is None or any(span is not None for span in others):
             raise NoRuleError("whose weights or indices depend on the image")
         return first
 
     def union(self, shape: tuple[int, ...]) -> PixelSpan:
-        """What an elementwise operation on the operands sees."""
+        """The span of an elementwise operation on the operands."""
         seen = []
         for span, own in zip(self.spans, self.shapes, strict=True):
             if span is not None:
-                # A scalar, or an axis of length 1, stands for equal elements.
+                # Scalars and axes of length 1 broadcast.
                 axes = range(len(own))
                 same = own == shape
                 seen.append(
@@ -117,10 +117,10 @@ def _dynamic_slice(eqn, operands):
     span, shape = operands.only(), operands.shapes[0]
     sizes = eqn.params["slice_sizes"]
     starts = []
-    for axis, known in enumerate(operands.known[1:]):
-        if known is None and (sizes[axis] < shape[axis]):
+    for axis, value in enumerate(operands.constants[1:]):
+        if value is None and (sizes[axis] < shape[axis]):
             raise NoRuleError("whose indices are not known before the program runs")
-        start = 0 if known is None else int(known())
+        start = 0 if value is None else int(value())
         starts.append(min(max(start, 0), shape[axis] - sizes[axis]))
     limits = [start + size for start, size in zip(starts, sizes, strict=True)]
     return _cut(span, shape, starts, limits, [1] * len(shape))
@@ -282,7 +282,7 @@ def _conv(eqn, operands):
 
 
 def _mix_channels(span, axis, channels, features, groups):
-    """Each group of features sees what its group of channels sees."""
+    """Each group of output features sees what its group of channels sees."""
     steps = tuple(Fraction(0) if i == axis else s for i, s in enumerate(span.steps))
     pair = []
     for pixels, extreme in ((span.low, np.min), (span.high, np.max)):
@@ -312,40 +312,40 @@ def _dot_general(eqn, operands):
         for span, axes in zip(operands.spans, contracting, strict=True)
         for axis in axes
     )
-    # Positions that weigh each other, as in attention, do so on an image of any size.
+    # Products over positions, as in attention, see everything at any image size.
     return pixel_span.everywhere(product) if over_positions else product
 
 
 def _side(eqn, operands, side):
-    """What a product sees of one of its two operands."""
+    """The span of a product through one of its two operands."""
     contracting, batch = eqn.params["dimension_numbers"]
     span, shape = operands.spans[side], operands.shapes[side]
     summed, shared = contracting[side], batch[side]
     own = [a for a in range(len(shape)) if a not in (*summed, *shared)]
     others = len(operands.shapes[1 - side]) - len(summed) - len(shared)
     start = len(shared) + (others if side == 1 else 0)
-    place = {axis: i for i, axis in enumerate(shared)}
-    place |= {axis: start + i for i, axis in enumerate(own)}
+    result_axis = {axis: i for i, axis in enumerate(shared)}
+    result_axis |= {axis: start + i for i, axis in enumerate(own)}
 
-    matrix = operands.known[1 - side]
+    matrix = operands.constants[1 - side]
     is_plain = len(summed) == others == 1 and not shared
     if matrix is not None and is_plain and span.steps[summed[0]]:
         weights = np.moveaxis(np.asarray(matrix()), contracting[1 - side][0], 1)
         span = _resize(span, summed[0], weights != 0)
-        place[summed[0]] = len(own) if side == 0 else 0
+        result_axis[summed[0]] = len(own) if side == 0 else 0
     elif summed:
         span = pixel_span.contract(span, summed)
 
-    kept = sorted(place)
-    ordered = sorted(kept, key=place.__getitem__)
-    span = pixel_span.transpose(span, [kept.index(axis) for axis in ordered])
+    remaining = sorted(result_axis)
+    ordered = sorted(remaining, key=result_axis.__getitem__)
+    span = pixel_span.transpose(span, [remaining.index(axis) for axis in ordered])
     new_shape = eqn.outvars[0].aval.shape
-    places = sorted(place.values())
-    return pixel_span.broadcast(span, [new_shape[i] for i in places], places, new_shape)
+    axes = sorted(result_axis.values())
+    return pixel_span.broadcast(span, [new_shape[i] for i in axes], axes, new_shape)
 
 
 def _resize(span, axis, seen):
-    """A product along an axis with a known matrix, of which `seen` is not zero."""
+    """The span of a product along an axis with a constant matrix, nonzero at `seen`."""
     low = np.moveaxis(span.low, axis, 0)
     high = np.moveaxis(span.high, axis, 0)
     seen = seen.reshape(*seen.shape, *[1] * (low.ndim - 1))
@@ -353,17 +353,17 @@ def _resize(span, axis, seen):
     high = np.where(seen, high, -math.inf).max(1)
     step = span.steps[axis] * seen.shape[1] / seen.shape[0]
     resized = span.replace(np.moveaxis(low, 0, axis), np.moveaxis(high, 0, axis))
-    return pixel_span.settle(resized, axis, step)
+    return pixel_span.regularise(resized, axis, step)
 
 
 def _gather(eqn, operands):
     span, shape = operands.only(), operands.shapes[0]
-    if operands.known[1] is None:
+    if operands.constants[1] is None:
         raise NoRuleError("whose indices are not known before the program runs")
-    indices = operands.known[1]()
+    indices = operands.constants[1]()
     pair = []
     for pixels in (span.low, span.high):
-        # Images are below 2 ** 24 px wide: float32 holds them.
+        # float32 is exact for pixel indices below 2 ** 24.
         full = jnp.asarray(np.broadcast_to(pixels, shape), jnp.float32)
         gathered = eqn.primitive.bind(full, indices, **eqn.params)
         pair.append(np.asarray(gathered, float))
@@ -371,7 +371,7 @@ def _gather(eqn, operands):
 
 
 def _regular(span, shape, low, high):
-    """Gathered pixels, with axes of length 1 where nothing changes, and their steps."""
+    """The span of gathered pixels: constant axes get length 1, others their step."""
     steps: list[Fraction | None] = []
     for axis in range(low.ndim):
         low_end, high_end = np.take(low, [0], axis), np.take(high, [0], axis)
@@ -381,18 +381,18 @@ def _regular(span, shape, low, high):
         else:
             steps.append(None)
     gathered = span.replace(low, high, steps=tuple(steps))
-    walking = [axis for axis, step in enumerate(span.steps) if step]
-    changing = [axis for axis, step in enumerate(steps) if step is None]
-    if len(walking) != 1 or len(changing) != 1:
+    source = [axis for axis, step in enumerate(span.steps) if step]
+    target = [axis for axis, step in enumerate(steps) if step is None]
+    if len(source) != 1 or len(target) != 1:
         return gathered
-    step = span.steps[walking[0]] * shape[walking[0]] / low.shape[changing[0]]
-    return pixel_span.settle(gathered, changing[0], step)
+    step = span.steps[source[0]] * shape[source[0]] / low.shape[target[0]]
+    return pixel_span.regularise(gathered, target[0], step)
 
 
 def deform_conv(eqn: Any, operands: Operands) -> PixelSpan:
-    """The rule for `deform_conv2d`, a function whose name says its geometry.
+    """The rule for `deform_conv2d`, a function whose name contains its geometry.
 
-    It is that of the plain convolution, and a mark that the data choose.
+    The span is that of the plain convolution, marked as `deformed`.
     """
     name = DEFORM_CONV.fullmatch(eqn.params["name"])
     assert name is not None
@@ -412,16 +412,16 @@ def deform_conv(eqn: Any, operands: Operands) -> PixelSpan:
                 padding=(padding[i], padding[i]),
                 window_dilation=dilation[i],
             )
-        seen.append(_whole_channels(image))
-    # Offsets and masks come from the image too.
-    seen += [_whole_channels(span) for span in others if span is not None]
+        seen.append(_over_channels(image))
+    # Offsets and masks depend on the image too.
+    seen += [_over_channels(span) for span in others if span is not None]
     joined = pixel_span.union(
         seen, eqn.outvars[0].aval.shape, ignore_global=operands.ignore_global
     )
     return joined.replace(joined.low, joined.high, deformed=True)
 
 
-def _whole_channels(span):
+def _over_channels(span):
     return _mix_channels(span, 3, span.low.shape[3], 1, 1)
 
 
@@ -439,13 +439,13 @@ _REDUCTIONS = """
     reduce_sum reduce_xor
 """
 _WINDOWS = "reduce_window reduce_window_max reduce_window_min reduce_window_sum"
-_RUNNING = "cumlogsumexp cummax cummin cumprod cumsum"
+_CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(_REDUCTIONS.split(), _reduce),
     **dict.fromkeys(_WINDOWS.split(), _reduce_window),
-    **dict.fromkeys(_RUNNING.split(), _cumulate),
+    **dict.fromkeys(_CUMULATIVE.split(), _cumulate),
     "broadcast_in_dim": _broadcast_in_dim,
     "concatenate": _concatenate,
     "conv_general_dilated": _conv,
