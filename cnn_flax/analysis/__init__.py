@@ -1,13 +1,18 @@
-"""Looking into a model: what it costs, what its maps are and see."""
+"""Model analysis: cost, features and receptive fields."""
 
-from cnn_flax.analysis.arrays import ReceptiveFieldError
-from cnn_flax.analysis.deformable import deformable_sampling_points
+from cnn_flax.analysis.closed_form import (
+    single_layer_receptive_field,
+    stack_parameters,
+    stack_receptive_field,
+)
+from cnn_flax.analysis.deformable_sampling import deformable_sampling_points
 from cnn_flax.analysis.depth import depth
-from cnn_flax.analysis.effective import (
+from cnn_flax.analysis.effective_field import (
     EffectiveReceptiveField,
     effective_receptive_field,
 )
 from cnn_flax.analysis.features import FeatureInfo, feature_info, features
+from cnn_flax.analysis.named_arrays import ReceptiveFieldError
 from cnn_flax.analysis.plot import plot_receptive_field
 from cnn_flax.analysis.receptive_field import (
     ReceptiveField,
@@ -15,11 +20,6 @@ from cnn_flax.analysis.receptive_field import (
     receptive_fields,
 )
 from cnn_flax.analysis.summary import BlockSummary, Summary, summary
-from cnn_flax.analysis.textbook import (
-    single_layer_receptive_field,
-    stack_parameters,
-    stack_receptive_field,
-)
 
 __all__ = [
     "BlockSummary",

@@ -1,4 +1,4 @@
-"""What leaves a model on its way: maps of its stages, by name."""
+"""Intermediate features of a model, by name."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
-from cnn_flax.analysis.program import abstract_images, abstract_variables
+from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
 from cnn_flax.registry import nearest
 
@@ -18,14 +18,14 @@ __all__ = ["FeatureInfo", "feature_info", "features"]
 
 @dataclasses.dataclass(frozen=True)
 class FeatureInfo:
-    """What a model's feature is.
+    """Description of a feature of a model.
 
     Attributes:
       name: the name that `features` takes.
       channels: number of its channels.
       stride: (vertical, horizontal) pixels of the image from one position to the next;
         None for a vector, which has no positions.
-      receptive_field: which pixels a position sees; None where that cannot be told.
+      receptive_field: which pixels a position sees; None if unknown.
     """
 
     name: str
@@ -42,22 +42,22 @@ def feature_info(
     ignore_global: bool = False,
     **arguments: Any,
 ) -> tuple[FeatureInfo, ...]:
-    """The features that leave a model, in the order in which they do.
+    """Describes the features of a model, in the order of the forward pass.
 
-    These are what it sows into "intermediates". In our models: `stem`, the stages by
-    their papers' count, `pre_logits`.
+    Features are what the model sows into "intermediates". In our models: `stem`, the
+    stages as numbered in their papers, `pre_logits`.
 
     Args:
       model: any module that takes images `[N, H, W, C]`; nothing is computed.
       image_size: of the image, in pixels: one number or (height, width). Fields depend
-        on it where the padding is "SAME".
-      channels: of the image.
+        on it if the padding is "SAME".
+      channels: number of channels of the image.
       ignore_global: whether the fields leave out gates from global poolings, as
         `receptive_field` does.
-      **arguments: what the model is called with besides, such as `train=False`.
+      **arguments: further arguments of the model's call, such as `train=False`.
 
     Raises:
-      ValueError: if a size is not a positive number.
+      ValueError: if a size is not a positive integer.
     """
     images = abstract_images(image_size, channels)
     variables = abstract_variables(model, images, **arguments)
@@ -76,13 +76,13 @@ def feature_info(
         ignore_global=ignore_global,
         **arguments,
     )
-    found = []
+    infos = []
     for name in order:
         field = fields.get(name)
         is_map = len(shapes[name].shape) == 4
         stride = field.stride if field and is_map else None
-        found.append(FeatureInfo(name, shapes[name].shape[-1], stride, field))
-    return tuple(found)
+        infos.append(FeatureInfo(name, shapes[name].shape[-1], stride, field))
+    return tuple(infos)
 
 
 def features(
@@ -92,27 +92,29 @@ def features(
     names: Sequence[str],
     **arguments: Any,
 ) -> dict[str, jax.Array]:
-    """Some of a model's features, in evaluation.
+    """Computes features of a model, in evaluation mode.
 
         maps = cnn_flax.features(model, variables, images, ["stage2", "stage4"])
 
-    Under `jax.jit` nothing is computed that comes after the last of them.
+    Under `jax.jit` nothing after the last requested feature is computed.
 
     Args:
       model: any module that sows its features into "intermediates", as ours do.
       variables: of the model.
       images: float `[N, H, W, C]`.
       names: which features; `feature_info` lists them.
-      **arguments: what the model is called with besides, such as `train=False`.
+      **arguments: further arguments of the model's call, such as `train=False`.
 
     Returns:
-      For each name its array, `[N, H', W', C']` or `[N, C']`.
+      By name: `[N, H', W', C']` or `[N, C']`.
 
     Raises:
-      ValueError: if there is no such feature; names the nearest ones.
+      ValueError: if a feature does not exist; the message names the nearest ones.
     """
     if isinstance(names, str):
-        raise ValueError(f"names is a list of names, such as [{names!r}].")
+        raise ValueError(
+            f"names must be a list of names, such as [{names!r}]; got {names!r}."
+        )
     sown = _sown(model, variables, images, arguments)
     for name in names:
         if name not in sown:
@@ -124,9 +126,9 @@ def features(
 
 
 def _sown(model, variables, images, arguments) -> dict[str, jax.Array]:
-    """By name, in the order of the program; the last where a name comes twice."""
+    """Sown arrays by name, in the program's order; of repeated names the last."""
     _, state = model.apply(variables, images, mutable=["intermediates"], **arguments)
     flat: Any = traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
     last = {k: v[-1] if isinstance(v, tuple) else v for k, v in flat.items()}
-    # A number of the whole batch, such as a loss, is no feature.
+    # A scalar of the whole batch, such as a loss, is not a feature.
     return {k: v for k, v in last.items() if jnp.ndim(v) > 1}

@@ -1,4 +1,4 @@
-"""Receptive fields drawn over a photograph."""
+"""Plots receptive fields over a photograph."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cnn_flax.analysis.arrays import Model
-from cnn_flax.analysis.deformable import deformable_sampling_points
-from cnn_flax.analysis.effective import (
+from cnn_flax.analysis.deformable_sampling import deformable_sampling_points
+from cnn_flax.analysis.effective_field import (
     EffectiveReceptiveField,
     effective_receptive_field,
 )
+from cnn_flax.analysis.named_arrays import Model
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_field
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_receptive_field"]
 
 _INK, _FIELD, _EFFECTIVE, _POINTS = "#1f2937", "#1d4ed8", "#ffd166", "#dc2626"
-# Of the image's side: how far a field outside of it is drawn.
+# How far a field is drawn outside the image, as a fraction of the image's side.
 _MARGIN = 0.6
 
 
@@ -37,32 +37,32 @@ def plot_receptive_field(
     deformable: int = 0,
     **options: Any,
 ) -> "Figure":
-    """Draws what a position sees, and what of it matters, over a photograph.
+    """Plots the receptive field of a position, and its effective field.
 
-    A frame is the receptive field, without gates from global poolings; the glow is the
-    effective field, brighter where a pixel has a larger gradient, and the ellipse two
-    standard deviations of it; the points are where deformable convolutions look.
+    The frame is the receptive field, without gates from global pooling. The glow is the
+    effective field, brighter where the gradient is larger, and the ellipse marks two
+    standard deviations. Points are sampling locations of deformable convolutions.
 
     Args:
       model: as for `receptive_field`.
       variables: of the model.
-      images: float `[N, H, W, C]`, as the model takes them. The effective field is that
-        of all, the points are those of the first.
+      images: float `[N, H, W, C]`, as the model takes them. The effective field
+        averages over all of them; the points are those of the first.
       at: name of the map, as for `receptive_field`; None: the last one.
-      photograph: `[H, W, 3]` in [0, 1], what is drawn below; None: the first image,
-        stretched to [0, 1].
+      photograph: `[H, W, 3]` in [0, 1], the background; None: the first image, scaled
+        to [0, 1].
       position: (vertical, horizontal) in the map; None: the middle.
-      deformable: levels of deformable convolutions whose sampling points are drawn: 1
-        to 3 are what can be looked at; 0: none.
+      deformable: levels of deformable convolutions whose sampling points are drawn; 0:
+        none. More than 3 are hard to read.
       **options: further arguments of the model's call.
 
     Returns:
       The figure; `figure.savefig(path)` writes it.
 
     Raises:
-      ImportError: without matplotlib.
-      ReceptiveFieldError: as `receptive_field` and `deformable_sampling_points`.
-      ValueError: as these, or if the photograph is not of the images' size.
+      ImportError: if matplotlib is not installed.
+      ReceptiveFieldError: same as `receptive_field` and `deformable_sampling_points`.
+      ValueError: same as these, or if the photograph does not have the images' size.
     """
     try:
         from matplotlib.figure import Figure
@@ -71,13 +71,13 @@ def plot_receptive_field(
             "plot_receptive_field needs matplotlib: pip install 'cnn-flax[plots]'."
         ) from error
     if np.ndim(images) != 4:
-        raise ValueError(f"images are [N, H, W, C], got shape {np.shape(images)}.")
+        raise ValueError(f"images must be [N, H, W, C], got shape {np.shape(images)}.")
     height, width, channels = images.shape[1:]
     photograph = _stretched(images[0]) if photograph is None else photograph
     if np.shape(photograph)[:2] != (height, width):
         raise ValueError(
-            f"photograph must be of the images' {height} x {width} pixels, got shape "
-            f"{np.shape(photograph)}."
+            f"photograph must have the images' size, {height} x {width} pixels; got "
+            f"shape {np.shape(photograph)}."
         )
     effective = effective_receptive_field(
         model, variables, images, at, position=position, **options
@@ -115,7 +115,7 @@ def plot_receptive_field(
 
 
 def _stretched(image) -> np.ndarray:
-    """Three channels, or one, from 0 to 1."""
+    """Scales to [0, 1]; keeps three channels, averages any other number."""
     image = np.asarray(image, float)
     image = image if image.shape[-1] == 3 else image.mean(-1)
     return (image - image.min()) / max(np.ptp(image), 1e-12)
@@ -125,8 +125,8 @@ def _draw_effective(ax: "Axes", effective: EffectiveReceptiveField) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Ellipse
 
-    # The photograph is dimmed where nothing matters. Weights fall off like a normal
-    # distribution: their square root shows the rim too.
+    # Dims the photograph where weights are small. They fall off like a normal
+    # distribution; the square root shows the rim too.
     glow = np.sqrt(effective.weights / effective.weights.max())
     shade = LinearSegmentedColormap.from_list("shade", [(0, 0, 0, 0.55), (0, 0, 0, 0)])
     ax.imshow(np.minimum(2 * glow, 1), cmap=shade, vmin=0, vmax=1)

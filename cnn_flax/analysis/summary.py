@@ -1,4 +1,4 @@
-"""What a model is made of, block by block: shapes, parameters, cost, fields."""
+"""Summary of a model per block: shapes, parameters, multiply-adds, receptive fields."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables, labelled
 from cnn_flax.analysis.multiply_adds import multiply_adds
-from cnn_flax.analysis.program import abstract_images, abstract_variables, labelled
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
 
 __all__ = ["BlockSummary", "Summary", "summary"]
@@ -20,14 +20,14 @@ class BlockSummary:
     """One block of a model.
 
     Attributes:
-      name: the block's own name; that of the model's class for what the model does
-        itself, outside of its blocks.
-      output_shape: `(H, W, C)` or `(features,)`, without N; None where evaluation does
-        not call the block, or it gives several arrays.
+      name: of the block; the name of the model's class for what the model computes
+        outside its blocks.
+      output_shape: `(H, W, C)` or `(features,)`, without N; None if evaluation does not
+        call the block, or it returns several arrays.
       parameters: number of trainable scalars.
-      multiply_adds: of one image.
-      receptive_field: of the output; None where there is no single output, or what it
-        sees cannot be told.
+      multiply_adds: per image.
+      receptive_field: of the output; None if there is no single output, or its field is
+        unknown.
     """
 
     name: str
@@ -39,11 +39,11 @@ class BlockSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A model's blocks, in the order in which it calls them.
+    """A model's blocks, in the order of the calls.
 
     Attributes:
       image_size: (height, width) of the image, in pixels.
-      blocks: the modules that the model calls, and at the end what it does itself.
+      blocks: the modules that the model calls, followed by the model's own operations.
     """
 
     image_size: tuple[int, int]
@@ -56,7 +56,7 @@ class Summary:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of one image."""
+        """Multiply-adds per image."""
         return sum(block.multiply_adds for block in self.blocks)
 
 
@@ -68,31 +68,30 @@ def summary(
     ignore_global: bool = False,
     **arguments: Any,
 ) -> Summary:
-    """Shapes, parameters, multiply-adds and receptive fields of a model's blocks.
+    """Summarises shapes, parameters, multiply-adds and receptive fields per block.
 
-    Multiply-adds are those of convolutions and matrix products, for one image, with
-    the taps that fall into the padding. They are counted in the traced program, so that
-    any Flax module will do. A choice by platform counts as its default: a faster way
-    to compute something on one platform changes nothing.
+    Multiply-adds are those of convolutions and matrix products, per image, including
+    taps on padding. They are counted in the traced program, so that any Flax module
+    works. A platform-dependent operation counts as its default: a formulation for one
+    platform does not change the numbers.
 
     Args:
       model: any module that takes images `[N, H, W, C]`; nothing is computed.
       image_size: of the image, in pixels: one number or (height, width).
-      channels: of the image.
+      channels: number of channels of the image.
       ignore_global: whether the fields leave out gates from global poolings, as
         `receptive_field` does.
-      **arguments: what the model is called with besides, such as `train=False` where it
-        must be said.
+      **arguments: further arguments of the model's call, such as `train=False`.
 
     Raises:
-      ValueError: if a size is not a positive number.
-      NotImplementedError: if it cannot be told how often a product runs, as inside of
-        `jax.lax.while_loop`; names the operation.
+      ValueError: if a size is not a positive integer.
+      NotImplementedError: if the number of times a product runs is unknown, as inside
+        `jax.lax.while_loop`; the message names the operation.
     """
     images = abstract_images(image_size, channels)
-    # A dictionary keeps the order.
+    # A dictionary as an ordered set.
     names: dict[str | None, None] = {}
-    with labelled(partial(_note_name, names)):
+    with labelled(partial(_record_name, names)):
         variables = abstract_variables(model, images, **arguments)
     params = variables.get("params", {})
 
@@ -101,7 +100,7 @@ def summary(
     def forward(variables, images):
         return model.apply(variables, images, **arguments)
 
-    with labelled(_block), nn.intercept_methods(partial(_note_shape, shapes)):
+    with labelled(_block), nn.intercept_methods(partial(_record_shape, shapes)):
         program = jax.make_jaxpr(forward)(variables, images)
     itself = type(model).__name__
     costs = multiply_adds(program.jaxpr, itself)
@@ -130,18 +129,18 @@ def summary(
 
 
 def _block(module: nn.Module) -> str | None:
-    """The block of the model that a module is, or is in; None: it is the model."""
+    """Name of the block that contains a module; None for the model itself."""
     return module.path[0] if module.path else None
 
 
-def _note_name(names, module):
+def _record_name(names, module):
     # Dropout does nothing in evaluation.
     if not isinstance(module, nn.Dropout):
         names.setdefault(_block(module))
 
 
-def _note_shape(shapes, method, args, kwargs, context):
-    # The last call to end is the block's own, not that of a method that it uses.
+def _record_shape(shapes, method, args, kwargs, context):
+    # The last call to return is the block's own, after those of its helper methods.
     output = method(*args, **kwargs)
     if len(context.module.path) <= 1:
         arrays = [x for x in jax.tree.leaves(output) if isinstance(x, jax.Array)]

@@ -1,17 +1,19 @@
 """Image operations on the device.
 
-Images are float `[N, H, W, C]` in [0, 1], or one `[H, W, C]`; bfloat16 is computed in
-float32. Every number of a deterministic operation may be one an image, `[N]`.
+Images are float `[N, H, W, C]` in [0, 1], or one image `[H, W, C]`; bfloat16 is
+computed in float32. Numeric arguments of a deterministic operation may be scalars or
+per-image arrays `[N]`.
 
-A random operation takes a key first: one for the batch, or one an image. It is two
-functions: `draw_NAME(key, n, ...)` returns the arguments of a deterministic operation,
-one an image, to look at, plot or apply again; `random_NAME(key, images, ...)` draws and
+A random operation takes a key first: one for the batch, or one per image. It comes as
+two functions: `draw_NAME(key, n, ...)` returns per-image arguments of a deterministic
+operation, to inspect, plot or reapply; `random_NAME(key, images, ...)` draws and
 applies:
 
     draw = draw_rotation(key, len(images), degrees=15)      # {"degrees": [N]}
     images = rotate(images, **draw)
 
-An image's draw follows from its key alone. `compose` makes one function of many.
+An image's draw depends on its key only. `compose` chains operations and fuses
+neighbours.
 """
 
 from cnn_flax.augment.augmix import augmix, draw_augmix, mix_chains
@@ -57,7 +59,7 @@ from cnn_flax.augment.noisy_student import (
     draw_noisy_student_augment,
     noisy_student_augment,
 )
-from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
+from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
 from cnn_flax.augment.rand_augment import (
     draw_rand_augment,
     draw_trivial_augment,

@@ -1,4 +1,4 @@
-"""What every operation does with its images and its numbers before it begins."""
+"""Argument handling shared by all operations: checks, casts and broadcasting."""
 
 import functools
 from collections.abc import Callable
@@ -27,16 +27,16 @@ _INTERPOLATIONS = ("bilinear", "nearest")
 
 
 def image_operation(operation: _Operation) -> _Operation:
-    """Lets an operation on float32 `[N, H, W, C]` take one image, and other floats.
+    """Lets an operation on float32 `[N, H, W, C]` take single images and other floats.
 
-    bfloat16 and float16 are computed in float32 and come back as they were; one image
-    `[H, W, C]` gets its batch axis for the time.
+    bfloat16 and float16 are computed in float32 and cast back. A single image `[H, W,
+    C]` is given a batch axis, which is removed from the result.
 
     Args:
-      operation: takes images, then anything; returns images.
+      operation: takes images first, then any arguments; returns images.
 
     Returns:
-      The operation, which raises `ValueError` for other ranks and `TypeError` for
+      The wrapped operation. It raises `ValueError` for other ranks and `TypeError` for
       pixels that are not floats.
     """
 
@@ -45,11 +45,11 @@ def image_operation(operation: _Operation) -> _Operation:
         images = jnp.asarray(images)
         if images.ndim not in (3, 4):
             raise ValueError(
-                f"Images are [N, H, W, C] or [H, W, C], got the shape {images.shape}."
+                f"Images must be [N, H, W, C] or [H, W, C], got shape {images.shape}."
             )
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise TypeError(
-                f"Pixels are floats in [0, 1], got {images.dtype}: divide by 255."
+                f"Pixels must be floats in [0, 1], got {images.dtype}: divide by 255."
             )
         batch = images if images.ndim == 4 else images[None]
         wide = batch.astype(jnp.promote_types(jnp.float32, images.dtype))
@@ -66,26 +66,26 @@ def per_image(
     low: float | None = None,
     high: float | None = None,
 ) -> jax.Array:
-    """One number an image, in float32 (float64 where the value is): `[N]`.
+    """Broadcasts a value to `[N]`, in float32 (float64 if the value is).
 
     Args:
-      name: what the number is, for the message.
+      name: of the argument, for the error message.
       value: a number, or `[N]`.
-      n: how many images there are.
-      low: the least that is allowed. Values inside `jax.jit` cannot be looked at.
-      high: the largest that is allowed.
+      n: number of images.
+      low: the smallest allowed value. Not checked for tracers, as inside `jax.jit`.
+      high: the largest allowed value. Not checked for tracers either.
 
     Raises:
-      ValueError: if there is another number of them, or one is outside the range.
+      ValueError: if the shape is neither `()` nor `[N]`, or a value is out of range.
     """
     if np.shape(value) not in ((), (n,)):
         raise ValueError(
-            f"{name} is a number, or one for each of the {n} images; got the shape "
+            f"{name} must be a number, or one per image for {n} images; got shape "
             f"{np.shape(value)}."
         )
     if not isinstance(value, Tracer):
         found = np.asarray(value, float)
-        # Not `<`: it lets NaN pass.
+        # `>=`, not a negated `<`, which NaN would pass.
         if not (
             np.all(np.isfinite(found))
             and (low is None or np.all(found >= low))
@@ -106,50 +106,51 @@ def per_image(
 def per_channel(
     name: str, value: ArrayLike | tuple[ArrayLike, ...], n: int, channels: int
 ) -> jax.Array:
-    """Numbers of images, or of their channels: `[N, 1]` or `[N, C]`.
+    """Broadcasts a value per image, or per image and channel: `[N, 1]` or `[N, C]`.
 
     Args:
-      name: what the numbers are, for the message.
-      value: a number, one an image `[N]`, or a tuple of such, one a channel.
-      n: how many images there are.
-      channels: of the images.
+      name: of the argument, for the error message.
+      value: a number, one per image `[N]`, or a tuple with one of these per channel.
+      n: number of images.
+      channels: number of channels of the images.
 
     Raises:
-      ValueError: if there is another number of them.
+      ValueError: if the tuple does not have 1 or C items, or an item has a wrong shape.
     """
     values = value if isinstance(value, tuple) else (value,)
     if len(values) not in (1, channels):
         raise ValueError(
             f"{name} has {len(values)} values for images of {channels} channels."
         )
-    return jnp.stack([per_image(name, number, n) for number in values], -1)
+    return jnp.stack([per_image(name, item, n) for item in values], -1)
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Raises `ValueError` for what is neither "bilinear" nor "nearest"."""
+    """Raises `ValueError` unless `interpolation` is "bilinear" or "nearest"."""
     if interpolation not in _INTERPOLATIONS:
         raise ValueError(
-            f"interpolation is one of {', '.join(_INTERPOLATIONS)}; "
+            f"interpolation must be one of {', '.join(_INTERPOLATIONS)}; "
             f"got {interpolation!r}."
         )
 
 
 def per_pixel(values: jax.Array) -> jax.Array:
-    """`[N]` as `[N, 1, 1, 1]`, beside images."""
+    """Reshapes `[N]` to `[N, 1, 1, 1]`, to broadcast against images."""
     return values[:, None, None, None]
 
 
 def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, of a square where there is one number.
+    """Returns (height, width); a single number means a square.
 
     Raises:
-      ValueError: if they are not two whole numbers above 0.
+      ValueError: if `size` is not one or two positive integers.
     """
     sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(
         isinstance(side, int | np.integer) and side > 0 for side in sides
     ):
         raise ValueError(
-            f"size is a whole number of pixels above 0, or (height, width); got {size}."
+            "size must be a positive whole number of pixels, or (height, width); "
+            f"got {size}."
         )
     return int(sides[0]), int(sides[1])

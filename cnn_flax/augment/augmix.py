@@ -1,21 +1,17 @@
-"""AugMix: a blend of several chains of operations with the image itself."""
+"""AugMix: blends each image with augmented copies of itself."""
 
 import jax
 import jax.numpy as jnp
 
 from cnn_flax.augment.arguments import image_operation
-from cnn_flax.augment.policy_operations import (
-    Space,
-    apply_operations,
-    draw_operations,
-    strengths,
-)
-from cnn_flax.augment.random import Draw, image_keys, keys_per_image
+from cnn_flax.augment.policy_space import Space, draw_operations, strengths
+from cnn_flax.augment.policy_table import apply_operations
+from cnn_flax.augment.prng import Draw, image_keys, keys_per_image
 
 __all__ = ["augmix", "draw_augmix", "mix_chains"]
 
 _BINS = 10
-_DEEPEST = 3
+_MAX_DEPTH = 3
 _NAMES = (
     *("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "posterize"),
     *("solarize", "autocontrast", "equalize"),
@@ -33,28 +29,28 @@ def augmix(
     interpolation: str = "bilinear",
     fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
-    """Blends each image with what chains of mild operations make of it.
+    """Blends each image with copies augmented by chains of mild operations.
 
     Hendrycks et al. 2019, "AugMix: A simple data processing method to improve
     robustness and uncertainty", https://arxiv.org/abs/1912.02781. Operations,
     magnitudes and weights are those of torchvision's `AugMix`, with all operations. The
-    paper's loss of consistency is not part of it.
+    paper's consistency loss is not included.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      severity: how many of the 10 magnitudes are drawn from, the weakest first.
-      mixture_width: chains an image.
-      chain_depth: operations a chain; -1 draws 1, 2 or 3.
-      alpha: of the Dirichlet distributions of the weights, above 0.
+      severity: number of magnitudes to draw from, the weakest of 10.
+      mixture_width: chains per image.
+      chain_depth: operations per chain; -1 draws 1, 2 or 3.
+      alpha: concentration of the weights' Dirichlet distributions, above 0.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image: a number, or one a channel.
+      fill: value outside the image: a number, or one per channel.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a number is outside its range.
+      ValueError: if an argument is out of range.
     """
     draw = draw_augmix(
         *image_keys(key, images),
@@ -79,16 +75,16 @@ def draw_augmix(
     """Arguments of `mix_chains`: `operation`, `strength` and `weight`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
       severity: see `augmix`.
       mixture_width: see `augmix`.
       chain_depth: see `augmix`.
       alpha: see `augmix`.
 
     Raises:
-      ValueError: as `augmix`.
+      ValueError: same as `augmix`.
     """
     if not 1 <= severity <= _BINS:
         raise ValueError(f"severity must be in [1, {_BINS}], got {severity}.")
@@ -98,7 +94,7 @@ def draw_augmix(
         raise ValueError(f"chain_depth must be at least 1, or -1; got {chain_depth}.")
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}.")
-    depth = _DEEPEST if chain_depth == -1 else chain_depth
+    depth = _MAX_DEPTH if chain_depth == -1 else chain_depth
     keys = jax.vmap(lambda k: jax.random.split(k, 4))(keys_per_image(key, n))
     key_operations, key_depth, key_weights, key_own = keys.T
     shape_ = (n, mixture_width, depth)
@@ -108,11 +104,11 @@ def draw_augmix(
     draw = {name: values.reshape(shape_) for name, values in draw.items()}
     if chain_depth == -1:
         depths = jax.vmap(
-            lambda k: jax.random.randint(k, (mixture_width, 1), 1, _DEEPEST + 1)
+            lambda k: jax.random.randint(k, (mixture_width, 1), 1, _MAX_DEPTH + 1)
         )(key_depth)
-        # The identity from there on.
-        is_there = jnp.arange(depth)[None, None] < depths
-        draw = {name: jnp.where(is_there, v, 0) for name, v in draw.items()}
+        # Operations beyond a chain's depth are the identity.
+        is_used = jnp.arange(depth)[None, None] < depths
+        draw = {name: jnp.where(is_used, v, 0) for name, v in draw.items()}
     weights = _dirichlet(key_weights, alpha, mixture_width)
     own = _dirichlet(key_own, alpha, 2)
     weight = jnp.concatenate([own[:, :1], own[:, 1:] * weights], 1)
@@ -128,15 +124,15 @@ def mix_chains(
     interpolation: str = "bilinear",
     fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
-    """The weighted sum of each image and of what chains of operations make of it.
+    """Weighted sum of each image and its copies augmented by chains of operations.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      operation: places in `OPERATIONS`, `[N, M, L]`: M chains of L operations.
-      strength: of the operations, likewise; see `apply_operations`.
+      operation: indices into `OPERATIONS`, `[N, M, L]`: M chains of L operations.
+      strength: of each operation, `[N, M, L]`; see `apply_operations`.
       weight: of the image itself, then of each chain, `[N, 1 + M]`.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image: a number, or one a channel.
+      fill: value outside the image: a number, or one per channel.
 
     Returns:
       The shape of `images`.
@@ -161,7 +157,7 @@ def _dirichlet(keys: jax.Array, alpha: float, count: int) -> jax.Array:
 
 
 def _space(severity: int, shape: tuple[int, ...]) -> Space:
-    """As torchvision's `AugMix._augmentation_space`, up to the severity."""
+    """Same as torchvision's `AugMix._augmentation_space`, up to the severity."""
     height, width = shape[:2]
     move = (width / 3, height / 3)
     space = strengths(

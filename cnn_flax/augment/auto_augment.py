@@ -1,24 +1,20 @@
-"""AutoAugment: pairs of operations that a search found, for three sets of images."""
+"""AutoAugment: policies found by search on three data sets."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_flax.augment.policy_operations import (
-    OPERATIONS,
-    Space,
-    apply_operations,
-    strengths,
-)
-from cnn_flax.augment.random import Draw, draw_per_image, image_keys
+from cnn_flax.augment.policy_space import Space, strengths
+from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
+from cnn_flax.augment.prng import Draw, draw_per_image, image_keys
 from cnn_flax.registry import nearest
 
 __all__ = ["auto_augment", "draw_auto_augment"]
 
 _BINS = 10
 
-# A pair a line: operation, probability, and magnitude of 0 to 9 where it has one. From
-# the paper's appendix, as torchvision has them.
+# One pair per line: operation, probability, and a magnitude of 0 to 9 if it has one.
+# From the paper's appendix, as in torchvision.
 _POLICIES = {
     "imagenet": """
         posterize 0.4 8, rotate 0.6 9
@@ -111,24 +107,24 @@ def auto_augment(
     interpolation: str = "bilinear",
     fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
-    """Draws one of 25 pairs of operations for each image, and whether each happens.
+    """Applies one of 25 pairs of operations to each image, each with its probability.
 
     Cubuk et al. 2018, "AutoAugment: Learning augmentation policies from data",
     https://arxiv.org/abs/1805.09501. Pairs and magnitudes are those of torchvision's
     `AutoAugment`, whose interpolation is "nearest" by default.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      policy: the set that it was found for: "imagenet", "cifar10" or "svhn".
+      policy: the data set it was found on: "imagenet", "cifar10" or "svhn".
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image: a number, or one a channel.
+      fill: value outside the image: a number, or one per channel.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if there is no such policy.
+      ValueError: if the policy is unknown.
     """
     draw = draw_auto_augment(*image_keys(key, images), images.shape[-3:], policy)
     return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
@@ -140,38 +136,38 @@ def draw_auto_augment(
     """Arguments of `apply_operations`: `operation` and `strength`, `[n, 2]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
       policy: see `auto_augment`.
 
     Raises:
-      ValueError: if there is no such policy.
+      ValueError: if the policy is unknown.
     """
     if policy not in _POLICIES:
         raise ValueError(
-            f"There is no policy {policy!r}. {nearest(policy, _POLICIES)} There are: "
-            f"{', '.join(_POLICIES)}."
+            f"There is no policy {policy!r}. {nearest(policy, _POLICIES)} "
+            f"Policies: {', '.join(_POLICIES)}."
         )
     table = _table(policy, shape)
-    operations, probabilities, steps, signed = map(jnp.asarray, table)
+    operations, probabilities, strengths_, signed = map(jnp.asarray, table)
 
     def draw(key):
         key_pair, key_coins, key_signs = jax.random.split(key, 3)
         pair = jax.random.randint(key_pair, (), 0, len(operations))
-        happens = jax.random.uniform(key_coins, (2,)) < probabilities[pair]
+        applies = jax.random.uniform(key_coins, (2,)) < probabilities[pair]
         negative = jax.random.bernoulli(key_signs, shape=(2,)) & signed[pair]
-        strength = jnp.where(negative, -steps[pair], steps[pair])
+        strength = jnp.where(negative, -strengths_[pair], strengths_[pair])
         return {
-            "operation": jnp.where(happens, operations[pair], 0),  # The identity.
-            "strength": jnp.where(happens, strength, 0.0),
+            "operation": jnp.where(applies, operations[pair], 0),  # The identity.
+            "strength": jnp.where(applies, strength, 0.0),
         }
 
     return draw_per_image(draw, key, n)
 
 
 def _table(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Operations, probabilities, strengths and whether these are signed: `[25, 2]`."""
+    """Operations, probabilities, strengths, and whether a sign is drawn: `[25, 2]`."""
     space, rows = _space(shape), []
     for line in _POLICIES[policy].strip().splitlines():
         for words in line.split(","):
@@ -187,7 +183,7 @@ def _table(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 
 def _space(shape: tuple[int, ...]) -> Space:
-    """As torchvision's `AutoAugment._augmentation_space`."""
+    """Same as torchvision's `AutoAugment._augmentation_space`."""
     height, width = shape[:2]
     move = (150 / 331 * width, 150 / 331 * height)
     return strengths(

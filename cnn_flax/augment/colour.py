@@ -1,4 +1,4 @@
-"""Operations on the values of pixels, each pixel for itself."""
+"""Colour operations: each maps pixel values without moving pixels."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from cnn_flax.augment import fusion_registry
 from cnn_flax.augment.arguments import image_operation, per_image, per_pixel
-from cnn_flax.augment.colour_matrix import check_colours, grey_of, mean_colour
+from cnn_flax.augment.colour_matrix import (
+    brightness_matrix,
+    check_colours,
+    contrast_matrix,
+    grey_of,
+    inversion_matrix,
+    mean_colour,
+    saturation_matrix,
+)
+from cnn_flax.augment.levels import solarize_table
 
 __all__ = [
     "adjust_brightness",
@@ -22,13 +32,16 @@ __all__ = [
 ]
 
 
+@fusion_registry.as_colour_matrix(
+    lambda mean, factor: brightness_matrix(factor, mean.shape[1])
+)
 @image_operation
 def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
-    """Multiplies, then clips to [0, 1], as torchvision's `adjust_brightness`.
+    """Multiplies by `factor` and clips to [0, 1], as torchvision's `adjust_brightness`.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      factor: a number, or one an image `[N]`, not below 0; 0 is black, 1 changes
+      factor: a number, or one per image `[N]`, not below 0; 0 is black, 1 changes
         nothing.
 
     Returns:
@@ -40,40 +53,44 @@ def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     return _blend(images, 0.0, _factor(factor, images))
 
 
+@fusion_registry.as_colour_matrix(lambda mean, factor: contrast_matrix(factor, mean))
 @image_operation
 def adjust_contrast(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with the mean grey of each image, as torchvision's `adjust_contrast`.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
-      factor: a number, or one an image `[N]`, not below 0; 0 is grey, 1 changes
+      factor: a number, or one per image `[N]`, not below 0; 0 is grey, 1 changes
         nothing.
 
     Returns:
       The shape of `images`, clipped to [0, 1].
 
     Raises:
-      ValueError: if a factor is below 0, or there are other channels.
+      ValueError: if a factor is below 0, or the images have other channels.
     """
     check_colours(images.shape[-1])
     mean = grey_of(mean_colour(images))[:, None, None, :]
     return _blend(images, mean, _factor(factor, images))
 
 
+@fusion_registry.as_colour_matrix(
+    lambda mean, factor: saturation_matrix(factor, mean.shape[1])
+)
 @image_operation
 def adjust_saturation(images: jax.Array, factor: ArrayLike) -> jax.Array:
     """Blends with each pixel's grey, as torchvision's `adjust_saturation`.
 
     Args:
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; with 1 channel they stay.
-      factor: a number, or one an image `[N]`, not below 0; 0 is grey, 1 changes
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; with 1 channel unchanged.
+      factor: a number, or one per image `[N]`, not below 0; 0 is grey, 1 changes
         nothing.
 
     Returns:
       The shape of `images`, clipped to [0, 1].
 
     Raises:
-      ValueError: if a factor is below 0, or there are neither 1 nor 3 channels.
+      ValueError: if a factor is below 0, or the images have neither 1 nor 3 channels.
     """
     check_colours(images.shape[-1])
     factor = _factor(factor, images)
@@ -90,17 +107,17 @@ def _blend(images, others, factor):
 
 @image_operation
 def rgb_to_grayscale(images: jax.Array, num_output_channels: int = 1) -> jax.Array:
-    """Grey: 0.2989 red + 0.587 green + 0.114 blue, as torchvision's.
+    """Converts to grey: 0.2989 red + 0.587 green + 0.114 blue, as torchvision does.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
-      num_output_channels: 1, or 3 that are equal.
+      num_output_channels: 1, or 3 equal ones.
 
     Returns:
       `[N, H, W, num_output_channels]`.
 
     Raises:
-      ValueError: if either number of channels is neither 1 nor 3.
+      ValueError: if the number of input or output channels is neither 1 nor 3.
     """
     if num_output_channels not in (1, 3):
         raise ValueError(
@@ -110,13 +127,18 @@ def rgb_to_grayscale(images: jax.Array, num_output_channels: int = 1) -> jax.Arr
     return jnp.repeat(grey_of(images), num_output_channels, -1)
 
 
+@fusion_registry.as_colour_matrix(
+    lambda mean, where=None: inversion_matrix(
+        jnp.ones(len(mean)) if where is None else where, mean.shape[1]
+    )
+)
 @image_operation
 def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     """`1 - images`, as torchvision's `invert`.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      where: which images, `[N]`, or whether.
+      where: whether to invert: a bool, or one per image `[N]`.
 
     Returns:
       The shape of `images`.
@@ -127,13 +149,14 @@ def invert(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     return jnp.where(where, 1 - images, images)
 
 
+@fusion_registry.as_level_table(solarize_table)
 @image_operation
 def solarize(images: jax.Array, threshold: ArrayLike) -> jax.Array:
-    """Inverts the values from `threshold` on, as torchvision's `solarize`.
+    """Inverts values at or above `threshold`, as torchvision's `solarize`.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      threshold: a number, or one an image `[N]`; above 1 changes nothing.
+      threshold: a number, or one per image `[N]`; above 1 changes nothing.
 
     Returns:
       The shape of `images`.
@@ -150,8 +173,8 @@ def adjust_gamma(
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      gamma: a number, or one an image `[N]`, not below 0; above 1 darkens.
-      gain: a number, or one an image `[N]`.
+      gamma: a number, or one per image `[N]`, not below 0; above 1 darkens.
+      gain: a number, or one per image `[N]`.
 
     Returns:
       The shape of `images`.
@@ -166,17 +189,18 @@ def adjust_gamma(
 
 @image_operation
 def adjust_hue(images: jax.Array, hue: ArrayLike) -> jax.Array:
-    """Turns the circle of colours, as torchvision's `adjust_hue`.
+    """Shifts the hue, as torchvision's `adjust_hue`.
 
     Args:
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; with 1 channel they stay.
-      hue: the share of a turn, in [-0.5, 0.5]: a number, or one an image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; with 1 channel unchanged.
+      hue: shift as a fraction of a full turn, in [-0.5, 0.5]: a number, or one per
+        image `[N]`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `hue` is outside its range, or there are neither 1 nor 3 channels.
+      ValueError: if `hue` is out of range, or the images have neither 1 nor 3 channels.
     """
     check_colours(images.shape[-1])
     hue = per_image("hue", hue, len(images), low=-0.5, high=0.5)[:, None, None]
@@ -185,49 +209,49 @@ def adjust_hue(images: jax.Array, hue: ArrayLike) -> jax.Array:
     red, green, blue = (images[..., channel] for channel in range(3))
     high = jnp.maximum(jnp.maximum(red, green), blue)
     low = jnp.minimum(jnp.minimum(red, green), blue)
-    spread = high - low
-    divisor = jnp.where(spread == 0, 1, spread)
-    # Sixths of a turn from red; the first of the highest channels counts.
-    place = jnp.where(
+    chroma = high - low
+    divisor = jnp.where(chroma == 0, 1, chroma)
+    # Hue in sixths of a turn from red. The first of equal channels wins.
+    sixths = jnp.where(
         high == red,
         (green - blue) / divisor,
         jnp.where(
             high == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor
         ),
     )
-    place = place + 6 * hue
+    sixths = sixths + 6 * hue
 
     def channel(offset):
-        # The channel falls from `high` to `low` between one and two sixths away from
-        # its own third of the circle.
-        away = (place + offset) % 6
-        return high - spread * jnp.clip(jnp.minimum(away, 4 - away), 0, 1)
+        # A channel falls from `high` to `low` between one and two sixths from its own
+        # third of the circle.
+        distance = (sixths + offset) % 6
+        return high - chroma * jnp.clip(jnp.minimum(distance, 4 - distance), 0, 1)
 
-    turned = jnp.stack([channel(5), channel(3), channel(1)], -1)
-    return jnp.where(hue[..., None] == 0, images, turned)
+    shifted = jnp.stack([channel(5), channel(3), channel(1)], -1)
+    return jnp.where(hue[..., None] == 0, images, shifted)
 
 
 def normalize(
     images: jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-    """`(images - mean) / std`, channel by channel, as torchvision's.
+    """`(images - mean) / std` per channel, as torchvision's `normalize`.
 
     Args:
       images: float `[..., H, W, C]`.
-      mean: one number a channel.
-      std: one number a channel, above 0.
+      mean: one value per channel.
+      std: one value per channel, above 0.
 
     Returns:
       `[..., H, W, C]`.
 
     Raises:
-      ValueError: if there is not one number a channel, or a `std` is not above 0.
+      ValueError: if there is not one value per channel, or a `std` is not positive.
     """
     channels = images.shape[-1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(
-            f"Images of {channels} channels take as many means and standard "
-            f"deviations above 0, got {tuple(mean)} and {tuple(std)}."
+            f"Images of {channels} channels need {channels} means and {channels} "
+            f"positive standard deviations, got {tuple(mean)} and {tuple(std)}."
         )
     shape = (*[1] * (images.ndim - 1), channels)
     mean_, std_ = (jnp.array(v, images.dtype).reshape(shape) for v in (mean, std))

@@ -1,9 +1,8 @@
-"""Affine changes of colour as matrices, and the one pass that carries them out.
+"""Affine colour transforms as matrices, applied in one pass.
 
-A matrix `[N, C, C + 1]` makes of a colour `x` the colour `A @ x + b`, where `b` is its
-last column. Several changes are one: `chain_colours`. What depends on the image's mean
-(contrast) takes the mean at that point of the chain, which follows from the first one:
-`shift_colour`.
+A matrix `[N, C, C + 1]` maps a colour `x` to `A @ x + b`, where `b` is its last column.
+`chain_colours` multiplies several into one. Contrast depends on the mean colour at its
+point of the chain; `shift_colour` computes it from the mean of the images.
 """
 
 import jax
@@ -25,36 +24,36 @@ __all__ = [
     "shift_colour",
 ]
 
-# ITU-R BT.601, to the four digits that torchvision has; their sum is 0.9999.
+# ITU-R BT.601, to four digits as in torchvision; the sum is 0.9999.
 _GREY = (0.2989, 0.587, 0.114)
 
 
 def check_colours(channels: int) -> None:
-    """Raises `ValueError` for what is neither grey nor red, green and blue."""
+    """Raises `ValueError` unless images are grey (1 channel) or RGB (3)."""
     if channels not in (1, 3):
-        raise ValueError(f"Images have 1 or 3 channels, got {channels}.")
+        raise ValueError(f"Images must have 1 or 3 channels, got {channels}.")
 
 
 def grey_of(colours: jax.Array) -> jax.Array:
-    """The grey of colours: `[..., 1 or 3] -> [..., 1]`."""
+    """Converts colours to grey: `[..., 1 or 3] -> [..., 1]`."""
     if colours.shape[-1] == 1:
         return colours
-    # Written out: a sum over the last axis is many times slower.
+    # Unrolled: a sum over the last axis is many times slower.
     red, green, blue = (colours[..., k : k + 1] * _GREY[k] for k in range(3))
     return red + green + blue
 
 
 def mean_colour(images: jax.Array) -> jax.Array:
-    """`[N, H, W, C] -> [N, C]`."""
+    """Mean colour per image: `[N, H, W, C] -> [N, C]`."""
     n, height, width, channels = images.shape
-    # Whole rows first: a sum that leaves only channels is many times slower.
+    # Sum rows first: reducing to channels in one step is many times slower.
     rows = images.reshape(n, height, width * channels).mean(1)
     return rows.reshape(n, width, channels).mean(1)
 
 
 @image_operation
 def change_colours(images: jax.Array, matrices: jax.Array) -> jax.Array:
-    """`A @ x + b` of each pixel.
+    """Maps each pixel `x` to `A @ x + b`.
 
     Args:
       images: float `[N, H, W, C]`.
@@ -65,7 +64,7 @@ def change_colours(images: jax.Array, matrices: jax.Array) -> jax.Array:
     """
     channels = images.shape[-1]
     weights = matrices[:, None, None]
-    # Written out: a product over three channels is many times slower.
+    # Unrolled: a matrix product over three channels is many times slower.
     total = weights[..., channels]
     for k in range(channels):
         total = total + images[..., k : k + 1] * weights[..., k]
@@ -73,21 +72,21 @@ def change_colours(images: jax.Array, matrices: jax.Array) -> jax.Array:
 
 
 def chain_colours(first: jax.Array, then: jax.Array) -> jax.Array:
-    """The one change that two make: `[N, C, C + 1]`."""
+    """Composes two transforms, `first` applied first: `[N, C, C + 1]`."""
     channels = first.shape[1]
     product = jnp.matmul(then[..., :channels], first, precision="highest")
     return product.at[..., channels].add(then[..., channels])
 
 
 def shift_colour(matrices: jax.Array, colours: jax.Array) -> jax.Array:
-    """What matrices `[N, C, C + 1]` make of one colour an image, `[N, C]`."""
+    """Applies matrices `[N, C, C + 1]` to one colour per image, `[N, C]`."""
     ones = jnp.ones_like(colours[:, :1])
-    places = jnp.concatenate([colours, ones], 1)[..., None]
-    return jnp.matmul(matrices, places, precision="highest")[..., 0]
+    homogeneous = jnp.concatenate([colours, ones], 1)[..., None]
+    return jnp.matmul(matrices, homogeneous, precision="highest")[..., 0]
 
 
 def identity_colours(n: int, channels: int) -> jax.Array:
-    """No change: `[n, C, C + 1]`."""
+    """Identity transforms: `[n, C, C + 1]`."""
     return jnp.broadcast_to(
         jnp.eye(channels, channels + 1), (n, channels, channels + 1)
     )
@@ -116,7 +115,7 @@ def saturation_matrix(factor: jax.Array, channels: int) -> jax.Array:
 
 
 def inversion_matrix(where: jax.Array, channels: int) -> jax.Array:
-    """`1 - x` where true; `where` is `[N]`."""
+    """Inverts, `1 - x`, where `where` `[N]` is true."""
     where = where.astype(float)
     matrix = brightness_matrix(1 - 2 * where, channels)
     return matrix.at[..., channels].add(where[:, None])

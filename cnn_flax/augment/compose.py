@@ -1,17 +1,17 @@
-"""Several operations as one function, in as few passes over the pixels as can be.
+"""Chains operations into one function, with as few passes over the pixels as possible.
 
-Neighbours in the list become one where both are of a kind:
+Neighbours in the list are fused if they are of the same kind:
 
-- what moves pixels (with the same `interpolation` and `fill`): one homography, one
-  gather. Pixels are weighed once, not at each step, so the result is sharper; and what
-  one step moves out of the image another may move back in. Flips, crops and quarter
-  turns are exact either way.
-- brightness, contrast, saturation, greyscale and inversion: one matrix of colours.
-  Values are clipped to [0, 1] once, at the end.
+- operations that move pixels, with the same `interpolation` and `fill`: one homography,
+  one gather. Pixels are interpolated once rather than at each step, so the result is
+  sharper, and pixels that one step moves out of the image another may move back in.
+  Flips, crops and quarter turns are exact either way.
+- brightness, contrast, saturation, greyscale and inversion: one colour matrix. Values
+  are clipped to [0, 1] once, at the end.
 - posterize, solarize, equalize and autocontrast: one table of the 256 levels.
 
-An operation without such a neighbour is carried out as it is. `resized_crop` reads as
-many pixels as the window asks for, and so is never part of a homography.
+Other operations run alone. `resized_crop` reads as many pixels as its window has, so it
+is never part of a homography. `fusion_registry` holds what fuses.
 """
 
 import functools
@@ -21,15 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.augment import colour_matrix, geometry, homography, levels
+from cnn_flax.augment import colour_matrix, homography, levels
 from cnn_flax.augment.arguments import per_image
-from cnn_flax.augment.operations import (
-    COLOURS,
-    MATRICES,
-    TABLES,
-    Operation,
-    read_operation,
-)
+from cnn_flax.augment.fusion_registry import Operation, read_operation
 
 __all__ = ["Augmentation", "compose"]
 
@@ -38,7 +32,7 @@ Augmentation = Callable[..., tuple[jax.Array, Any]]
 
 
 def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
-    """One pure function of a list of operations.
+    """Chains operations into one pure function.
 
     ```python
     augmentation = compose([
@@ -50,17 +44,18 @@ def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
     ```
 
     Args:
-      operations: in their order: deterministic or random ones of `cnn_flax.augment`,
-        mixing, policies, or functions of your own of `images`, of `key, images` or of
-        `key, images, labels`. Other arguments are bound by `functools.partial`.
+      operations: deterministic or random operations of `cnn_flax.augment`, mixing,
+        policies, or your own functions of `images`, of `key, images` or of `key,
+        images, labels`, in the order of application. Bind other arguments by
+        `functools.partial`.
 
     Returns:
-      A function of `key` (one, or one an image `[N]`), `images` (float `[N, H, W, C]`)
-      and `labels` (None by default) that returns images and labels. Each operation has
-      a key of its own, that of the batch folded with its place in the list.
+      A function of `key` (one, or one per image `[N]`), `images` (float `[N, H, W, C]`)
+      and `labels` (None by default) that returns images and labels. Each operation gets
+      its own key: the batch's, folded with its index in the list.
 
     Raises:
-      TypeError: if one is not such a function.
+      TypeError: if an item is not such a function.
     """
     read = [read_operation(operation) for operation in operations]
     runs = _runs(read)
@@ -68,58 +63,52 @@ def compose(operations: Sequence[Callable[..., Any]]) -> Augmentation:
     def augmentation(
         key: jax.Array, images: jax.Array, labels: Any = None
     ) -> tuple[jax.Array, Any]:
-        place = 0
+        index = 0
         for run in runs:
-            keys = [_fold(key, place + i) for i in range(len(run))]
-            place += len(run)
+            keys = [_fold(key, index + i) for i in range(len(run))]
+            index += len(run)
             if run[0].mixes:
                 images, labels = run[0].function(
                     images=images, labels=labels, key=keys[0], **run[0].options
                 )
             else:
-                images = _carry_out(run, keys, images)
+                images = _apply(run, keys, images)
         return images, labels
 
     return augmentation
 
 
-def _fold(key, place):
-    fold = functools.partial(jax.random.fold_in, data=place)
+def _fold(key, index):
+    fold = functools.partial(jax.random.fold_in, data=index)
     return fold(key) if key.ndim == 0 else jax.vmap(fold)(key)
 
 
 def _runs(operations: Sequence[Operation]) -> list[list[Operation]]:
-    """Neighbours that become one."""
+    """Groups neighbours that fuse."""
     runs = []
     for operation in operations:
-        if runs and _kind(operation) and all(_fit(operation, o) for o in runs[-1]):
+        if runs and all(_fit(operation, other) for other in runs[-1]):
             runs[-1].append(operation)
         else:
             runs.append([operation])
     return runs
 
 
-def _kind(operation):
-    kinds = (MATRICES, COLOURS, TABLES)
-    return next((kind for kind in kinds if operation.function in kind), None)
-
-
 def _fit(one, other):
-    if _kind(one) is not _kind(other):
+    """Whether two operations fuse: the same kind, sampling pixels the same way."""
+    if one.fusion is None or other.fusion is None:
         return False
-    looks = _look(one), _look(other)
-    common = looks[0].keys() & looks[1].keys()
-    return all(_same(looks[0][name], looks[1][name]) for name in common)
+    sampling = _sampling(one), _sampling(other)
+    common = sampling[0].keys() & sampling[1].keys()
+    return one.fusion.kind == other.fusion.kind and all(
+        _same(sampling[0][name], sampling[1][name]) for name in common
+    )
 
 
-def _look(operation):
-    """How it reads between and outside the pixels, where it does."""
-    if operation.function in (geometry.horizontal_flip, geometry.vertical_flip):
-        return {}
-    if operation.function in (geometry.crop, geometry.crop_window):
-        return {"fill": 0}
-    look = {"interpolation": "bilinear", "fill": 0}
-    return {name: operation.options.get(name, look[name]) for name in look}
+def _sampling(operation):
+    """Its `interpolation` and `fill`, as far as it uses them."""
+    defaults = operation.fusion.sampling
+    return {name: operation.options.get(name, defaults[name]) for name in defaults}
 
 
 def _same(one, other):
@@ -128,56 +117,61 @@ def _same(one, other):
     return one == other
 
 
-def _carry_out(run, keys, images):
+def _apply(run, keys, images):
     if len(run) == 1:
         arguments = run[0].arguments(keys[0], images)
         return run[0].function(images=images, **arguments)
-    if run[0].function in MATRICES:
-        return _move(run, keys, images)
-    if run[0].function in COLOURS:
-        return _colour(run, keys, images)
-    return _look_up(run, keys, images)
+    return _FUSED[run[0].fusion.kind](run, keys, images)
 
 
-def _move(run, keys, images):
-    look, matrices, seen = {}, [], images
+def _warp(run, keys, images):
+    sampling, matrices, seen = {}, [], images
     for operation, key in zip(run, keys, strict=True):
         arguments = operation.arguments(key, seen)
-        look |= _look(operation)
-        moves = {k: v for k, v in arguments.items() if k not in _look(operation)}
-        matrices.append(MATRICES[operation.function](seen.shape[1:3], **moves))
+        own = _sampling(operation)
+        moves = {k: v for k, v in arguments.items() if k not in own}
+        matrices.append(operation.fusion.build(seen.shape[1:3], **moves))
         seen = jax.eval_shape(functools.partial(operation.function, **arguments), seen)
-    # Whole pixels are read as they are.
-    look.setdefault("interpolation", "nearest")
-    return homography.warp(images, homography.chain(*matrices), seen.shape[1:3], **look)
+        sampling |= own
+    # Operations that do not interpolate move whole pixels.
+    sampling.setdefault("interpolation", "nearest")
+    matrix = homography.chain(*matrices)
+    return homography.warp(images, matrix, seen.shape[1:3], **sampling)
 
 
-def _colour(run, keys, images):
+def _change_colours(run, keys, images):
     mean = colour_matrix.mean_colour(images.astype(float))
-    whole = colour_matrix.identity_colours(*mean.shape)
+    total = colour_matrix.identity_colours(*mean.shape)
     for operation, key in zip(run, keys, strict=True):
         arguments = _arguments(operation, key, images)
-        here = colour_matrix.shift_colour(whole, mean)
-        matrix = COLOURS[operation.function](here, **arguments)
-        whole = colour_matrix.chain_colours(whole, matrix)
-    return jnp.clip(colour_matrix.change_colours(images, whole), 0, 1)
+        current_mean = colour_matrix.shift_colour(total, mean)
+        matrix = operation.fusion.build(current_mean, **arguments)
+        total = colour_matrix.chain_colours(total, matrix)
+    return jnp.clip(colour_matrix.change_colours(images, total), 0, 1)
 
 
-def _look_up(run, keys, images):
+def _look_up_levels(run, keys, images):
     before = levels.to_levels(images)
     counts = levels.level_counts(before)
-    whole = levels.identity_table(counts)
+    total = levels.identity_table(counts)
     for operation, key in zip(run, keys, strict=True):
         arguments = _arguments(operation, key, images)
-        table = TABLES[operation.function](counts, **arguments)
-        whole = jnp.take_along_axis(table, whole, -1)
+        table = operation.fusion.build(counts, **arguments)
+        total = jnp.take_along_axis(table, total, -1)
         counts = levels.move_counts(counts, table)
-    return levels.from_levels(levels.look_up(before, whole), images.dtype)
+    return levels.from_levels(levels.look_up(before, total), images.dtype)
 
 
 def _arguments(operation, key, images):
-    """As `Operation.arguments`, one number an image each."""
+    """`Operation.arguments`, each broadcast to `[N]`."""
     arguments = operation.arguments(key, images)
     return {
         name: per_image(name, value, len(images)) for name, value in arguments.items()
     }
+
+
+_FUSED = {
+    "homography": _warp,
+    "colour_matrix": _change_colours,
+    "level_table": _look_up_levels,
+}

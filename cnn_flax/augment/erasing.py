@@ -1,4 +1,4 @@
-"""Operations that take something away, or add what was not there."""
+"""Operations that paint over a window or add noise."""
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +22,19 @@ def erase(
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      top: pixels above the window: a number, or one an image `[N]`. What of the window
-        lies outside the image is not there.
-      left: pixels left of it, likewise.
-      height: of the window, likewise; 0 paints nothing.
-      width: of the window, likewise.
-      value: what is painted: a number, one an image `[N]`, a tuple of such, one a
-        channel, or whole images of the shape of `images`.
+      top: pixels above the window: a number, or one per image `[N]`. The window may
+        extend beyond the image.
+      left: pixels left of the window: a number, or one per image `[N]`.
+      height: of the window: a number, or one per image `[N]`; 0 paints nothing.
+      width: of the window: a number, or one per image `[N]`; 0 paints nothing.
+      value: what to paint: a number, one per image `[N]`, a tuple with one of these per
+        channel, or images of the shape of `images`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a number or a shape does not fit.
+      ValueError: if a shape does not fit, or `value` has another number of channels.
     """
     return _erase(images, (top, left, height, width), value)
 
@@ -70,7 +70,7 @@ def add_noise(images: jax.Array, noise: jax.Array) -> jax.Array:
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      noise: of the same shape.
+      noise: float, of the shape of `images`.
 
     Returns:
       The shape of `images`.

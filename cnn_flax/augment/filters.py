@@ -1,4 +1,4 @@
-"""Operations that mix a pixel with its neighbours."""
+"""Filters: each output pixel is a weighted sum of its neighbourhood."""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ __all__ = ["adjust_sharpness", "gaussian_blur"]
 
 @image_operation
 def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
-    """Blends with the image smoothed, as torchvision's `adjust_sharpness`.
+    """Blends with a smoothed copy, as torchvision's `adjust_sharpness`.
 
     Args:
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`. Its border, and what is
-        not larger than 2 pixels, stay.
-      factor: a number, or one an image `[N]`, not below 0; 0 is smooth, 1 changes
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`. The border is unchanged,
+        as are images of at most 2 pixels on a side.
+      factor: a number, or one per image `[N]`, not below 0; 0 smooths, 1 changes
         nothing.
 
     Returns:
@@ -55,16 +55,15 @@ def gaussian_blur(
     kernel_size: int | tuple[int, int],
     sigma: ArrayLike | Pair | None = None,
 ) -> jax.Array:
-    """Averages with a Gaussian's weights, as torchvision's `gaussian_blur`.
+    """Convolves with a Gaussian kernel, as torchvision's `gaussian_blur`.
 
-    Beyond its border the image is mirrored, without the border pixel twice.
+    The border is reflect-padded, without repeating the border pixel.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      kernel_size: pixels that the weights cover, odd: one number, or (along x, along
-        y).
-      sigma: standard deviation in pixels, not below 0 (which changes nothing): a
-        number, one an image `[N]`, or a pair of such, (along x, along y); by default
+      kernel_size: odd number of pixels that the kernel covers, or (along x, along y).
+      sigma: standard deviation in pixels, not below 0; 0 changes nothing. A number, one
+        per image `[N]`, or a pair of these, (along x, along y). Default:
         `0.15 * kernel_size + 0.35`.
 
     Returns:
@@ -76,7 +75,8 @@ def gaussian_blur(
     sizes = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     if len(sizes) != 2 or not all(k > 0 and k % 2 == 1 for k in sizes):
         raise ValueError(
-            f"kernel_size is an odd number of pixels or two, got {kernel_size}."
+            "kernel_size must be an odd number of pixels, or a pair of them; got "
+            f"{kernel_size}."
         )
     if sigma is None:
         sigma = (0.15 * sizes[0] + 0.35, 0.15 * sizes[1] + 0.35)
@@ -89,10 +89,10 @@ def gaussian_blur(
 
 def _gaussian(size, sigma):
     """Weights that sum to 1: `[N, size]`."""
-    away = (jnp.arange(size) - size // 2)[None]
-    # At 0 all is in the middle: it divides by a number that is only very small.
+    distance = (jnp.arange(size) - size // 2)[None]
+    # Avoids 0 / 0: at sigma 0 all weight is in the middle.
     scale = jnp.maximum(sigma, 1e-6)[:, None]
-    return jax.nn.softmax(-0.5 * (away / scale) ** 2, axis=1)
+    return jax.nn.softmax(-0.5 * (distance / scale) ** 2, axis=1)
 
 
 def _average(images, axis, weights):

@@ -1,4 +1,4 @@
-"""Operations that move pixels."""
+"""Geometric operations: flips, crops, affine moves and perspective."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from cnn_flax.augment import homography
+from cnn_flax.augment import fusion_registry, homography
 from cnn_flax.augment.arguments import (
     Pair,
     image_operation,
@@ -22,7 +22,6 @@ __all__ = [
     "affine",
     "center_crop",
     "crop",
-    "crop_window",
     "horizontal_flip",
     "perspective",
     "rotate",
@@ -34,12 +33,15 @@ __all__ = [
 ]
 
 
+@fusion_registry.as_homography(
+    lambda size, where=True: homography.flip_matrix(size, horizontal=where)
+)
 def horizontal_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
-    """Mirrors left and right, as torchvision's `horizontal_flip`.
+    """Flips left to right, as torchvision's `horizontal_flip`.
 
     Args:
       images: float `[N, H, W, C]` or `[H, W, C]`.
-      where: which images, `[N]`, or whether.
+      where: whether to flip: a bool, or one per image `[N]`.
 
     Returns:
       The shape of `images`.
@@ -47,8 +49,11 @@ def horizontal_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
     return _flip(images, where, -2)
 
 
+@fusion_registry.as_homography(
+    lambda size, where=True: homography.flip_matrix(size, vertical=where)
+)
 def vertical_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
-    """Mirrors up and down, as torchvision's `vertical_flip`. See `horizontal_flip`."""
+    """Flips upside down, as torchvision's `vertical_flip`. See `horizontal_flip`."""
     return _flip(images, where, -3)
 
 
@@ -60,33 +65,36 @@ def _flip(images, where, axis):
     return jax.lax.platform_dependent(
         images,
         where,
-        cpu=partial(_read_backwards, axis=axis),
+        cpu=partial(_flip_by_gather, axis=axis),
         default=lambda images, where: jnp.where(
             per_pixel(where), jnp.flip(images, axis), images
         ),
     )
 
 
-def _read_backwards(images, where, axis):
-    # One reading of what XLA's CPU backend computes anew for each.
-    places = jnp.arange(images.shape[axis])
+def _flip_by_gather(images, where, axis):
+    # One gather: XLA's CPU backend would compute the input twice, once per branch.
+    positions = jnp.arange(images.shape[axis])
 
     def read(image, where):
-        index = jnp.where(where, places[::-1], places)
+        index = jnp.where(where, positions[::-1], positions)
         return jnp.take(image, index, axis, mode="clip")
 
     return jax.vmap(read)(images, where)
 
 
+@fusion_registry.as_homography(
+    lambda _, top, left, height, width: homography.crop_matrix(top, left), fill=0
+)
 def crop(
     images: jax.Array, top: ArrayLike, left: ArrayLike, height: int, width: int
 ) -> jax.Array:
-    """Cuts a window out of each image; what lies outside is 0, as torchvision's `crop`.
+    """Crops a window of each image, with 0 outside the image, as torchvision's `crop`.
 
     Args:
       images: float `[N, H, W, C]` or `[H, W, C]`.
-      top: pixels above the window: a whole number, or one an image `[N]`.
-      left: pixels left of it, likewise.
+      top: pixels above the window: a whole number, or one per image `[N]`.
+      left: pixels left of the window: a whole number, or one per image `[N]`.
       height: of the window, in pixels.
       width: of the window, in pixels.
 
@@ -94,16 +102,9 @@ def crop(
       `[N, height, width, C]`.
 
     Raises:
-      ValueError: if the window has no pixel.
+      ValueError: if the window is empty.
     """
     return _crop(images, top, left, *image_size((height, width)))
-
-
-def crop_window(
-    images: jax.Array, top: ArrayLike, left: ArrayLike, size: int | tuple[int, int]
-) -> jax.Array:
-    """`crop` with height and width in one, `size`."""
-    return _crop(images, top, left, *image_size(size))
 
 
 @image_operation
@@ -124,20 +125,20 @@ def _crop(images, top, left, height, width):
 
 
 def _cut(images, axis, start, size):
-    """A window on one axis that is the same in all images."""
+    """Crops the same window of all images along one axis."""
     length = images.shape[axis]
     low, high = max(start, 0), min(start + size, length)
     if low >= high:
         low, high = 0, 0
-    kept = jax.lax.slice_in_dim(images, low, high, axis=axis)
+    window = jax.lax.slice_in_dim(images, low, high, axis=axis)
     before = min(max(-start, 0), size)
     padding = [(0, 0)] * images.ndim
     padding[axis] = (before, size - before - (high - low))
-    return jnp.pad(kept, padding)
+    return jnp.pad(window, padding)
 
 
 def _take(image, axis, start, size):
-    """A window on one axis that begins at a traced place."""
+    """Crops a window along one axis from a traced start."""
     index = start + jnp.arange(size)
     inside = (index >= 0) & (index < image.shape[axis])
     shape = [1] * image.ndim
@@ -148,20 +149,20 @@ def _take(image, axis, start, size):
 
 
 def center_crop(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
-    """Cuts the middle out of each image, as torchvision's `center_crop`.
+    """Crops the centre of each image, as torchvision's `center_crop`.
 
     Args:
       images: float `[N, H, W, C]` or `[H, W, C]`.
-      size: height and width of the window, in pixels. An image that is smaller gets
-        zeros around.
+      size: height and width of the window, in pixels. Smaller images are padded with
+        zeros.
 
     Returns:
       `[N, *size, C]`.
     """
     sides = image_size(size)
     lengths = images.shape[-3:-1]
-    # torchvision rounds the half pixel of a cut to even, and puts that of a border
-    # behind.
+    # As torchvision: a crop's half pixel rounds to even, a padding's odd pixel goes to
+    # the bottom and right.
     top, left = (
         round((length - side) / 2) if length >= side else -((side - length) // 2)
         for length, side in zip(lengths, sides, strict=True)
@@ -169,24 +170,25 @@ def center_crop(images: jax.Array, size: int | tuple[int, int]) -> jax.Array:
     return crop(images, top, left, *sides)
 
 
+@fusion_registry.as_homography(homography.rotation_matrix)
 def rotate(
     images: jax.Array,
     degrees: ArrayLike,
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Turns counter-clockwise about the centre, as torchvision's `rotate`.
+    """Rotates counter-clockwise about the centre, as torchvision's `rotate`.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      degrees: a number, or one an image `[N]`. Quarter turns of a square are exact.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, corner by corner, as in `homography.warp`.
+      degrees: a number, or one per image `[N]`. Quarter turns of a square are exact.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `homography.warp`.
 
     Returns:
       The shape of `images`.
     """
-    return _moved(
+    return _transform(
         images,
         lambda size, n: homography.rotation_matrix(
             size, per_image("degrees", degrees, n)
@@ -196,6 +198,7 @@ def rotate(
     )
 
 
+@fusion_registry.as_homography(homography.affine_matrix)
 def affine(
     images: jax.Array,
     angle: ArrayLike = 0.0,
@@ -205,18 +208,19 @@ def affine(
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Shears, scales, turns and moves, as torchvision's `affine`.
+    """Shears, scales, rotates and translates, as torchvision's `affine`.
+
+    All numeric arguments may be per-image, `[N]`. All but `translate` act about the
+    centre.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      angle: degrees, clockwise (as torchvision's, the other way round than `rotate`).
+      angle: degrees, clockwise: as in torchvision, opposite to `rotate`.
       translate: pixels right and down.
-      scale: above 0; 2 shows things twice as large.
+      scale: above 0; 2 doubles the size of objects.
       shear: degrees along x and along y.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, corner by corner, as in `homography.warp`.
-
-    Every number may be one an image, `[N]`; all but `translate` work about the centre.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `homography.warp`.
 
     Returns:
       The shape of `images`.
@@ -231,28 +235,31 @@ def affine(
             _pair("shear", shear, n),
         )
 
-    return _moved(images, matrix, interpolation, fill)
+    return _transform(images, matrix, interpolation, fill)
 
 
+@fusion_registry.as_homography(
+    lambda size, degrees: homography.shear_matrix(size, x=degrees)
+)
 def shear_x(
     images: jax.Array,
     degrees: ArrayLike,
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Shears along x about the upper left corner, as the policies do.
+    """Shears along x about the upper left corner, as in the policies.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      degrees: a number, or one an image `[N]`, in (-90, 90); torchvision's `affine`
+      degrees: a number, or one per image `[N]`, in (-90, 90); torchvision's `affine`
         with `shear=(degrees, 0)` and `center=(0, 0)`.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, corner by corner, as in `homography.warp`.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `homography.warp`.
 
     Returns:
       The shape of `images`.
     """
-    return _moved(
+    return _transform(
         images,
         lambda size, n: homography.shear_matrix(
             size, x=per_image("degrees", degrees, n)
@@ -262,6 +269,9 @@ def shear_x(
     )
 
 
+@fusion_registry.as_homography(
+    lambda size, degrees: homography.shear_matrix(size, y=degrees)
+)
 def shear_y(
     images: jax.Array,
     degrees: ArrayLike,
@@ -269,7 +279,7 @@ def shear_y(
     fill: Fill = 0,
 ) -> jax.Array:
     """Shears along y about the upper left corner. See `shear_x`."""
-    return _moved(
+    return _transform(
         images,
         lambda size, n: homography.shear_matrix(
             size, y=per_image("degrees", degrees, n)
@@ -279,24 +289,27 @@ def shear_y(
     )
 
 
+@fusion_registry.as_homography(
+    lambda _, pixels: homography.translation_matrix(x=pixels)
+)
 def translate_x(
     images: jax.Array,
     pixels: ArrayLike,
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Moves right.
+    """Translates to the right.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      pixels: a number, or one an image `[N]`.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, corner by corner, as in `homography.warp`.
+      pixels: a number, or one per image `[N]`.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `homography.warp`.
 
     Returns:
       The shape of `images`.
     """
-    return _moved(
+    return _transform(
         images,
         lambda _, n: homography.translation_matrix(x=per_image("pixels", pixels, n)),
         interpolation,
@@ -304,14 +317,17 @@ def translate_x(
     )
 
 
+@fusion_registry.as_homography(
+    lambda _, pixels: homography.translation_matrix(y=pixels)
+)
 def translate_y(
     images: jax.Array,
     pixels: ArrayLike,
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Moves down. See `translate_x`."""
-    return _moved(
+    """Translates down. See `translate_x`."""
+    return _transform(
         images,
         lambda _, n: homography.translation_matrix(y=per_image("pixels", pixels, n)),
         interpolation,
@@ -319,6 +335,11 @@ def translate_y(
     )
 
 
+@fusion_registry.as_homography(
+    lambda _, startpoints, endpoints: homography.perspective_matrix(
+        startpoints, endpoints
+    )
+)
 def perspective(
     images: jax.Array,
     startpoints: ArrayLike,
@@ -326,20 +347,20 @@ def perspective(
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Brings four points of the image to four others, as torchvision's `perspective`.
+    """Maps four points of the image to four others, as torchvision's `perspective`.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       startpoints: `[4, 2]` or `[N, 4, 2]`, (x, y) in pixels, in order around the
-        quadrilateral, no three of them in a line.
-      endpoints: where they come to, likewise.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, corner by corner, as in `homography.warp`.
+        quadrilateral, no three of them collinear.
+      endpoints: where these points are mapped to, `[4, 2]` or `[N, 4, 2]`.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `homography.warp`.
 
     Returns:
       The shape of `images`.
     """
-    return _moved(
+    return _transform(
         images,
         lambda *_: homography.perspective_matrix(startpoints, endpoints),
         interpolation,
@@ -347,13 +368,13 @@ def perspective(
     )
 
 
-def _moved(
+def _transform(
     images: jax.Array,
     matrix: Callable[[tuple[int, int], int], jax.Array],
     interpolation: str,
     fill: Fill,
 ) -> jax.Array:
-    """Warps by what `matrix` makes of the images' size and number."""
+    """Warps by the matrix that `matrix` builds from (H, W) and N."""
     images = jnp.asarray(images)
     n = len(images) if images.ndim == 4 else 1
     size = images.shape[-3], images.shape[-2]

@@ -1,9 +1,10 @@
-"""Moves of the plane as 3 x 3 matrices, and the one gather that carries them out.
+"""Geometric transforms as 3 x 3 matrices, applied in one gather.
 
-A matrix leads from the place of an output pixel to the place in the input that it
-shows: `(x', y', 1) ~ matrix @ (x, y, 1)`, in pixels from the upper left corner of the
-image, so that the first pixel has its centre at (0.5, 0.5). Builders take one number or
-one an image `[N]` and return `[3, 3]` or `[N, 3, 3]`. Several moves are one: `chain`.
+A matrix maps the position of an output pixel to the position in the input that it
+samples: `(x', y', 1) ~ matrix @ (x, y, 1)`, in pixels from the upper left corner of the
+image, so that the centre of the first pixel is (0.5, 0.5). Builders take numbers, or
+one per image `[N]`, and return `[3, 3]` or `[N, 3, 3]`. `chain` multiplies several into
+one.
 """
 
 import functools
@@ -51,44 +52,45 @@ def warp(
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Shows each image through its matrix.
+    """Resamples each image by its matrix.
 
-    Between pixels the four around are weighed, corner by corner: one outside the image
-    counts as `fill`. With 0 this is what torchvision does with tensors; given a `fill`,
-    its functions weigh what is inside by its share once more, ours do not.
+    Bilinear interpolation weighs the four surrounding pixels; those outside the image
+    count as `fill`. With `fill=0` this equals torchvision on tensors. For another
+    `fill` torchvision multiplies by the weight inside the image a second time; we do
+    not.
 
     Args:
       images: float `[N, H, W, C]` or `[H, W, C]`.
-      matrices: `[N, 3, 3]` or `[3, 3]`, from places in the output to places in the
-        input.
-      size: height and width of the result, in pixels; None keeps the images'.
-      interpolation: "bilinear", or "nearest", which rounds halves to even.
-      fill: what lies outside: a number, one an image `[N]`, or a tuple of such, one a
-        channel.
+      matrices: `[N, 3, 3]` or `[3, 3]`, from positions in the output to positions in
+        the input.
+      size: height and width of the result, in pixels; None: those of the images.
+      interpolation: "bilinear" or "nearest", which rounds halves to even.
+      fill: value outside the image: a number, one per image `[N]`, or a tuple with one
+        of these per channel.
 
     Returns:
       `[N, *size, C]`, in the images' dtype.
 
     Raises:
-      ValueError: if there is no such interpolation, or a shape does not fit.
+      ValueError: if the interpolation is unknown, or a shape does not fit.
     """
     check_interpolation(interpolation)
     n, height, width, channels = images.shape
     if matrices.shape not in ((3, 3), (n, 3, 3)):
         raise ValueError(
-            f"There are matrices of shape {matrices.shape} for {n} images; it must be "
+            f"Got matrices of shape {matrices.shape} for {n} images; the shape must be "
             f"(3, 3) or ({n}, 3, 3)."
         )
     matrices = jnp.broadcast_to(matrices, (n, 3, 3))
     out_height, out_width = image_size((height, width) if size is None else size)
 
     def read(pixels, matrix):
-        y, x = _places(matrix, out_height, out_width)
-        shown = _READS[interpolation](pixels, (height, width), y, x)
+        y, x = _input_positions(matrix, out_height, out_width)
+        values = _READS[interpolation](pixels, (height, width), y, x)
         nearest = interpolation == "nearest"
-        return shown, _inside(y, height, nearest) * _inside(x, width, nearest)
+        return values, _inside(y, height, nearest) * _inside(x, width, nearest)
 
-    # Rows of one image under vmap: N stays a batch dimension of the gather.
+    # Pixels of one image under vmap: N stays a batch dimension of the gather.
     rows = images.reshape(n, height * width, channels)
     shown, share = jax.vmap(read)(rows, matrices)
     if not (isinstance(fill, int | float) and fill == 0):
@@ -97,44 +99,44 @@ def warp(
     return computed(shown.reshape(n, out_height, out_width, channels))
 
 
-def _places(matrix, height, width):
-    """What the pixels of the output show, 0 being the centre of the first input one."""
+def _input_positions(matrix, height, width):
+    """Sampled positions, flat over the output; 0 is the centre of the first pixel."""
     y = (jnp.arange(height, dtype=matrix.dtype) + 0.5)[:, None]
     x = (jnp.arange(width, dtype=matrix.dtype) + 0.5)[None, :]
-    # Written out: a matrix product may be of low precision on an accelerator.
+    # Unrolled: a matrix product may be of low precision on an accelerator.
     x_, y_, scale = (row[0] * x + row[1] * y + row[2] for row in matrix)
     return (y_ / scale - 0.5).ravel(), (x_ / scale - 0.5).ravel()
 
 
-def _inside(place, size, nearest):
-    """The share of what is read at a place that lies in the image, on one axis."""
+def _inside(position, size, nearest):
+    """Interpolation weight at a position that falls inside the image, on one axis."""
     if nearest:
-        place = jnp.round(place)
-    low = jnp.floor(place)
-    part = place - low
-    return jnp.where((low >= 0) & (low < size), 1 - part, 0) + jnp.where(
-        (low >= -1) & (low < size - 1), part, 0
+        position = jnp.round(position)
+    low = jnp.floor(position)
+    fraction = position - low
+    return jnp.where((low >= 0) & (low < size), 1 - fraction, 0) + jnp.where(
+        (low >= -1) & (low < size - 1), fraction, 0
     )
 
 
 def chain(*matrices: jax.Array) -> jax.Array:
-    """The one move that several make, the first first: `[3, 3]` or `[N, 3, 3]`."""
-    # From the last output back to the first input.
+    """Composes transforms, the first applied first: `[3, 3]` or `[N, 3, 3]`."""
+    # Matrices map from output to input, so the first stands on the left.
     return functools.reduce(partial(jnp.matmul, precision="highest"), matrices)
 
 
 def identity_matrix() -> jax.Array:
-    """No move."""
+    """The identity, `[3, 3]`."""
     return jnp.eye(3)
 
 
 def translation_matrix(x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
-    """Moves the image right by `x` and down by `y` pixels."""
+    """Translates right by `x` and down by `y` pixels."""
     return _matrix(1.0, 0.0, -jnp.asarray(x), 0.0, 1.0, -jnp.asarray(y))
 
 
 def crop_matrix(top: ArrayLike, left: ArrayLike) -> jax.Array:
-    """Begins `top` pixels below and `left` pixels right of the image's corner."""
+    """Crops from `top` pixels below and `left` pixels right of the upper left."""
     return _matrix(1.0, 0.0, left, 0.0, 1.0, top)
 
 
@@ -145,7 +147,7 @@ def resized_crop_matrix(
     width: ArrayLike,
     size: tuple[int, int],
 ) -> jax.Array:
-    """Spreads a window over `size`, (height, width), in pixels."""
+    """Resizes a window to `size`, (height, width), in pixels."""
     down, across = jnp.asarray(height) / size[0], jnp.asarray(width) / size[1]
     return _matrix(across, 0.0, left, 0.0, down, top)
 
@@ -153,7 +155,7 @@ def resized_crop_matrix(
 def flip_matrix(
     size: tuple[int, int], horizontal: ArrayLike = False, vertical: ArrayLike = False
 ) -> jax.Array:
-    """Mirrors left and right, up and down, where true. `size`: (height, width)."""
+    """Flips left to right, and upside down, where true. `size`: (height, width)."""
     across, down = (jnp.asarray(w).astype(float) for w in (horizontal, vertical))
     return _matrix(
         *(1 - 2 * across, 0.0, across * size[1]),
@@ -162,14 +164,14 @@ def flip_matrix(
 
 
 def rotation_matrix(size: tuple[int, int], degrees: ArrayLike) -> jax.Array:
-    """Turns counter-clockwise about the centre of `size`, (height, width)."""
+    """Rotates counter-clockwise about the centre of `size`, (height, width)."""
     return affine_matrix(size, -jnp.asarray(degrees))
 
 
 def shear_matrix(
     size: tuple[int, int], x: ArrayLike = 0.0, y: ArrayLike = 0.0
 ) -> jax.Array:
-    """Shears by `x` and `y` degrees about the upper left corner, as the policies do."""
+    """Shears by `x` and `y` degrees about the upper left corner, as in the policies."""
     return affine_matrix(size, shear=(x, y), center=(0.0, 0.0))
 
 
@@ -181,7 +183,7 @@ def affine_matrix(
     shear: Pair = (0.0, 0.0),
     center: Pair | None = None,
 ) -> jax.Array:
-    """Shears along x, along y, scales, turns clockwise, moves: as torchvision's.
+    """Shears along x, then y, scales, rotates clockwise, translates: as torchvision.
 
     Args:
       size: height and width of the image, in pixels.
@@ -189,8 +191,8 @@ def affine_matrix(
       translate: pixels right and down.
       scale: above 0.
       shear: degrees along x and along y.
-      center: the point (x, y) that turning and shearing leave where it is, in pixels
-        from the upper left corner; by default the centre of `size`.
+      center: fixed point (x, y) of rotation and shear, in pixels from the upper left
+        corner; None: the centre of `size`.
     """
     center_x, center_y = (size[1] / 2, size[0] / 2) if center is None else center
     shear_x, shear_y = (jnp.asarray(s, float) for s in shear)
@@ -198,9 +200,9 @@ def affine_matrix(
     sin, cos = _sin_cos(angle)
     tan_x = jnp.divide(*_sin_cos(shear_x))
     sin_y, cos_y = _sin_cos(shear_y)
-    sin_rest, cos_rest = _sin_cos(angle - shear_y)
-    # The forward matrix, of determinant scale ** 2; its inverse leads to the input.
-    a, c = cos_rest / cos_y, sin_rest / cos_y
+    sin_diff, cos_diff = _sin_cos(angle - shear_y)
+    # The forward matrix, of determinant scale ** 2; its inverse maps to the input.
+    a, c = cos_diff / cos_y, sin_diff / cos_y
     b, d = -a * tan_x - sin, -c * tan_x + cos
     a, b, c, d = d / scale, -b / scale, -c / scale, a / scale
     x, y = center_x + jnp.asarray(translate[0]), center_y + jnp.asarray(translate[1])
@@ -208,28 +210,28 @@ def affine_matrix(
 
 
 def perspective_matrix(startpoints: ArrayLike, endpoints: ArrayLike) -> jax.Array:
-    """Brings four points of the image to four others.
+    """Maps four points of the image to four others.
 
     Args:
       startpoints: `[4, 2]` or `[N, 4, 2]`, (x, y), in order around the quadrilateral,
-        no three of them in a line.
-      endpoints: where they come to, likewise.
+        no three of them collinear.
+      endpoints: where these points are mapped to, `[4, 2]` or `[N, 4, 2]`.
 
     Raises:
-      ValueError: if a shape is another.
+      ValueError: if the points have another shape.
     """
     start, end = (jnp.asarray(p, float) for p in (startpoints, endpoints))
     for points in (start, end):
         if points.ndim not in (2, 3) or points.shape[-2:] != (4, 2):
             raise ValueError(
-                f"Points are [4, 2] or [N, 4, 2], got the shape {points.shape}."
+                f"Points must be [4, 2] or [N, 4, 2], got shape {points.shape}."
             )
     matrix = chain(_from_square(start), _adjugate(_from_square(end)))
     return matrix / matrix[..., 2:, 2:]
 
 
 def _from_square(points):
-    """The matrix that brings the corners of the unit square to four points.
+    """The matrix that maps the corners of the unit square to four points.
 
     Heckbert 1989, "Fundamentals of texture mapping and image warping", section 2.2.3.
     """
@@ -247,21 +249,22 @@ def _from_square(points):
 
 
 def _adjugate(matrix):
-    """The inverse times the determinant, which a homography does not feel."""
+    """The inverse up to scale, which does not matter to a homography."""
     rows = [matrix[..., i, :] for i in range(3)]
     columns = [jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)]
     return jnp.stack(columns, -1)
 
 
 def _sin_cos(degrees):
-    """Exact at quarter turns, where float32's sine of pi is not 0."""
+    """Exact at quarter turns; in float32 the sine of pi is not 0."""
     quarters = jnp.round(degrees / 90)
     rest = jnp.deg2rad(degrees - 90 * quarters)
     sin, cos = jnp.sin(rest), jnp.cos(rest)
-    place = quarters.astype(jnp.int32) % 4
+    quadrant = quarters.astype(jnp.int32) % 4
+    is_first_three = [quadrant == 0, quadrant == 1, quadrant == 2]
     return (
-        jnp.select([place == 0, place == 1, place == 2], [sin, cos, -sin], -cos),
-        jnp.select([place == 0, place == 1, place == 2], [cos, -sin, -cos], sin),
+        jnp.select(is_first_three, [sin, cos, -sin], -cos),
+        jnp.select(is_first_three, [cos, -sin, -cos], sin),
     )
 
 

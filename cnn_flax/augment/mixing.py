@@ -1,16 +1,16 @@
-"""Two images become one, and so do their labels: Mixup and CutMix.
+"""Mixup and CutMix: mix pairs of images and their labels.
 
-Partners are neighbours in the batch: images 0 and 1, 2 and 3, and so on. Each pair has
-one draw, from which both its images are made, so that the sum of the labels over the
-batch stays what it was. A pair never spans two devices that share a batch evenly:
-nothing is sent, and the pairs are the same on any number of them.
+Partners are neighbours in the batch: images 0 and 1, 2 and 3, and so on. Both images of
+a pair are mixed by one draw, so that the sum of the labels over the batch does not
+change. In an evenly sharded batch no pair spans two devices: there is no communication,
+and the pairs are the same on any number of devices.
 """
 
 import jax
 import jax.numpy as jnp
 
 from cnn_flax.augment.erasing import erase
-from cnn_flax.augment.random import Draw, keys_per_image
+from cnn_flax.augment.prng import Draw, keys_per_image
 
 __all__ = [
     "blend_pairs",
@@ -30,20 +30,20 @@ def mixup(
     alpha: float = 0.2,
     num_classes: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Blends each image with its neighbour, and their labels alike.
+    """Blends each image with its neighbour, and their labels with the same weights.
 
     Zhang et al. 2017, "mixup: Beyond empirical risk minimization",
     https://arxiv.org/abs/1710.09412: `w * x[i] + (1 - w) * x[j]` with `w` from
-    Beta(alpha, alpha). The paper draws one `w` a batch and a random partner; here each
-    pair of neighbours draws its own.
+    Beta(alpha, alpha). The paper draws one `w` per batch and random partners; here each
+    pair of neighbours draws its own `w`.
 
     Args:
-      key: one key, or one an image `[N]`, of which a pair takes its first image's.
+      key: one key, or one per image `[N]`; a pair uses its first image's.
       images: float `[N, H, W, C]`; N is even.
       labels: classes, int `[N]`, or probabilities, float `[N, K]`.
-      alpha: of the Beta distribution, above 0; 1 draws evenly from [0, 1], less draws
-        weights nearer to 0 and 1.
-      num_classes: K, where labels are classes.
+      alpha: parameter of the Beta distribution, above 0; 1 is uniform in [0, 1],
+        smaller values favour weights near 0 and 1.
+      num_classes: K; needed if labels are classes.
 
     Returns:
       Images `[N, H, W, C]` and probabilities `[N, K]`, float32 or wider.
@@ -62,18 +62,18 @@ def cutmix(
     alpha: float = 1.0,
     num_classes: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Pastes a box of its neighbour into each image; labels weigh by the areas.
+    """Pastes a box of its neighbour into each image; weighs labels by area.
 
     Yun et al. 2019, "CutMix: Regularization strategy to train strong classifiers with
-    localizable features", https://arxiv.org/abs/1905.04899. The paper draws one box a
-    batch and a random partner; here each pair of neighbours draws its own.
+    localizable features", https://arxiv.org/abs/1905.04899. The paper draws one box per
+    batch and random partners; here each pair of neighbours draws its own box.
 
     Args:
-      key: one key, or one an image `[N]`, of which a pair takes its first image's.
+      key: one key, or one per image `[N]`; a pair uses its first image's.
       images: float `[N, H, W, C]`; N is even.
       labels: classes, int `[N]`, or probabilities, float `[N, K]`.
-      alpha: of the Beta distribution of the area outside the box, above 0.
-      num_classes: K, where labels are classes.
+      alpha: parameter of the Beta distribution of the area outside the box, above 0.
+      num_classes: K; needed if labels are classes.
 
     Returns:
       Images `[N, H, W, C]` and probabilities `[N, K]`, float32 or wider.
@@ -96,36 +96,36 @@ def cutmix_or_mixup(
     *,
     keys: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """One of the two, with equal probability, for all of the batch.
+    """Applies one of the two to the whole batch, with equal probability.
 
-    The choice is the batch's, so that only what was chosen is computed.
+    The choice is made once per batch, so that only one of them is computed.
 
     Args:
-      key: one key; where the batch is split over devices, the same on each.
+      key: one key; if the batch is sharded over devices, the same on each.
       images: float `[N, H, W, C]`; N is even.
       labels: classes, int `[N]`, or probabilities, float `[N, K]`.
       cutmix_alpha: see `cutmix`.
       mixup_alpha: see `mixup`.
-      num_classes: K, where labels are classes.
-      keys: one an image `[N]`, for the pairs' draws; by default they follow from `key`
-        and the image's position.
+      num_classes: K; needed if labels are classes.
+      keys: one per image `[N]`, for the pairs' draws; by default derived from `key` and
+        the image's index.
 
     Returns:
       Images `[N, H, W, C]` and probabilities `[N, K]`, float32 or wider.
 
     Raises:
-      ValueError: as `cutmix` and `mixup`, or if `key` is more than one.
+      ValueError: same as `cutmix` and `mixup`, or if `key` is not a single key.
     """
     if key.ndim:
         raise ValueError(
-            "cutmix_or_mixup chooses once a batch and takes one key, got "
-            f"{key.shape[0]}; give those of the images as keys."
+            "cutmix_or_mixup chooses once per batch and takes one key, got "
+            f"{key.shape[0]}; pass per-image keys as `keys`."
         )
     labels = _soft(images, labels, num_classes)
     key_choice, key_pairs = jax.random.split(key)
     keys = keys_per_image(key_pairs if keys is None else keys, images)
     n, *shape = images.shape
-    # Both before either is chosen, so that bad arguments are refused.
+    # Draw both before choosing, so that bad arguments of either are refused.
     box = draw_cutmix(keys, n, tuple(shape), cutmix_alpha)
     blend = draw_mixup(keys, n, mixup_alpha)
     return jax.lax.cond(
@@ -136,11 +136,11 @@ def cutmix_or_mixup(
 
 
 def draw_mixup(key: jax.Array, n: int, alpha: float = 0.2) -> Draw:
-    """Weights of the pairs, from Beta(alpha, alpha): `weight`, float `[n / 2]`.
+    """Draws a weight per pair from Beta(alpha, alpha): `weight`, float `[n / 2]`.
 
     Args:
-      key: one key, or one an image `[n]`, of which a pair takes its first image's.
-      n: how many images, even.
+      key: one key, or one per image `[n]`; a pair uses its first image's.
+      n: number of images, even.
       alpha: see `mixup`.
 
     Raises:
@@ -152,16 +152,16 @@ def draw_mixup(key: jax.Array, n: int, alpha: float = 0.2) -> Draw:
 def draw_cutmix(
     key: jax.Array, n: int, shape: tuple[int, ...], alpha: float = 1.0
 ) -> Draw:
-    """Boxes of the pairs: `top`, `left`, `height` and `width`, int32 `[n / 2]`.
+    """Draws a box per pair: `top`, `left`, `height` and `width`, int32 `[n / 2]`.
 
-    As torchvision: with `w` from Beta(alpha, alpha), half the height is
-    `floor(sqrt(1 - w) * H / 2)`, the width likewise, the centre is any pixel, and what
-    is outside the image is cut off.
+    As torchvision: with `w` from Beta(alpha, alpha), half the height is `floor(sqrt(1 -
+    w) * H / 2)`, half the width `floor(sqrt(1 - w) * W / 2)`. The centre is uniform
+    over the pixels, and the box is clipped to the image.
 
     Args:
-      key: one key, or one an image `[n]`, of which a pair takes its first image's.
-      n: how many images, even.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`; a pair uses its first image's.
+      n: number of images, even.
+      shape: (H, W, C) of an image.
       alpha: see `cutmix`.
 
     Raises:
@@ -179,7 +179,7 @@ def draw_cutmix(
 
 
 def _span(key, half, size):
-    """Start and length of a part of `size` pixels: `half` of it about any pixel."""
+    """Start and length of an interval: random centre +- `half * size`, clipped."""
     half = jnp.floor(half * size).astype(jnp.int32)
     centre = jax.random.randint(key, (), 0, size)
     start = jnp.maximum(centre - half, 0)
@@ -200,12 +200,12 @@ def _pair_keys(key, n):
 def blend_pairs(
     images: jax.Array, labels: jax.Array, weight: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Each image and label becomes `w * its own + (1 - w) * its neighbour's`.
+    """Blends pairs of images and labels: `w * own + (1 - w) * neighbour`.
 
     Args:
       images: float `[N, H, W, C]`; N is even.
       labels: probabilities, float `[N, K]`.
-      weight: the pairs' `w`, float `[N / 2]` in [0, 1].
+      weight: `w` per pair, float `[N / 2]` in [0, 1].
 
     Returns:
       Images `[N, H, W, C]` and labels `[N, K]`.
@@ -226,15 +226,15 @@ def paste_pairs(
     height: jax.Array,
     width: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Each image has its neighbour's pixels in the pair's box; labels weigh by area.
+    """Replaces each pair's box by the neighbour's pixels; weighs labels by area.
 
     Args:
       images: float `[N, H, W, C]`; N is even.
       labels: probabilities, float `[N, K]`.
-      top: of the pairs' boxes, which lie within the image, int `[N / 2]`.
-      left: likewise.
-      height: likewise.
-      width: likewise.
+      top: pixels above each pair's box, int `[N / 2]`. Boxes lie within the image.
+      left: pixels left of the box, int `[N / 2]`.
+      height: of the box, int `[N / 2]`.
+      width: of the box, int `[N / 2]`.
 
     Returns:
       Images `[N, H, W, C]` and labels `[N, K]`.
@@ -245,8 +245,8 @@ def paste_pairs(
     _check_even(len(images))
     top, left, height, width = (jnp.repeat(x, 2) for x in (top, left, height, width))
     pasted = erase(images, top, left, height, width, value=_neighbours(images))
-    share = height * width / (images.shape[1] * images.shape[2])
-    return pasted, _blend(labels, 1 - share)
+    area = height * width / (images.shape[1] * images.shape[2])
+    return pasted, _blend(labels, 1 - area)
 
 
 def _neighbours(rows: jax.Array) -> jax.Array:
@@ -259,17 +259,18 @@ def _blend(rows: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _soft(images: jax.Array, labels: jax.Array, num_classes: int | None) -> jax.Array:
-    """Probabilities `[N, K]`, float32 or wider."""
+    """Converts labels to probabilities `[N, K]`, float32 or wider."""
     dtype = jnp.promote_types(jnp.float32, images.dtype)
     labels = jnp.asarray(labels)
     if labels.shape[:1] != images.shape[:1] or labels.ndim not in (1, 2):
         raise ValueError(
-            f"Labels are [N] or [N, K], got {labels.shape} for {len(images)} images."
+            f"Labels must be [N] or [N, K], got {labels.shape} for {len(images)} "
+            "images."
         )
     if labels.ndim == 1:
         if num_classes is None or not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(
-                "Labels [N] are classes, int, and need num_classes; got "
+                "Labels [N] must be int classes, and need num_classes; got "
                 f"{labels.dtype} and num_classes={num_classes}."
             )
         return jax.nn.one_hot(labels, num_classes, dtype=dtype)
@@ -281,5 +282,5 @@ def _soft(images: jax.Array, labels: jax.Array, num_classes: int | None) -> jax.
 def _check_even(n: int) -> None:
     if n % 2:
         raise ValueError(
-            f"Images are mixed in pairs of neighbours, got {n}, an odd number of them."
+            f"Images are mixed in pairs of neighbours, got an odd number of them: {n}."
         )

@@ -1,14 +1,10 @@
-"""RandAugment and TrivialAugment: operations drawn evenly, with no search before."""
+"""RandAugment and TrivialAugment: uniformly drawn operations, without a search."""
 
 import jax
 
-from cnn_flax.augment.policy_operations import (
-    Space,
-    apply_operations,
-    draw_operations,
-    strengths,
-)
-from cnn_flax.augment.random import Draw, image_keys
+from cnn_flax.augment.policy_space import Space, draw_operations, strengths
+from cnn_flax.augment.policy_table import apply_operations
+from cnn_flax.augment.prng import Draw, image_keys
 
 __all__ = [
     "draw_rand_augment",
@@ -33,27 +29,27 @@ def rand_augment(
     interpolation: str = "bilinear",
     fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
-    """Draws a few of 14 operations for each image, all of one magnitude.
+    """Applies a few of 14 operations to each image, all at one magnitude.
 
     Cubuk et al. 2019, "RandAugment: Practical automated data augmentation with a
     reduced search space", https://arxiv.org/abs/1909.13719. Operations and magnitudes
     are those of torchvision's `RandAugment`, whose interpolation is "nearest" by
-    default. Between the operations nothing is rounded to 256 levels.
+    default. Values are not rounded to 256 levels between operations.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      num_ops: operations an image; one may come twice.
-      magnitude: which of the magnitudes, from 0, the weakest.
-      num_magnitude_bins: how many there are.
+      num_ops: operations per image, drawn with replacement.
+      magnitude: index of the magnitude; 0 is the weakest.
+      num_magnitude_bins: number of magnitudes.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image: a number, or one a channel.
+      fill: value outside the image: a number, or one per channel.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `num_ops` is not above 0, or there is no such magnitude.
+      ValueError: if `num_ops` is below 1, or `magnitude` is out of range.
     """
     draw = draw_rand_augment(
         *(*image_keys(key, images), images.shape[-3:]),
@@ -69,25 +65,25 @@ def trivial_augment(
     interpolation: str = "bilinear",
     fill: float | tuple[float, ...] = 0,
 ) -> jax.Array:
-    """Draws one of 14 operations for each image, and its magnitude, from a wide range.
+    """Applies one of 14 operations to each image, at a magnitude drawn too.
 
     Müller and Hutter 2021, "TrivialAugment: Tuning-free yet state-of-the-art data
-    augmentation", https://arxiv.org/abs/2103.10158, the wide space. Operations and
-    magnitudes are those of torchvision's `TrivialAugmentWide`, whose interpolation is
-    "nearest" by default.
+    augmentation", https://arxiv.org/abs/2103.10158, the wide search space. Operations
+    and magnitudes are those of torchvision's `TrivialAugmentWide`, whose interpolation
+    is "nearest" by default.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      num_magnitude_bins: how many magnitudes there are.
+      num_magnitude_bins: number of magnitudes.
       interpolation: "bilinear" or "nearest".
-      fill: what lies outside the image: a number, or one a channel.
+      fill: value outside the image: a number, or one per channel.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `num_magnitude_bins` is under 2.
+      ValueError: if `num_magnitude_bins` is below 2.
     """
     draw = draw_trivial_augment(*image_keys(key, images), num_magnitude_bins)
     return apply_operations(images, **draw, interpolation=interpolation, fill=fill)
@@ -104,22 +100,22 @@ def draw_rand_augment(
     """Arguments of `apply_operations`: `operation` and `strength`, `[n, num_ops]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
       num_ops: see `rand_augment`.
       magnitude: see `rand_augment`.
       num_magnitude_bins: see `rand_augment`.
 
     Raises:
-      ValueError: as `rand_augment`.
+      ValueError: same as `rand_augment`.
     """
     if num_ops < 1:
         raise ValueError(f"num_ops must be at least 1, got {num_ops}.")
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(
-            f"magnitude must be in [0, {num_magnitude_bins}), the num_magnitude_bins; "
-            f"got {magnitude}."
+            f"magnitude must be in [0, {num_magnitude_bins}) for num_magnitude_bins="
+            f"{num_magnitude_bins}; got {magnitude}."
         )
     space = _rand_augment_space(num_magnitude_bins, shape)
     return draw_operations(key, n, space, num_ops, magnitude)
@@ -129,18 +125,18 @@ def draw_trivial_augment(key: jax.Array, n: int, num_magnitude_bins: int = 31) -
     """Arguments of `apply_operations`: `operation` and `strength`, `[n, 1]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
+      key: one key, or one per image `[n]`.
+      n: number of images.
       num_magnitude_bins: see `trivial_augment`.
 
     Raises:
-      ValueError: as `trivial_augment`.
+      ValueError: same as `trivial_augment`.
     """
     return draw_operations(key, n, _trivial_augment_space(num_magnitude_bins), 1)
 
 
 def _rand_augment_space(bins: int, shape: tuple[int, ...]) -> Space:
-    """As torchvision's `RandAugment._augmentation_space`."""
+    """Same as torchvision's `RandAugment._augmentation_space`."""
     height, width = shape[:2]
     move = (150 / 331 * width, 150 / 331 * height)
     return strengths(
@@ -149,7 +145,7 @@ def _rand_augment_space(bins: int, shape: tuple[int, ...]) -> Space:
 
 
 def _trivial_augment_space(bins: int) -> Space:
-    """As torchvision's `TrivialAugmentWide._augmentation_space`."""
+    """Same as torchvision's `TrivialAugmentWide._augmentation_space`."""
     return strengths(
         _NAMES, bins, shear=0.99, move=(32, 32), degrees=135, factor=0.99, keep=(8, 6)
     )

@@ -1,4 +1,4 @@
-"""Random operations on colours; see `random_geometry` for the two functions of each."""
+"""Random colour operations; see `random_geometry` for the pair of functions of each."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from cnn_flax.augment import colour
+from cnn_flax.augment import colour, fusion_registry
 from cnn_flax.augment.arguments import image_operation, per_image
 from cnn_flax.augment.colour_matrix import (
     brightness_matrix,
@@ -19,15 +19,15 @@ from cnn_flax.augment.colour_matrix import (
     saturation_matrix,
     shift_colour,
 )
-from cnn_flax.augment.random import (
+from cnn_flax.augment.prng import (
     Draw,
     Range,
+    bernoulli,
     check_probability,
-    coins,
-    draw_numbers,
     draw_per_image,
     image_keys,
-    symmetric,
+    symmetric_range,
+    uniform,
 )
 
 __all__ = [
@@ -40,65 +40,68 @@ __all__ = [
     "random_grayscale",
 ]
 
-_NEVER_BELOW = {"center": 1.0, "low": 0.0}
+_FACTOR = {"center": 1.0, "low": 0.0}
 
 
 def draw_brightness(key: jax.Array, n: int, brightness: Range, p: float = 1.0) -> Draw:
-    """Factors: `factor` `[n]`, 1 where the coin of probability `p` falls so.
+    """Draws `factor` `[n]`; 1 with probability `1 - p`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      brightness: how far from 1, not below 0; or (lowest, highest).
-      p: probability of any change at all.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      brightness: largest deviation from 1, or (lowest, highest) not below 0.
+      p: probability of changing an image.
     """
     check_probability(p)
-    bounds = symmetric("brightness", brightness, **_NEVER_BELOW)
+    bounds = symmetric_range("brightness", brightness, **_FACTOR)
 
     def draw(key):
         key_coin, key_factor = jax.random.split(key)
-        factor = draw_numbers(key_factor, bounds)
-        return {"factor": jnp.where(coins(key_coin, p), factor, 1.0)}
+        factor = uniform(key_factor, bounds)
+        return {"factor": jnp.where(bernoulli(key_coin, p), factor, 1.0)}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_brightness, colour.adjust_brightness)
 def random_brightness(
     key: jax.Array, images: jax.Array, brightness: Range, p: float = 1.0
 ) -> jax.Array:
-    """Multiplies each image by a factor of its own, then clips.
+    """Multiplies each image by its own random factor, then clips.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      brightness: how far from 1 the factor lies, not below 0; or (lowest, highest).
-      p: probability of any change at all.
+      brightness: largest deviation of the factor from 1, or (lowest, highest) not below
+        0.
+      p: probability of changing an image.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `brightness` is no range, or `p` is outside [0, 1].
+      ValueError: if `brightness` is not a range, or `p` is outside [0, 1].
     """
     draw = draw_brightness(*image_keys(key, images), brightness, p)
     return colour.adjust_brightness(images, **draw)
 
 
 def draw_grayscale(key: jax.Array, n: int, p: float = 0.1) -> Draw:
-    """Factors of saturation: `factor` `[n]`, 0 with probability `p` and 1 otherwise."""
+    """Draws the saturation `factor` `[n]`: 0 with probability `p`, otherwise 1."""
     check_probability(p)
 
     def draw(key):
-        return {"factor": jnp.where(coins(key, p), 0.0, 1.0)}
+        return {"factor": jnp.where(bernoulli(key, p), 0.0, 1.0)}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_grayscale, colour.adjust_saturation)
 def random_grayscale(key: jax.Array, images: jax.Array, p: float = 0.1) -> jax.Array:
-    """Makes each image grey with probability `p`; the channels stay as many.
+    """Makes each image grey with probability `p`, keeping the number of channels.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
       p: probability, in [0, 1].
 
@@ -122,35 +125,36 @@ def draw_jitter(
     hue: Range = 0.0,
     p: float = 1.0,
 ) -> Draw:
-    """Arguments of `jitter`: the numbers that may change, each `[n]`, and `order`.
+    """Draws arguments of `jitter`: those that may vary, each `[n]`, and `order`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      brightness: how far from 1, not below 0; or (lowest, highest).
-      contrast: likewise.
-      saturation: likewise.
-      hue: how far from 0, at most 0.5; or (lowest, highest).
-      p: probability of any change at all.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      brightness: largest deviation of the factor from 1, or (lowest, highest) not below
+        0.
+      contrast: same as `brightness`.
+      saturation: same as `brightness`.
+      hue: largest shift either way, at most 0.5, or (lowest, highest).
+      p: probability of changing an image.
     """
     check_probability(p)
     factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     ranges = {
-        name: symmetric(name, value, **_NEVER_BELOW) for name, value in factors.items()
+        name: symmetric_range(name, value, **_FACTOR) for name, value in factors.items()
     }
     neutral = dict.fromkeys(ranges, 1.0) | {"hue": 0.0}
-    ranges["hue"] = symmetric("hue", hue, low=-0.5, high=0.5)
-    keep = [name for name in ranges if ranges[name] != (neutral[name],) * 2]
+    ranges["hue"] = symmetric_range("hue", hue, low=-0.5, high=0.5)
+    varied = [name for name in ranges if ranges[name] != (neutral[name],) * 2]
 
     def draw(key):
         key_coin, key_order, *keys = jax.random.split(key, 6)
-        changes = coins(key_coin, p)
-        numbers = {
-            name: jnp.where(changes, draw_numbers(k, ranges[name]), neutral[name])
+        is_changed = bernoulli(key_coin, p)
+        arguments = {
+            name: jnp.where(is_changed, uniform(k, ranges[name]), neutral[name])
             for name, k in zip(ranges, keys, strict=True)
-            if name in keep
+            if name in varied
         }
-        return numbers | {"order": jax.random.permutation(key_order, 4)}
+        return arguments | {"order": jax.random.permutation(key_order, 4)}
 
     return draw_per_image(draw, key, n)
 
@@ -165,23 +169,26 @@ def jitter(
 ) -> jax.Array:
     """Adjusts brightness, contrast, saturation and hue, in any order.
 
-    What comes before the hue is one change of colours, and so is what comes after it:
-    values are clipped to [0, 1] after each of those, not between their parts, where
-    torchvision's `ColorJitter` clips too. The same where nothing leaves [0, 1].
+    The steps before the hue are fused into one colour matrix, as are those after it.
+    Values are clipped to [0, 1] after each of these, whereas torchvision's
+    `ColorJitter` clips after every step. The results are equal if no value leaves [0,
+    1].
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
-      brightness: factor, a number or one an image `[N]`, not below 0.
-      contrast: factor, likewise.
-      saturation: factor, likewise.
-      hue: share of a turn, in [-0.5, 0.5]; a number, or one an image `[N]`.
-      order: of the four, counted as they stand here from 0: `[4]` or `[N, 4]`.
+      brightness: factor, not below 0: a number, or one per image `[N]`.
+      contrast: same as `brightness`.
+      saturation: same as `brightness`.
+      hue: shift as a fraction of a turn, in [-0.5, 0.5]: a number, or one per image
+        `[N]`.
+      order: a permutation of the four arguments above, numbered from 0: `[4]` or `[N,
+        4]`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a number is outside its range, or a shape does not fit.
+      ValueError: if a number is out of range, or a shape does not fit.
     """
     return _jitter(images, (brightness, contrast, saturation), hue, order)
 
@@ -192,7 +199,7 @@ def _jitter(images, factors, hue, order):
     check_colours(channels)
     order = jnp.asarray(order)
     if order.shape not in ((4,), (n, 4)):
-        raise ValueError(f"order is [4] or [{n}, 4], got the shape {order.shape}.")
+        raise ValueError(f"order must be [4] or [{n}, 4], got shape {order.shape}.")
     order = jnp.broadcast_to(order if order.ndim == 2 else order[None], (n, 4))
     names = ("brightness", "contrast", "saturation")
     factors = [
@@ -209,26 +216,27 @@ def _jitter(images, factors, hue, order):
 
 
 def _adjust(images, factors, order, active):
-    """Changes colours by those slots of `order` that are active, `[N, 4]`."""
+    """Applies the steps of `order` that are active, `[N, 4]`."""
     n, *_, channels = images.shape
     mean = mean_colour(images)
     brightness, contrast, saturation = factors
-    nothing = whole = identity_colours(n, channels)
+    identity = total = identity_colours(n, channels)
     for slot in range(4):
         kind = jnp.where(active[:, slot], order[:, slot], 3)[:, None, None]
         matrix = jnp.select(
             [kind == 0, kind == 1, kind == 2],
             [
                 brightness_matrix(brightness, channels),
-                contrast_matrix(contrast, shift_colour(whole, mean)),
+                contrast_matrix(contrast, shift_colour(total, mean)),
                 saturation_matrix(saturation, channels),
             ],
-            nothing,
+            identity,
         )
-        whole = chain_colours(whole, matrix)
-    return jnp.clip(change_colours(images, whole), 0, 1)
+        total = chain_colours(total, matrix)
+    return jnp.clip(change_colours(images, total), 0, 1)
 
 
+@fusion_registry.as_draw(draw_jitter, jitter)
 def color_jitter(
     key: jax.Array,
     images: jax.Array,
@@ -238,24 +246,26 @@ def color_jitter(
     hue: Range = 0.0,
     p: float = 1.0,
 ) -> jax.Array:
-    """Adjusts brightness, contrast, saturation and hue, in an order drawn too.
+    """Randomly adjusts brightness, contrast, saturation and hue, in random order.
 
-    Drawn as torchvision's `ColorJitter`, image by image; applied by `jitter`.
+    Draws are those of torchvision's `ColorJitter`, but per image; applied by `jitter`.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, with 1 or 3 channels.
-      brightness: how far from 1 the factor lies, not below 0; or (lowest, highest).
-      contrast: likewise.
-      saturation: likewise.
-      hue: how far from 0 the share of a turn lies, at most 0.5; or (lowest, highest).
-      p: probability of any change at all.
+      brightness: largest deviation of the factor from 1, or (lowest, highest) not below
+        0.
+      contrast: same as `brightness`.
+      saturation: same as `brightness`.
+      hue: largest shift either way, as a fraction of a turn of at most 0.5, or (lowest,
+        highest).
+      p: probability of changing an image.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a range is not one, or `p` is outside [0, 1].
+      ValueError: if a range is invalid, or `p` is outside [0, 1].
     """
     draw = draw_jitter(
         *image_keys(key, images), brightness, contrast, saturation, hue, p

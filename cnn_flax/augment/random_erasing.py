@@ -1,23 +1,24 @@
-"""Random windows painted over; see `random_geometry` for the two functions of each."""
+"""Random erasing; see `random_geometry` for the pair of functions of each operation."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from cnn_flax.augment import fusion_registry
 from cnn_flax.augment.erasing import erase
 from cnn_flax.augment.homography import Fill
-from cnn_flax.augment.random import (
+from cnn_flax.augment.prng import (
     Draw,
+    bernoulli,
     check_probability,
-    coins,
     draw_per_image,
     image_keys,
 )
 
 __all__ = ["cutout", "draw_cutout", "draw_erasing", "random_erasing"]
 
-_ATTEMPTS = 10  # To draw a window that fits, as torchvision has it.
+_ATTEMPTS = 10  # At a window that fits, as in torchvision.
 
 
 def draw_erasing(
@@ -28,22 +29,22 @@ def draw_erasing(
     ratio: tuple[float, float] = (0.3, 3.3),
     p: float = 0.5,
 ) -> Draw:
-    """Windows: `top`, `left`, `height` and `width`, int32 `[n]`.
+    """Draws windows: `top`, `left`, `height` and `width`, int32 `[n]`.
 
-    As torchvision's `RandomErasing`: ten attempts at a window that is smaller than the
-    image both ways; after them, or where the coin of probability `p` falls so, an empty
-    one.
+    As torchvision's `RandomErasing`: up to ten attempts at a window smaller than the
+    image in both directions. The window is empty if none fits, and with probability
+    `1 - p`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
-      scale: range of the window's share of the image's area, in [0, 1].
-      ratio: range of its height over its width, drawn evenly in the logarithm.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
+      scale: range of the window's area as a fraction of the image's, in [0, 1].
+      ratio: range of height over width, log-uniform.
       p: probability of a window.
 
     Raises:
-      ValueError: if a range is not one.
+      ValueError: if a range is invalid.
     """
     check_probability(p)
     if not 0 <= scale[0] <= scale[1] <= 1:
@@ -66,9 +67,9 @@ def _draw(key, *, height, width, scale, ratio, p):
     heights, widths = jnp.round(jnp.sqrt(sides)).astype(jnp.int32)
     fits = (heights < height) & (widths < width)
     first = jnp.argmax(fits)
-    paints = fits.any() & coins(key_coin, p)
-    h = jnp.where(paints, heights[first], 0)
-    w = jnp.where(paints, widths[first], 0)
+    is_painted = fits.any() & bernoulli(key_coin, p)
+    h = jnp.where(is_painted, heights[first], 0)
+    w = jnp.where(is_painted, widths[first], 0)
     return {
         "top": jax.random.randint(key_top, (), 0, height - h + 1),
         "left": jax.random.randint(key_left, (), 0, width - w + 1),
@@ -77,6 +78,7 @@ def _draw(key, *, height, width, scale, ratio, p):
     }
 
 
+@fusion_registry.as_draw(draw_erasing, erase)
 def random_erasing(
     key: jax.Array,
     images: jax.Array,
@@ -85,25 +87,25 @@ def random_erasing(
     ratio: tuple[float, float] = (0.3, 3.3),
     value: Fill = 0,
 ) -> jax.Array:
-    """Paints over a window of random place, area and proportions.
+    """Paints over a window of random position, area and aspect ratio.
 
     Zhong et al. 2017, "Random erasing data augmentation",
-    https://arxiv.org/abs/1708.04896; drawn as torchvision's `RandomErasing`: see
+    https://arxiv.org/abs/1708.04896; windows as in torchvision's `RandomErasing`, see
     `draw_erasing`.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       p: probability of a window.
-      scale: range of the window's share of the image's area, in [0, 1].
-      ratio: range of its height over its width, drawn evenly in the logarithm.
-      value: what is painted, as of `erase`.
+      scale: range of the window's area as a fraction of the image's, in [0, 1].
+      ratio: range of height over width, log-uniform.
+      value: what to paint, same as for `erase`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a range is not one, or `p` is outside [0, 1].
+      ValueError: if a range is invalid, or `p` is outside [0, 1].
     """
     draw = draw_erasing(*image_keys(key, images), images.shape[-3:], scale, ratio, p)
     return erase(images, **draw, value=value)
@@ -112,12 +114,12 @@ def random_erasing(
 def draw_cutout(
     key: jax.Array, n: int, shape: tuple[int, ...], size: int, p: float = 1.0
 ) -> Draw:
-    """Squares: `top`, `left`, `height` and `width`, int32 `[n]`.
+    """Draws squares: `top`, `left`, `height` and `width`, int32 `[n]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
       size: side of the square, in pixels, above 0.
       p: probability of a square.
 
@@ -126,33 +128,34 @@ def draw_cutout(
     """
     check_probability(p)
     if size < 1:
-        raise ValueError(f"size is a whole number of pixels above 0, got {size}.")
+        raise ValueError(f"size must be a positive whole number of pixels, got {size}.")
     lengths = jnp.array(shape[:2])
 
     def draw(key):
         key_coin, key_place = jax.random.split(key)
         top, left = jax.random.randint(key_place, (2,), 0, lengths) - size // 2
-        side = jnp.where(coins(key_coin, p), size, 0)
+        side = jnp.where(bernoulli(key_coin, p), size, 0)
         return {"top": top, "left": left, "height": side, "width": side}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_cutout, erase)
 def cutout(
     key: jax.Array, images: jax.Array, size: int, p: float = 1.0, value: Fill = 0
 ) -> jax.Array:
-    """Paints over a square whose centre may be any pixel; it ends at the border.
+    """Paints over a square with a random pixel as its centre, clipped to the image.
 
     DeVries and Taylor 2017, "Improved regularization of convolutional neural networks
     with Cutout", https://arxiv.org/abs/1708.04552.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      size: side of the square, in pixels, above 0; the paper has 16 and 8 for the
-        32 pixels of CIFAR-10 and CIFAR-100.
+      size: side of the square, in pixels, above 0; the paper uses 16 and 8 for the
+        32-pixel images of CIFAR-10 and CIFAR-100.
       p: probability of a square.
-      value: what is painted, as of `erase`.
+      value: what to paint, same as for `erase`.
 
     Returns:
       The shape of `images`.

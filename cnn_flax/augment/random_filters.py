@@ -1,17 +1,17 @@
-"""Random blur and noise; see `random_geometry` for the two functions of each."""
+"""Random blur and noise; see `random_geometry` for the pair of functions of each."""
 
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.augment import filters
+from cnn_flax.augment import filters, fusion_registry
 from cnn_flax.augment.erasing import add_noise
-from cnn_flax.augment.random import (
+from cnn_flax.augment.prng import (
     Draw,
+    bernoulli,
     check_probability,
-    coins,
-    draw_numbers,
     draw_per_image,
     image_keys,
+    uniform,
 )
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
 def draw_gaussian_blur(
     key: jax.Array, n: int, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5
 ) -> Draw:
-    """Standard deviations: `sigma` `[n]`, 0 where the coin of probability `p` falls so.
+    """Draws standard deviations `sigma` `[n]`; 0 with probability `1 - p`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
+      key: one key, or one per image `[n]`.
+      n: number of images.
       sigma: range, in pixels, not below 0.
-      p: probability of any change at all.
+      p: probability of changing an image.
     """
     check_probability(p)
     _check_sigma(sigma)
@@ -39,12 +39,13 @@ def draw_gaussian_blur(
     def draw(key):
         key_coin, key_sigma = jax.random.split(key)
         return {
-            "sigma": jnp.where(coins(key_coin, p), draw_numbers(key_sigma, sigma), 0)
+            "sigma": jnp.where(bernoulli(key_coin, p), uniform(key_sigma, sigma), 0)
         }
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_gaussian_blur, filters.gaussian_blur)
 def random_gaussian_blur(
     key: jax.Array,
     images: jax.Array,
@@ -52,20 +53,20 @@ def random_gaussian_blur(
     sigma: tuple[float, float] = (0.1, 2.0),
     p: float = 0.5,
 ) -> jax.Array:
-    """Blurs each image by a standard deviation of its own.
+    """Blurs each image by its own random standard deviation.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      kernel_size: pixels that the weights cover, odd, as of `gaussian_blur`.
-      sigma: range of the standard deviation, in pixels, drawn evenly.
-      p: probability of any change at all.
+      kernel_size: odd number of pixels that the kernel covers; see `gaussian_blur`.
+      sigma: range of the standard deviation, in pixels; uniform.
+      p: probability of changing an image.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `sigma` is no range, or `p` is outside [0, 1].
+      ValueError: if `sigma` is not a range, or `p` is outside [0, 1].
     """
     draw = draw_gaussian_blur(*image_keys(key, images), sigma, p)
     return filters.gaussian_blur(images, kernel_size, **draw)
@@ -78,14 +79,14 @@ def draw_gaussian_noise(
     sigma: float | tuple[float, float] = 0.1,
     p: float = 1.0,
 ) -> Draw:
-    """Noise: `noise` `[n, *shape]`, 0 where the coin of probability `p` falls so.
+    """Draws `noise` `[n, *shape]`; 0 with probability `1 - p`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
-      sigma: standard deviation of a pixel, or the range of an image's, drawn evenly.
-      p: probability of any change at all.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
+      sigma: standard deviation, or its range, drawn uniformly per image.
+      p: probability of changing an image.
     """
     check_probability(p)
     bounds = sigma if isinstance(sigma, tuple) else (sigma, sigma)
@@ -93,31 +94,32 @@ def draw_gaussian_noise(
 
     def draw(key):
         key_coin, key_sigma, key_noise = jax.random.split(key, 3)
-        strength = jnp.where(coins(key_coin, p), draw_numbers(key_sigma, bounds), 0)
+        strength = jnp.where(bernoulli(key_coin, p), uniform(key_sigma, bounds), 0)
         return {"noise": strength * jax.random.normal(key_noise, shape)}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_gaussian_noise, add_noise)
 def gaussian_noise(
     key: jax.Array,
     images: jax.Array,
     sigma: float | tuple[float, float] = 0.1,
     p: float = 1.0,
 ) -> jax.Array:
-    """Adds to each pixel and channel a normal number of its own, then clips.
+    """Adds independent Gaussian noise to each pixel and channel, then clips.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      sigma: standard deviation, or the range of an image's, drawn evenly.
-      p: probability of any change at all.
+      sigma: standard deviation, or its range, drawn uniformly per image.
+      p: probability of changing an image.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `sigma` is below 0 or no range, or `p` is outside [0, 1].
+      ValueError: if `sigma` is below 0 or not a range, or `p` is outside [0, 1].
     """
     draw = draw_gaussian_noise(*image_keys(key, images), images.shape[-3:], sigma, p)
     return add_noise(images, **draw)

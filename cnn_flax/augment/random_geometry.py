@@ -1,7 +1,7 @@
-"""Random operations that move pixels: what is drawn, and the operation of that draw.
+"""Random geometric operations, each a pair of functions.
 
-`draw_NAME(key, n, ...)` returns the arguments of a deterministic operation, one an
-image; `random_NAME(key, images, ...)` draws and applies.
+`draw_NAME(key, n, ...)` draws per-image arguments of a deterministic operation;
+`random_NAME(key, images, ...)` draws and applies them.
 """
 
 from functools import partial
@@ -9,18 +9,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.augment import geometry, resample
+from cnn_flax.augment import fusion_registry, geometry, resample
 from cnn_flax.augment.arguments import image_size
-from cnn_flax.augment.homography import Fill
-from cnn_flax.augment.random import (
+from cnn_flax.augment.homography import Fill, crop_matrix
+from cnn_flax.augment.prng import (
     Draw,
     Range,
+    bernoulli,
     check_probability,
-    coins,
-    draw_numbers,
     draw_per_image,
     image_keys,
-    symmetric,
+    symmetric_range,
+    uniform,
 )
 
 __all__ = [
@@ -41,22 +41,23 @@ __all__ = [
     "random_vertical_flip",
 ]
 
-_ATTEMPTS = 10  # To draw a window that fits, as torchvision has it.
+_ATTEMPTS = 10  # At a window that fits, as in torchvision.
 
 
 def draw_flip(key: jax.Array, n: int, p: float = 0.5) -> Draw:
-    """Which of `n` images to mirror: `where`, bool `[n]`."""
+    """Draws which of `n` images to flip: `where`, bool `[n]`."""
     check_probability(p)
-    return draw_per_image(lambda k: {"where": coins(k, p)}, key, n)
+    return draw_per_image(lambda k: {"where": bernoulli(k, p)}, key, n)
 
 
+@fusion_registry.as_draw(draw_flip, geometry.horizontal_flip)
 def random_horizontal_flip(
     key: jax.Array, images: jax.Array, p: float = 0.5
 ) -> jax.Array:
-    """Mirrors each image left and right with probability `p`.
+    """Flips each image left to right with probability `p`.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` or `[H, W, C]`.
       p: probability, in [0, 1].
 
@@ -70,12 +71,13 @@ def random_horizontal_flip(
     return geometry.horizontal_flip(images, **draw)
 
 
+@fusion_registry.as_draw(draw_flip, geometry.vertical_flip)
 def random_vertical_flip(
     key: jax.Array, images: jax.Array, p: float = 0.5
 ) -> jax.Array:
-    """Mirrors each image up and down with probability `p`.
+    """Flips each image upside down with probability `p`.
 
-    Arguments as of `random_horizontal_flip`.
+    Arguments are those of `random_horizontal_flip`.
     """
     draw = draw_flip(*image_keys(key, images), p)
     return geometry.vertical_flip(images, **draw)
@@ -88,14 +90,14 @@ def draw_crop(
     size: int | tuple[int, int],
     padding: int = 0,
 ) -> Draw:
-    """Corners of windows: `top` and `left`, int32 `[n]`.
+    """Draws the corners of windows: `top` and `left`, int32 `[n]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
       size: height and width of the window, in pixels.
-      padding: how far beyond the image a window may reach, in pixels.
+      padding: how far a window may extend beyond the image, in pixels.
 
     Raises:
       ValueError: if the window is larger than the padded image.
@@ -104,28 +106,39 @@ def draw_crop(
     height, width = (length + 2 * padding for length in shape[:2])
     if height < sides[0] or width < sides[1]:
         raise ValueError(
-            f"A window of {sides[0]} x {sides[1]} does not fit into images of "
-            f"{height} x {width} with their padding."
+            f"A window of {sides[0]} x {sides[1]} does not fit into padded images of "
+            f"{height} x {width}."
         )
-    room = jnp.array([height - sides[0], width - sides[1]])
+    slack = jnp.array([height - sides[0], width - sides[1]])
 
     def draw(key):
-        top, left = jax.random.randint(key, (2,), 0, room + 1) - padding
+        top, left = jax.random.randint(key, (2,), 0, slack + 1) - padding
         return {"top": top, "left": left}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_homography(
+    lambda _, top, left, size: crop_matrix(top, left), fill=0
+)
+def _crop_window(
+    images: jax.Array, top: jax.Array, left: jax.Array, size: int | tuple[int, int]
+) -> jax.Array:
+    """`crop` with `size` for `height` and `width`, to match `random_crop`."""
+    return geometry.crop(images, top, left, *image_size(size))
+
+
+@fusion_registry.as_draw(draw_crop, _crop_window)
 def random_crop(
     key: jax.Array, images: jax.Array, size: int | tuple[int, int], padding: int = 0
 ) -> jax.Array:
-    """Cuts a window out of each image, anywhere with equal probability.
+    """Crops a window of each image at a uniformly random position.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       size: height and width of the window, in pixels.
-      padding: zeros around each image before the cut, in pixels.
+      padding: zeros added on each side before the crop, in pixels.
 
     Returns:
       `[N, *size, C]`.
@@ -134,7 +147,7 @@ def random_crop(
       ValueError: if the window is larger than the padded image.
     """
     draw = draw_crop(*image_keys(key, images), images.shape[-3:], size, padding)
-    return geometry.crop_window(images, **draw, size=size)
+    return _crop_window(images, **draw, size=size)
 
 
 def draw_resized_crop(
@@ -144,20 +157,20 @@ def draw_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Draw:
-    """Windows: `top`, `left`, `height` and `width`, int32 `[n]`.
+    """Draws windows: `top`, `left`, `height` and `width`, int32 `[n]`.
 
-    As torchvision's `RandomResizedCrop`: ten attempts at a window that fits, then the
-    largest in the centre whose proportions are in `ratio`.
+    As torchvision's `RandomResizedCrop`: up to ten attempts at a window that fits, then
+    the largest central window whose aspect ratio is in `ratio`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
-      scale: range of the window's share of the image's area, in (0, 1].
-      ratio: range of its width over its height, drawn evenly in the logarithm.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
+      scale: range of the window's area as a fraction of the image's, in (0, 1].
+      ratio: range of width over height, log-uniform.
 
     Raises:
-      ValueError: if a range is not one.
+      ValueError: if a range is invalid.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"scale must be a range in (0, 1], got {scale}.")
@@ -187,11 +200,11 @@ def _draw_box(
     fits = (0 < heights) & (heights <= height) & (0 < widths) & (widths <= width)
     first, found = jnp.argmax(fits), fits.any()
 
-    # The largest in the centre.
-    all_height = min(height, max(round(width / ratio[0]), 1))
-    all_width = min(width, max(round(height * ratio[1]), 1))
-    h = jnp.where(found, heights[first], all_height)
-    w = jnp.where(found, widths[first], all_width)
+    # Otherwise the largest central window.
+    largest_height = min(height, max(round(width / ratio[0]), 1))
+    largest_width = min(width, max(round(height * ratio[1]), 1))
+    h = jnp.where(found, heights[first], largest_height)
+    w = jnp.where(found, widths[first], largest_width)
     top = jax.random.randint(key_top, (), 0, height - h + 1)
     left = jax.random.randint(key_left, (), 0, width - w + 1)
     return {
@@ -202,6 +215,7 @@ def _draw_box(
     }
 
 
+@fusion_registry.as_draw(draw_resized_crop, resample.resized_crop)
 def random_resized_crop(
     key: jax.Array,
     images: jax.Array,
@@ -211,26 +225,26 @@ def random_resized_crop(
     interpolation: str = "bilinear",
     antialias: bool = True,
 ) -> jax.Array:
-    """Cuts a window of random area and proportions out of each image and resizes it.
+    """Crops a window of random area and aspect ratio of each image and resizes it.
 
     Szegedy et al. 2014, "Going deeper with convolutions",
-    https://arxiv.org/abs/1409.4842, section 6; drawn as torchvision's
-    `RandomResizedCrop`: see `draw_resized_crop`.
+    https://arxiv.org/abs/1409.4842, section 6; windows as in torchvision's
+    `RandomResizedCrop`, see `draw_resized_crop`.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       size: height and width of the result, in pixels.
-      scale: range of the window's share of the image's area, in (0, 1].
-      ratio: range of its width over its height, drawn evenly in the logarithm.
-      interpolation: "bilinear", or "nearest".
-      antialias: whether a window that shrinks is averaged, as in `resized_crop`.
+      scale: range of the window's area as a fraction of the image's, in (0, 1].
+      ratio: range of width over height, log-uniform.
+      interpolation: "bilinear" or "nearest".
+      antialias: whether to antialias when downsampling, as in `resized_crop`.
 
     Returns:
       `[N, *size, C]`.
 
     Raises:
-      ValueError: if a range is not one.
+      ValueError: if a range is invalid.
     """
     draw = draw_resized_crop(*image_keys(key, images), images.shape[-3:], scale, ratio)
     return resample.resized_crop(
@@ -239,25 +253,26 @@ def random_resized_crop(
 
 
 def draw_rotation(key: jax.Array, n: int, degrees: Range, p: float = 1.0) -> Draw:
-    """Angles: `degrees` `[n]`, 0 where the coin of probability `p` falls so.
+    """Draws angles `degrees` `[n]`; 0 with probability `1 - p`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
+      key: one key, or one per image `[n]`.
+      n: number of images.
       degrees: the largest angle either way, or (lowest, highest).
-      p: probability of turning at all.
+      p: probability of rotating an image.
     """
     check_probability(p)
-    bounds = symmetric("degrees", degrees)
+    bounds = symmetric_range("degrees", degrees)
 
     def draw(key):
         key_coin, key_angle = jax.random.split(key)
-        angle = draw_numbers(key_angle, bounds)
-        return {"degrees": jnp.where(coins(key_coin, p), angle, 0.0)}
+        angle = uniform(key_angle, bounds)
+        return {"degrees": jnp.where(bernoulli(key_coin, p), angle, 0.0)}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_rotation, geometry.rotate)
 def random_rotation(
     key: jax.Array,
     images: jax.Array,
@@ -266,21 +281,21 @@ def random_rotation(
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Turns each image about its centre by an angle of its own.
+    """Rotates each image about its centre by its own random angle.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      degrees: the largest angle either way, or (lowest, highest), drawn evenly.
-      p: probability of turning at all.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, as in `rotate`.
+      degrees: the largest angle either way, or (lowest, highest); uniform.
+      p: probability of rotating an image.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `rotate`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if `degrees` is no range, or `p` is outside [0, 1].
+      ValueError: if `degrees` is not a range, or `p` is outside [0, 1].
     """
     draw = draw_rotation(*image_keys(key, images), degrees, p)
     return geometry.rotate(images, **draw, interpolation=interpolation, fill=fill)
@@ -296,40 +311,40 @@ def draw_affine(
     shear: Range | tuple[float, float, float, float] = 0.0,
     p: float = 1.0,
 ) -> Draw:
-    """Arguments of `affine`: `angle`, `translate`, `scale` and `shear`, each `[n]`.
+    """Draws arguments of `affine`: `angle`, `translate`, `scale`, `shear`, each `[n]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
       degrees: the largest angle either way, or (lowest, highest).
-      translate: the largest moves either way, right and down, as shares of the width
-        and the height, in [0, 1]; drawn, then rounded to whole pixels.
+      translate: the largest translations either way, horizontal and vertical, as
+        fractions of width and height, in [0, 1]; rounded to whole pixels.
       scale: range, above 0.
-      shear: the largest along x either way, or (lowest, highest) along x, or those and
-        then (lowest, highest) along y; degrees.
-      p: probability of any change at all.
+      shear: degrees: the largest along x either way, or (lowest, highest) along x,
+        optionally followed by (lowest, highest) along y.
+      p: probability of changing an image.
 
     Raises:
-      ValueError: if a range is not one.
+      ValueError: if a range is invalid.
     """
     check_probability(p)
-    angles = symmetric("degrees", degrees)
-    if not all(0 <= share <= 1 for share in translate):
-        raise ValueError(f"translate is two shares in [0, 1], got {translate}.")
+    angles = symmetric_range("degrees", degrees)
+    if not all(0 <= fraction <= 1 for fraction in translate):
+        raise ValueError(f"translate must be two fractions in [0, 1], got {translate}.")
     if not 0 < scale[0] <= scale[1]:
         raise ValueError(f"scale must be a range above 0, got {scale}.")
     shears = shear if isinstance(shear, tuple) else (-abs(shear), abs(shear))
-    shears_x = symmetric("shear", shears[:2])
-    shears_y = symmetric("shear", shears[2:] or (0.0, 0.0))
+    shears_x = symmetric_range("shear", shears[:2])
+    shears_y = symmetric_range("shear", shears[2:] or (0.0, 0.0))
     moves = (translate[0] * shape[1], translate[1] * shape[0])
 
     def draw(key):
         key_coin, *keys = jax.random.split(key, 7)
-        changes = coins(key_coin, p)
+        is_changed = bernoulli(key_coin, p)
 
         def number(key, bounds, neutral=0.0):
-            return jnp.where(changes, draw_numbers(key, bounds), neutral)
+            return jnp.where(is_changed, uniform(key, bounds), neutral)
 
         return {
             "angle": number(keys[0], angles),
@@ -344,6 +359,7 @@ def draw_affine(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_affine, geometry.affine)
 def random_affine(
     key: jax.Array,
     images: jax.Array,
@@ -355,26 +371,26 @@ def random_affine(
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Shears, scales, turns and moves each image by numbers of its own.
+    """Shears, scales, rotates and translates each image by its own random amounts.
 
-    Drawn as torchvision's `RandomAffine`; the ranges are those of `draw_affine`.
+    Draws are those of torchvision's `RandomAffine`; for the ranges see `draw_affine`.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       degrees: the largest angle either way, or (lowest, highest).
-      translate: the largest moves, right and down, as shares of width and height.
+      translate: the largest translations either way, as fractions of width and height.
       scale: range, above 0.
-      shear: degrees along x, or (lowest, highest) along x and perhaps along y.
-      p: probability of any change at all.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, as in `affine`.
+      shear: degrees along x, or (lowest, highest) along x, optionally also along y.
+      p: probability of changing an image.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `affine`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a range is not one.
+      ValueError: if a range is invalid.
     """
     draw = draw_affine(
         *(*image_keys(key, images), images.shape[-3:]),
@@ -386,24 +402,24 @@ def random_affine(
 def draw_shear(
     key: jax.Array, n: int, x: Range = 0.0, y: Range = 0.0, p: float = 1.0
 ) -> Draw:
-    """Argument of `affine`: `shear`, along x and along y, each `[n]`.
+    """Draws the argument `shear` of `affine`: along x and along y, each `[n]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      x: degrees along x either way, or (lowest, highest).
-      y: degrees along y, likewise.
-      p: probability of shearing at all.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      x: the largest degrees along x either way, or (lowest, highest).
+      y: the largest degrees along y either way, or (lowest, highest).
+      p: probability of shearing an image.
     """
     check_probability(p)
-    bounds = symmetric("x", x), symmetric("y", y)
+    bounds = symmetric_range("x", x), symmetric_range("y", y)
 
     def draw(key):
         key_coin, key_x, key_y = jax.random.split(key, 3)
-        shears = coins(key_coin, p)
+        is_sheared = bernoulli(key_coin, p)
         return {
             "shear": tuple(
-                jnp.where(shears, draw_numbers(key, limits), 0.0)
+                jnp.where(is_sheared, uniform(key, limits), 0.0)
                 for key, limits in zip((key_x, key_y), bounds, strict=True)
             )
         }
@@ -411,6 +427,7 @@ def draw_shear(
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_shear, geometry.affine)
 def random_shear(
     key: jax.Array,
     images: jax.Array,
@@ -423,19 +440,19 @@ def random_shear(
     """Shears each image about its centre, along x and along y.
 
     Args:
-      key: one key, or one an image `[N]`.
+      key: one key, or one per image `[N]`.
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      x: degrees along x either way, or (lowest, highest), drawn evenly.
-      y: degrees along y, likewise.
-      p: probability of shearing at all.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, as in `affine`.
+      x: the largest degrees along x either way, or (lowest, highest); uniform.
+      y: the largest degrees along y either way, or (lowest, highest); uniform.
+      p: probability of shearing an image.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `affine`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a range is not one.
+      ValueError: if a range is invalid.
     """
     draw = draw_shear(*image_keys(key, images), x, y, p)
     return geometry.affine(images, **draw, interpolation=interpolation, fill=fill)
@@ -448,18 +465,18 @@ def draw_perspective(
     distortion_scale: float = 0.5,
     p: float = 0.5,
 ) -> Draw:
-    """Where the corners are and come to: `startpoints`, `endpoints`, `[n, 4, 2]`.
+    """Draws where corners are mapped: `startpoints`, `endpoints`, `[n, 4, 2]`.
 
     Args:
-      key: one key, or one an image `[n]`.
-      n: how many images.
-      shape: of an image, (H, W, C).
-      distortion_scale: how far a corner may move towards the centre, as a share of the
-        way, in [0, 1].
-      p: probability of any change at all.
+      key: one key, or one per image `[n]`.
+      n: number of images.
+      shape: (H, W, C) of an image.
+      distortion_scale: how far a corner may move towards the centre, as a fraction of
+        the way, in [0, 1].
+      p: probability of changing an image.
 
     Raises:
-      ValueError: if a number is outside its range.
+      ValueError: if an argument is out of range.
     """
     check_probability(p)
     if not 0 <= distortion_scale <= 1:
@@ -475,12 +492,13 @@ def draw_perspective(
     def draw(key):
         key_coin, key_moves = jax.random.split(key)
         moves = jax.random.randint(key_moves, (4, 2), 0, most[None] + 1)
-        moves = jnp.where(coins(key_coin, p), moves, 0)
+        moves = jnp.where(bernoulli(key_coin, p), moves, 0)
         return {"startpoints": corners, "endpoints": corners + inward * moves}
 
     return draw_per_image(draw, key, n)
 
 
+@fusion_registry.as_draw(draw_perspective, geometry.perspective)
 def random_perspective(
     key: jax.Array,
     images: jax.Array,
@@ -489,23 +507,22 @@ def random_perspective(
     interpolation: str = "bilinear",
     fill: Fill = 0,
 ) -> jax.Array:
-    """Shows each image as if seen from aside; drawn as `RandomPerspective` does.
+    """Applies a random perspective to each image, as torchvision's `RandomPerspective`.
 
     Args:
-      key: one key, or one an image `[N]`.
-      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`; of two pixels or more
-        either way.
-      distortion_scale: how far a corner may move towards the centre, as a share of the
-        way, in [0, 1].
-      p: probability of any change at all.
-      interpolation: "bilinear", or "nearest".
-      fill: what lies outside, as in `perspective`.
+      key: one key, or one per image `[N]`.
+      images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`, of at least 2 x 2 pixels.
+      distortion_scale: how far a corner may move towards the centre, as a fraction of
+        the way, in [0, 1].
+      p: probability of changing an image.
+      interpolation: "bilinear" or "nearest".
+      fill: value outside the image; see `perspective`.
 
     Returns:
       The shape of `images`.
 
     Raises:
-      ValueError: if a number is outside its range.
+      ValueError: if an argument is out of range.
     """
     draw = draw_perspective(
         *image_keys(key, images), images.shape[-3:], distortion_scale, p

@@ -1,4 +1,4 @@
-"""Operations that change the number of pixels."""
+"""Resizing, of whole images and of windows."""
 
 import math
 from functools import partial
@@ -30,17 +30,17 @@ def resize(
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
-      size: height and width of the result, in pixels; one number is its shorter side,
-        and the longer one follows.
-      interpolation: "bilinear", or "nearest".
-      antialias: whether an image that shrinks is averaged over what a pixel of the
-        result covers, as in Pillow. "nearest" takes single pixels anyway.
+      size: height and width of the result, in pixels; a single number is the shorter
+        side, keeping the aspect ratio.
+      interpolation: "bilinear" or "nearest".
+      antialias: whether to average over the area of each output pixel when
+        downsampling, as Pillow does. "nearest" never does.
 
     Returns:
       `[N, H', W', C]`.
 
     Raises:
-      ValueError: if `size` or `interpolation` is none.
+      ValueError: if `size` or `interpolation` is invalid.
     """
     height, width = jnp.shape(images)[-3:-1]
     sides = image_size(size)
@@ -62,27 +62,29 @@ def resized_crop(
     interpolation: str = "bilinear",
     antialias: bool = True,
 ) -> jax.Array:
-    """Cuts a window out of each image and resizes it, as torchvision's `resized_crop`.
+    """Crops a window of each image and resizes it, as torchvision's `resized_crop`.
 
-    Nothing outside the window is looked at. The window's numbers are whole, and each
-    may be one an image, `[N]`; the window lies in the image.
+    The window lies inside the image, in whole pixels; `top`, `left`, `height` and
+    `width` are each a number or one per image `[N]`. Pixels outside the window are not
+    read.
 
     Args:
       images: float `[N, H, W, C]` in [0, 1], or `[H, W, C]`.
       top: pixels above the window.
-      left: pixels left of it.
+      left: pixels left of the window.
       height: of the window, in pixels.
       width: of the window, in pixels.
       size: height and width of the result, in pixels.
-      interpolation: "bilinear", or "nearest".
-      antialias: whether a window that shrinks is averaged over what a pixel of the
-        result covers, as in Pillow. "nearest" takes single pixels anyway.
+      interpolation: "bilinear" or "nearest".
+      antialias: whether to average over the area of each output pixel when
+        downsampling, as Pillow does. "nearest" never does.
 
     Returns:
       `[N, *size, C]`.
 
     Raises:
-      ValueError: if a window lies outside, or `size` or `interpolation` is none.
+      ValueError: if a window extends outside the image, or `size` or `interpolation` is
+        invalid.
     """
     sides = image_size(size)
     check_interpolation(interpolation)
@@ -100,47 +102,47 @@ def _resized_crop(images, window, size, interpolation, antialias):
     ]
     _check_inside(window, lengths)
 
-    spread = _nearest
+    resize_rows = _nearest
     if interpolation == "bilinear":
-        spread = partial(_spread, antialias=antialias)
+        resize_rows = partial(_linear, antialias=antialias)
 
     def cut(image, top, left, height, width):
         # Rows, then columns as rows: whole rows are fast to read.
-        image = spread(image, top, height, size[0]).swapaxes(0, 1)
-        return spread(image, left, width, size[1]).swapaxes(0, 1)
+        image = resize_rows(image, top, height, size[0]).swapaxes(0, 1)
+        return resize_rows(image, left, width, size[1]).swapaxes(0, 1)
 
     # Gathers under vmap keep N as a batch dimension.
     return computed(jax.vmap(cut)(images, *box))
 
 
 def _nearest(image, start, length, size):
-    """Takes `size` rows, evenly from a window on."""
+    """Samples `size` evenly spaced rows of a window."""
     index = jnp.floor(jnp.arange(size) * (length / size)).astype(jnp.int32)
     return jnp.take(image, start + index, 0, mode="clip")
 
 
-def _spread(image, start, length, size, antialias):
-    """Spreads a window of rows over `size` rows: `[H, ...] -> [size, ...]`.
+def _linear(image, start, length, size, antialias):
+    """Resizes a window of rows to `size` rows: `[H, ...] -> [size, ...]`.
 
-    A row of the result lies at the middle of what it covers. Rows of the window weigh
-    by their nearness to it, up to the distance of one row, or of one of the result
-    where that is larger; the weights sum to 1.
+    An output row is the weighted mean of the window's rows around its centre. Weights
+    fall linearly to 0 at a distance of one input row, or of one output row if that is
+    larger and `antialias` is set.
     """
     extent = image.shape[0]
     scale = length / size
-    reach = jnp.maximum(scale, 1.0) if antialias else 1.0
+    radius = jnp.maximum(scale, 1.0) if antialias else 1.0
     taps = math.ceil(2 * max(extent / size, 1.0)) if antialias else 2
-    middle = start + (jnp.arange(size) + 0.5) * scale
-    first = jnp.floor(middle - reach + 0.5).astype(jnp.int32)
+    centre = start + (jnp.arange(size) + 0.5) * scale
+    first = jnp.floor(centre - radius + 0.5).astype(jnp.int32)
     index = first[:, None] + jnp.arange(taps)[None]
-    nearness = 1 - jnp.abs(index + 0.5 - middle[:, None]) / reach
+    triangle = 1 - jnp.abs(index + 0.5 - centre[:, None]) / radius
     inside = (index >= start) & (index < start + length)
-    weights = jnp.where(inside, jnp.maximum(nearness, 0.0), 0.0)
+    weights = jnp.where(inside, jnp.maximum(triangle, 0.0), 0.0)
     weights = (weights / weights.sum(1, keepdims=True)).astype(image.dtype)
     total = 0
     for tap in range(taps):
-        share = weights[:, tap].reshape(size, *[1] * (image.ndim - 1))
-        total += share * jnp.take(image, index[:, tap], 0, mode="clip")
+        weight = weights[:, tap].reshape(size, *[1] * (image.ndim - 1))
+        total += weight * jnp.take(image, index[:, tap], 0, mode="clip")
     return jnp.asarray(total)
 
 

@@ -1,12 +1,13 @@
-"""A few operations at random, not all to everything."""
+"""Random choices of operations per image."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 
 from cnn_flax.augment.compose import compose
-from cnn_flax.augment.operations import read_operation
-from cnn_flax.augment.random import apply_chosen, keys_per_image
+from cnn_flax.augment.fusion_registry import read_operation
+from cnn_flax.augment.per_image_switch import switch_per_image
+from cnn_flax.augment.prng import keys_per_image
 
 __all__ = ["one_of", "some_of"]
 
@@ -14,14 +15,16 @@ __all__ = ["one_of", "some_of"]
 def one_of(
     operations: Sequence[Callable[..., jax.Array]],
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """A random operation that does one of several to each image: see `some_of`."""
+    """Builds a random operation that applies one of several to each image."""
     return some_of(1, operations)
 
 
 def some_of(
     k: int, operations: Sequence[Callable[..., jax.Array]]
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """A random operation that does `k` of several to each image, in an order drawn too.
+    """Builds a random operation that applies `k` of several to each image.
+
+    Both the choice and the order are random.
 
     ```python
     few = some_of(2, [
@@ -32,28 +35,28 @@ def some_of(
     images = few(key, images)
     ```
 
-    On a CPU the images are worked off one by one, each by what it drew alone. Other
-    devices compute all operations for all images: for many of them take a policy, whose
-    operations are fused.
+    On a CPU images are processed one by one, each by its chosen operations only. Other
+    devices compute all operations for all images; for a long list prefer a policy,
+    whose operations are fused.
 
     Args:
-      k: how many, each at most once.
-      operations: as those of `compose`, without mixing; each keeps the images' shape.
+      k: number of operations per image, drawn without replacement.
+      operations: same as for `compose`, without mixing; each keeps the images' shape.
 
     Returns:
-      A function of `key` (one, or one an image `[N]`) and `images` (float `[N, H, W,
+      A function of `key` (one, or one per image `[N]`) and `images` (float `[N, H, W,
       C]`) that returns images.
 
     Raises:
-      ValueError: if there are not so many operations, or one mixes images.
+      ValueError: if there are fewer than `k` operations, or one mixes images.
     """
     if not 1 <= k <= len(operations):
         raise ValueError(
-            f"k must be in [1, {len(operations)}], the operations; got {k}."
+            f"k must be in [1, {len(operations)}], the number of operations; got {k}."
         )
     for operation in operations:
         if read_operation(operation).mixes:
-            raise ValueError("Images are mixed all together, not one by one.")
+            raise ValueError("Mixing acts on the whole batch, not on single images.")
 
     def alone(operation):
         augmentation = compose([operation])
@@ -68,6 +71,6 @@ def some_of(
 
     def some(key: jax.Array, images: jax.Array) -> jax.Array:
         chosen, keys = jax.vmap(draw)(keys_per_image(key, images))
-        return apply_chosen(images, branches, chosen, keys)
+        return switch_per_image(images, branches, chosen, keys)
 
     return some

@@ -11,7 +11,7 @@ from cnn_flax.analysis import depth
 from cnn_flax.layers import SqueezeExcite
 
 
-# As the papers' titles, tables and the nets' names have it.
+# According to the papers' titles and tables, and the nets' names.
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -31,11 +31,11 @@ from cnn_flax.layers import SqueezeExcite
         pytest.param("resnet152", 152, marks=pytest.mark.slow),
     ],
 )
-def test_depth_is_that_of_the_paper(name, expected):
+def test_depth_matches_the_paper(name, expected):
     assert cnn_flax.model_info(name).depth == expected
 
 
-def test_an_mbconv_block_counts_three_layers_and_two_where_it_does_not_expand():
+def test_an_mbconv_block_counts_three_layers_and_two_without_expansion():
     # Stem, 2, 15 times 3, last 1x1, head.
     assert cnn_flax.model_info("efficientnet_b0").depth == 50
 
@@ -49,7 +49,7 @@ class Net(nn.Module):
         return nn.Dense(10)(self.branch(x).mean((1, 2)))
 
 
-def test_of_branches_the_longest_counts():
+def test_the_longest_branch_counts():
     def branches(x):
         y = nn.Conv(4, (1, 1))(nn.Conv(8, (3, 3))(x))
         return y + nn.Conv(4, (1, 1))(x)
@@ -62,7 +62,7 @@ def test_a_gate_does_not_count():
     assert depth(Net(lambda x: SqueezeExcite(2)(nn.Conv(4, (3, 3))(x))), 8) == 3
 
 
-def test_layers_inside_of_calls_and_loops_count():
+def test_layers_inside_calls_and_loops_count():
     kernel = jnp.ones((4, 4))
 
     def branch(x):
@@ -72,7 +72,7 @@ def test_layers_inside_of_calls_and_loops_count():
     assert depth(Net(branch), 8) == 6
 
 
-def test_a_choice_by_platform_counts_as_its_default():
+def test_a_platform_dependent_operation_counts_as_its_default():
     kernel = jnp.ones((4, 4))
 
     def branch(x):

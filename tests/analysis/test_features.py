@@ -12,7 +12,7 @@ import cnn_flax
 from tests.figures import REFERENCE
 from tests.models.small import random_variables
 
-# Channels and stride of each feature, as the papers' tables declare them.
+# Channels and stride of each feature, according to the papers' tables.
 DECLARED = {
     name: group["features"]
     for group in json.loads((REFERENCE / "features.json").read_text())
@@ -68,7 +68,7 @@ def test_an_unknown_feature_is_refused_with_the_nearest_names(net):
 
 
 class Sower(nn.Module):
-    """A user's net: sows twice under one name, a number, and inside of a module."""
+    """A user's net: sows twice under one name, a scalar, and inside a submodule."""
 
     @nn.compact
     def __call__(self, x, train):

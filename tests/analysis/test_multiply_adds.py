@@ -62,7 +62,7 @@ def test_a_deformable_convolution_costs_what_the_plain_one_does(groups):
     assert cost(function, *shapes) == 48 * 9 * 4 // groups * 10
 
 
-def test_what_is_called_costs_what_is_inside():
+def test_calls_cost_what_is_inside():
     def function(x, w):
         y = jax.jit(jnp.matmul)(x, w)
         y = jax.checkpoint(jnp.matmul)(y, w)
@@ -72,7 +72,7 @@ def test_what_is_called_costs_what_is_inside():
     assert cost(function, (2, 4), (4, 4)) == 5 * 32
 
 
-def test_a_choice_by_platform_costs_its_default():
+def test_a_platform_dependent_operation_costs_its_default():
     def function(x, w):
         return lax.platform_dependent(
             x, w, cpu=lambda x, w: x @ w @ w, default=lambda x, w: x @ w
@@ -81,7 +81,7 @@ def test_a_choice_by_platform_costs_its_default():
     assert cost(function, (2, 4), (4, 4)) == 32
 
 
-def test_a_product_that_runs_nobody_knows_how_often_is_refused():
+def test_a_product_with_an_unknown_trip_count_is_refused():
     def loop(x, w):
         return lax.while_loop(lambda x: x.sum() > 1, lambda x: x @ w, x)
 

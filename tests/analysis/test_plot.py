@@ -37,7 +37,7 @@ def texts(figure):
     return ax.get_title(), labels
 
 
-def test_picture_shows_both_fields_and_the_taps(variables):
+def test_the_plot_shows_both_fields_and_the_taps(variables):
     figure = plot_receptive_field(
         Net(), variables, IMAGES, "map", position=(10, 20), deformable=1
     )
@@ -55,12 +55,12 @@ def test_picture_shows_both_fields_and_the_taps(variables):
     np.testing.assert_allclose(np.mean(points.get_offsets(), axis=0), (20, 10))
 
 
-def test_picture_tells_of_global_pooling(variables):
+def test_the_plot_mentions_global_pooling(variables):
     title, _ = texts(plot_receptive_field(Net(), variables, IMAGES, "output"))
     assert "by global pooling, the whole image" in title
 
 
-def test_photograph_lies_below(variables):
+def test_the_photograph_is_the_background(variables):
     photograph = np.full((24, 32, 3), 0.25)
     figure = plot_receptive_field(
         Net(), variables, IMAGES, "map", photograph=photograph

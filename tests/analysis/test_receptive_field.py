@@ -1,4 +1,4 @@
-"""Fields of the models, and that bad questions get clear answers."""
+"""Receptive fields of the models, and errors for bad arguments."""
 
 import json
 import math
@@ -19,7 +19,7 @@ FIGURES = json.loads((REFERENCE / "receptive_field.json").read_text())
 
 
 def numbers(field):
-    """Size, stride and padding where both directions are the same."""
+    """Size, stride and padding, which are equal in both directions."""
     assert field.size[0] == field.size[1] and field.stride[0] == field.stride[1]
     assert field.padding[0] == field.padding[1]
     return field.size[0], field.stride[0], field.padding[0]
@@ -51,7 +51,7 @@ def test_resnets_with_the_stride_in_the_1x1_have_the_published_field(name, size)
 @pytest.mark.parametrize(
     ("name", "at", "size"), [("alexnet", "layer6", 355), ("vgg16", "fc6", 404)]
 )
-def test_first_dense_layer_has_the_field_of_the_convolution_it_is(name, at, size):
+def test_first_dense_layer_has_the_field_of_the_equivalent_convolution(name, at, size):
     # Long, Shelhamer and Darrell 2014, https://arxiv.org/abs/1411.4038, table 1.
     assert numbers(receptive_field(create_model(name), 224, at))[:2] == (size, 32)
 
@@ -79,7 +79,7 @@ def test_further_nets_have_the_field_of_their_reference(name, image_size, at, ex
     )
 
 
-def test_squeeze_and_excitation_sees_everything_unless_it_is_left_out():
+def test_squeeze_and_excitation_sees_everything_unless_ignored():
     model = create_model("seresnet18")
     field = receptive_field(model, 64, "stage2")
     assert field.size == field.padding == (math.inf, math.inf)
@@ -94,7 +94,7 @@ def test_head_sees_everything():
     assert field.size == (math.inf, math.inf)
 
 
-def test_pooling_window_as_large_as_the_map_is_a_gate_where_it_is_spread_again():
+def test_pooling_window_as_large_as_the_map_is_a_gate_where_it_is_broadcast():
     def model(x):
         return x * nn.avg_pool(x, (8, 8))
 
@@ -102,7 +102,7 @@ def test_pooling_window_as_large_as_the_map_is_a_gate_where_it_is_spread_again()
     assert receptive_field(model, 8, ignore_global=True).size == (1, 1)
 
 
-def test_deformable_field_depends_on_the_data_and_tells_the_undeformed_size():
+def test_deformable_field_is_data_dependent_and_has_the_undeformed_size():
     field = receptive_field(create_model("resnet18_dcnv2"), 64, "stage3")
     plain = receptive_field(create_model("resnet18"), 64, "stage3")
     assert field.data_dependent and not plain.data_dependent
@@ -112,8 +112,8 @@ def test_deformable_field_depends_on_the_data_and_tells_the_undeformed_size():
     )
 
 
-def test_classifiers_pooling_to_a_fixed_size_takes_windows():
-    # 8 positions of stage 5 become 7: windows of two, so one step more than at 224 px.
+def test_adaptive_pooling_of_a_classifier_takes_windows():
+    # 8 positions of stage 5 become 7: windows of two, one step more than at 224 px.
     field = receptive_field(create_model("vgg11", width=4, hidden_features=8), 256)
     assert field.name == "stage5"
     at_fc6 = receptive_field(
@@ -123,7 +123,7 @@ def test_classifiers_pooling_to_a_fixed_size_takes_windows():
 
 
 class Plain(nn.Module):
-    """A net as a user writes it: directions differ, `train` has no default."""
+    """A user's net: directions differ, `train` has no default."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -135,7 +135,7 @@ class Plain(nn.Module):
         return nn.Dense(3)(conv(conv(x)).mean((1, 2)))
 
 
-def test_users_net_needs_no_change():
+def test_a_users_net_works_unchanged():
     fields = receptive_fields(Plain(), 32, channels=1, train=False)
     assert fields["Conv_0"].size == (5, 3)
     assert fields["BatchNorm_0"].size == (6, 4)
@@ -159,12 +159,12 @@ def test_height_and_width_may_differ():
     assert field.padding == (0, 1)
 
 
-def test_array_that_is_not_there_is_told_the_nearest_ones():
-    with pytest.raises(ReceptiveFieldError, match="no 'stage9'.*Nearest: stage4"):
+def test_a_missing_array_is_refused_with_the_nearest_names():
+    with pytest.raises(ReceptiveFieldError, match="no array 'stage9'.*Nearest: stage4"):
         receptive_field(create_model("resnet18"), 32, "stage9")
 
 
-def test_unknown_operation_is_named_and_only_where_it_stands_between():
+def test_an_operation_without_a_rule_is_named_only_if_it_is_on_the_path():
     def model(x):
         before = pool3(x)
         return {"before": before, "after": jnp.fft.fft(before).real}
@@ -176,7 +176,7 @@ def test_unknown_operation_is_named_and_only_where_it_stands_between():
         receptive_field(model, 8)
 
 
-def test_choice_by_platform_takes_the_default():
+def test_a_platform_dependent_operation_takes_the_default():
     def model(x):
         return lax.platform_dependent(x, cpu=lambda x: x, default=pool3)
 
@@ -190,7 +190,7 @@ def test_choice_by_platform_takes_the_default():
         lambda x: lax.platform_dependent(x, cpu=pool3, cuda=pool3),
     ],
 )
-def test_other_choices_are_refused_by_name(model):
+def test_other_conditionals_are_refused_by_name(model):
     with pytest.raises(ReceptiveFieldError, match="operation 'cond'"):
         receptive_field(model, 8, "output")
 
@@ -200,18 +200,18 @@ def test_array_that_does_not_depend_on_the_image_is_refused():
         receptive_field(lambda x: jnp.zeros((1, 2, 2, 1)), 8, "output")
 
 
-def test_positions_that_are_not_evenly_spaced_take_no_padding():
+def test_unevenly_spaced_positions_cannot_be_padded():
     with pytest.raises(ReceptiveFieldError, match="not evenly spaced"):
         receptive_field(lambda x: pool3(jnp.roll(x, 1, axis=1)), 8, "output")
 
 
 @pytest.mark.parametrize("image_size", [0, (8,), (8, 8, 3), "8", 8.0])
 def test_image_size_is_checked(image_size):
-    with pytest.raises(ValueError, match="image_size is a positive number"):
+    with pytest.raises(ValueError, match="image_size must be a positive number"):
         receptive_field(pool3, image_size)
 
 
-def test_weights_that_the_image_gives_are_refused():
+def test_weights_that_depend_on_the_image_are_refused():
     def model(x):
         return lax.conv_general_dilated(
             x,
@@ -225,12 +225,12 @@ def test_weights_that_the_image_gives_are_refused():
         receptive_field(model, 8, "output")
 
 
-def test_indices_that_the_image_gives_are_refused_by_name():
+def test_indices_that_depend_on_the_image_are_refused_by_name():
     with pytest.raises(ReceptiveFieldError, match="operation 'gather'"):
         receptive_field(lambda x: x[:, x[0, :, 0, 0].astype(int)], 8, "output")
 
 
-def test_running_sum_has_no_end_along_its_axis():
+def test_a_cumulative_sum_is_infinite_along_its_axis():
     field = receptive_field(lambda x: jnp.cumsum(pool3(x), axis=1), 8)
     assert field.size == (math.inf, 3)
     assert str(field).startswith("output: infinite x 3 px")
@@ -244,7 +244,7 @@ def test_attention_sees_everything():
     assert receptive_field(model, 8, "output").size == (math.inf, math.inf)
 
 
-def test_users_own_function_of_the_same_name_is_looked_into():
+def test_a_users_function_of_a_similar_name_is_traced():
     def model(x):
         offset = jnp.zeros((1, 8, 8, 18)) + x.mean()
 
@@ -257,6 +257,6 @@ def test_users_own_function_of_the_same_name_is_looked_into():
     assert receptive_field(model, 8, ignore_global=True).size == (3, 3)
 
 
-def test_name_of_a_model_is_no_model():
+def test_a_models_name_is_refused():
     with pytest.raises(TypeError, match="create_model builds one"):
         receptive_field("resnet18", 32)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from flax import linen as nn
 import cnn_flax
 from tests.figures import REFERENCE
 
-# Reference file to its figures; not all were counted.
+# Figures by reference file; not all have counts.
 FIGURES = {
     path.stem: figures
     for path in sorted((REFERENCE / "models").glob("*.json"))
@@ -16,7 +16,7 @@ FIGURES = {
 }
 
 
-# Others have the blocks of these.
+# The others cover the blocks of these.
 DEEPEST = ("timm_legacy_senet154", "tv_efficientnet_b4", "tv_resnet152")
 
 
@@ -28,15 +28,15 @@ DEEPEST = ("timm_legacy_senet154", "tv_efficientnet_b4", "tv_resnet152")
         for name in FIGURES
     ],
 )
-def test_totals_are_the_references(reference):
+def test_totals_match_the_references(reference):
     _, _, name = reference.partition("_")
     summary = cnn_flax.summary(cnn_flax.create_model(name), 224)
     assert summary.multiply_adds == FIGURES[reference]["multiply_adds_224"]
     assert summary.parameters == FIGURES[reference]["parameters"]
 
 
-# Counted by hooks on torchvision 0.29.1's and timm 1.0.31's layers, at sizes that are
-# not the usual one.
+# Counted by hooks on the layers of torchvision 0.29.1 and timm 1.0.31, at unusual
+# sizes.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
@@ -48,16 +48,16 @@ def test_totals_are_the_references(reference):
         ("tf_efficientnet_b1", (241, 225), 695_474_272),
     ],
 )
-def test_cost_is_right_at_other_sizes(name, size, expected):
+def test_multiply_adds_match_at_other_sizes(name, size, expected):
     summary = cnn_flax.summary(cnn_flax.create_model(name), size)
     assert summary.multiply_adds == expected
 
 
-def test_blocks_stand_in_the_order_of_their_calls():
+def test_blocks_are_in_the_order_of_their_calls():
     blocks = cnn_flax.summary(cnn_flax.create_model("resnet18")).blocks
     stages = [f"stage{i}_block{j}" for i in (1, 2, 3, 4) for j in (1, 2)]
     assert [block.name for block in blocks] == ["conv1", *stages, "head"]
-    # 7x7 from 3 channels to 64 at 112 x 112 px; 2 numbers a channel in BatchNorm.
+    # 7x7 from 3 channels to 64 at 112 x 112 px; BatchNorm has 2 parameters per channel.
     assert blocks[0].output_shape == (112, 112, 64)
     assert blocks[0].parameters == 49 * 3 * 64 + 2 * 64
     assert blocks[0].multiply_adds == 49 * 3 * 64 * 112 * 112
@@ -68,7 +68,7 @@ def test_blocks_stand_in_the_order_of_their_calls():
     assert sizes == [7, 27, 43, 67, 99, 147, 211, 307, 435, math.inf]
 
 
-def test_a_head_of_training_has_parameters_and_no_cost():
+def test_a_training_only_head_has_parameters_and_no_cost():
     blocks = {
         b.name: b for b in cnn_flax.summary(cnn_flax.create_model("googlenet")).blocks
     }
@@ -80,7 +80,7 @@ def test_a_head_of_training_has_parameters_and_no_cost():
 
 
 @pytest.mark.slow
-def test_fields_leave_gates_out_where_they_are_told_to():
+def test_fields_leave_gates_out_if_asked():
     model = cnn_flax.create_model("tf_efficientnet_b0")
     for ignored, size in ((False, math.inf), (True, 7)):
         summary = cnn_flax.summary(model, 64, ignore_global=ignored)
@@ -90,7 +90,7 @@ def test_fields_leave_gates_out_where_they_are_told_to():
 
 
 class Plain(nn.Module):
-    """A user's net: unnamed and shared modules, a parameter of its own, `train`."""
+    """A user's net: unnamed and shared modules, its own parameter, `train`."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -101,7 +101,7 @@ class Plain(nn.Module):
         return nn.Dense(10)(x) @ self.param("mix", nn.initializers.ones, (10, 2))
 
 
-def test_any_flax_module_is_summed_up():
+def test_any_flax_module_can_be_summarised():
     summary = cnn_flax.summary(Plain(), (8, 12), channels=4, train=False)
     assert summary.image_size == (8, 12)
     rows = [
@@ -115,7 +115,7 @@ def test_any_flax_module_is_summed_up():
     assert (summary.parameters, summary.multiply_adds) == (218, 17340)
 
 
-def test_a_module_without_blocks_is_one():
+def test_a_module_without_blocks_is_a_single_block():
     (block,) = cnn_flax.summary(nn.Conv(4, (3, 3), padding=0), 8).blocks
     assert (block.name, block.output_shape) == ("Conv", (6, 6, 4))
 
@@ -124,7 +124,7 @@ def test_bad_sizes_are_refused():
     model = nn.Conv(4, (3, 3))
     size: Any
     for size in (0, (224,), (224, -1), 22.4):
-        with pytest.raises(ValueError, match="image_size is a positive number"):
+        with pytest.raises(ValueError, match="image_size must be a positive number"):
             cnn_flax.summary(model, size)
-    with pytest.raises(ValueError, match="channels is a positive number, got 0"):
+    with pytest.raises(ValueError, match="channels must be a positive number, got 0"):
         cnn_flax.summary(model, 8, channels=0)

@@ -1,4 +1,4 @@
-"""Every random operation with arguments, for what holds of all."""
+"""Every random operation with arguments, for tests that run over all of them."""
 
 from functools import partial
 

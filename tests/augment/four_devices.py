@@ -1,6 +1,6 @@
-"""Augments a batch on one device and on four; prints how far they differ.
+"""Augments a batch on one device and on four; prints their largest difference.
 
-A program of its own, because the number of simulated devices is set as JAX starts.
+It runs in its own process, because JAX fixes the number of simulated devices at start.
 """
 
 import json
@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnn_flax import augment
 from tests.augment.draws import RANDOM, SHAPE
 
-# Everything alone, and two runs that become one.
+# Every operation alone, and two runs that fuse.
 CHAIN = [
     *(operation for name, operation in RANDOM.items() if name != "gaussian_noise"),
     augment.equalize,

@@ -21,7 +21,7 @@ def test_chains_have_one_to_three_mild_operations(draw):
     assert operation.shape == strength.shape == (N, 3, 3)
     depth = (operation > 0).sum(-1)
     assert stats.chisquare(np.bincount(depth.ravel())[1:]).pvalue > 1e-3
-    # The identity is not drawn, it fills up.
+    # The identity is not drawn; it pads the chains.
     assert (np.diff(np.sign(operation), axis=-1) <= 0).all()
     tables = strengths_of("strengths/augmix")
     counts = np.bincount(operation[operation > 0], minlength=len(OPERATIONS))
@@ -33,7 +33,7 @@ def test_chains_have_one_to_three_mild_operations(draw):
         assert set(np.abs(found).tolist()) == set(table[:3].tolist())
 
 
-def test_chains_are_as_many_and_as_deep_as_asked():
+def test_chains_have_the_requested_number_and_depth():
     options = {"mixture_width": 2, "chain_depth": 4}
     shapes = jax.eval_shape(lambda key: draw_augmix(key, 5, SHAPE, **options), KEY)
     assert shapes["operation"].shape == shapes["strength"].shape == (5, 2, 4)
@@ -44,7 +44,7 @@ def test_weights_have_their_distribution(draw):
     weight = np.asarray(draw["weight"])
     assert weight.shape == (N, 4)
     np.testing.assert_allclose(weight.sum(1), 1, rtol=1e-5)
-    # Beta of two, and of one against the other two.
+    # Beta marginals: of two components, and of one against the other two.
     own = stats.beta(2, 2)
     assert stats.kstest(weight[:, 0], own.cdf).pvalue > 1e-3
     first = weight[:, 1] / (1 - weight[:, 0])
@@ -64,7 +64,7 @@ def test_a_blend_by_hand():
 
 
 @pytest.mark.slow
-def test_an_images_draw_depends_on_its_key_alone():
+def test_an_images_draw_depends_on_its_key_only():
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
     keys, order = jax.random.split(KEY, 4), jnp.array([3, 3, 0, 1])
     policy = jax.jit(augmix)

@@ -67,9 +67,9 @@ def test_hue_agrees_with_the_standard_library(colour, hue):
     ("name", "neutral"),
     [("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0), ("gamma", 1)],
 )
-def test_the_neutral_number_changes_nothing(name, neutral):
+def test_the_neutral_value_changes_nothing(name, neutral):
     np.testing.assert_array_equal(OPERATIONS[name](IMAGE, neutral), IMAGE)
-    # Of two images, only one has it.
+    # Only one of two images has it.
     images = jnp.stack([IMAGE, IMAGE])
     both = OPERATIONS[name](images, jnp.array([neutral, 0.25]))
     np.testing.assert_array_equal(both[0], IMAGE)
@@ -85,14 +85,14 @@ def test_values_stay_in_range(name, number):
     assert adjusted.max() <= 1 + 1e-6
 
 
-def test_inversion_undoes_itself_where_it_is_done():
+def test_inversion_is_its_own_inverse_where_it_is_applied():
     images = jnp.stack([IMAGE, IMAGE])
     once = augment.invert(images, jnp.array([True, False]))
     np.testing.assert_array_equal(once[1], IMAGE)
     np.testing.assert_allclose(augment.invert(once[0]), IMAGE, atol=1e-7)
 
 
-def test_what_is_grey_is_left_grey():
+def test_grey_images_stay_grey():
     grey = IMAGE[..., :1]
     np.testing.assert_array_equal(augment.adjust_hue(grey, 0.3), grey)
     np.testing.assert_array_equal(augment.adjust_saturation(grey, 0.3), grey)
@@ -108,7 +108,7 @@ def test_bfloat16_is_computed_in_float32():
     np.testing.assert_array_equal(low, rounded.astype(jnp.bfloat16))
 
 
-def test_normalize_works_channel_by_channel():
+def test_normalize_works_per_channel():
     images = jnp.array([0.5, 1.0]).reshape(1, 1, 1, 2)
     normal = augment.normalize(images, mean=(0.25, 0.5), std=(0.25, 2.0))
     np.testing.assert_array_equal(normal.ravel(), [1.0, 0.25])
@@ -116,7 +116,7 @@ def test_normalize_works_channel_by_channel():
 
 @pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.5,)), ((0.5, 0.5), (0.5, 0.0))])
 def test_statistics_that_do_not_fit_are_refused(mean, std):
-    with pytest.raises(ValueError, match="2 channels take as many means"):
+    with pytest.raises(ValueError, match="2 channels need 2 means and 2 positive"):
         augment.normalize(jnp.ones((1, 1, 1, 2)), mean, std)
 
 

@@ -8,7 +8,8 @@ import pytest
 from jax.random import fold_in
 
 from cnn_flax import augment
-from cnn_flax.augment.operations import read_operation
+from cnn_flax.augment import fusion_registry, homography
+from cnn_flax.augment.fusion_registry import read_operation
 from tests.augment.figures import IMAGE
 from tests.devices import on_four_devices
 
@@ -17,10 +18,10 @@ KEY = jax.random.key(11)
 
 
 def one_by_one(operations, key, images):
-    """What the operations make of images, each carried out alone."""
-    for place, operation in enumerate(operations):
+    """Applies the operations one by one, without fusing."""
+    for index, operation in enumerate(operations):
         read = read_operation(operation)
-        arguments = read.arguments(fold_in(key, place), images)
+        arguments = read.arguments(fold_in(key, index), images)
         images = read.function(images, **arguments)
     return images
 
@@ -39,7 +40,7 @@ def gathers(operations):
     return run.lower(KEY, IMAGES).as_text().count("stablehlo.gather")
 
 
-def test_flips_and_crops_are_the_same_in_one_gather():
+def test_fused_flips_and_crops_equal_separate_ones():
     chain = [
         augment.random_horizontal_flip,
         partial(augment.random_crop, size=(30, 31), padding=4),
@@ -50,7 +51,7 @@ def test_flips_and_crops_are_the_same_in_one_gather():
     np.testing.assert_array_equal(together, alone)
 
 
-def test_whole_moves_and_quarter_turns_are_the_same_in_one_gather():
+def test_fused_whole_pixel_moves_and_quarter_turns_equal_separate_ones():
     chain = [
         partial(augment.rotate, degrees=jnp.array([90.0, -90.0, 180.0, 0.0])),
         partial(augment.translate_x, pixels=3),
@@ -61,10 +62,10 @@ def test_whole_moves_and_quarter_turns_are_the_same_in_one_gather():
 
 
 @pytest.mark.slow
-def test_one_resample_is_near_to_two():
-    # A smooth image in the middle of a dark one: nothing leaves it, and what a second
-    # resample blurs is small. Its curvature is at most 0.03 a pixel
-    # squared, and a bilinear read is off by at most a quarter of it, four times.
+def test_one_interpolation_is_close_to_several():
+    # A smooth blob in the middle of a dark image: nothing leaves the image, and
+    # repeated interpolation blurs little. The curvature is at most 0.03 per squared
+    # pixel, and the error of a bilinear read at most a quarter of it, four times.
     y, x = jnp.mgrid[:64, :64] / 64 * 2 - 1
     image = jnp.exp(-8 * (x**2 + 2 * (y - 0.2) ** 2))[None, :, :, None]
     chain = [
@@ -78,19 +79,32 @@ def test_one_resample_is_near_to_two():
     assert not np.allclose(together, image, atol=0.1)
 
 
-def test_neighbours_that_move_pixels_are_one_gather():
+def test_geometric_neighbours_fuse_into_one_gather():
     turn = partial(augment.random_rotation, degrees=20)
     shear = partial(augment.random_shear, x=5)
     one = gathers([turn])
     assert one > 0
     assert gathers([turn, shear, augment.random_horizontal_flip]) == one
-    # Another look, or another operation between, and there are two.
+    # Another fill, or another operation in between, makes it two.
     other = partial(augment.random_shear, x=5, fill=0.5)
     assert gathers([turn, other]) == 2 * one
     assert gathers([turn, augment.invert, shear]) == 2 * one
 
 
-def test_affine_colours_are_one_matrix():
+def test_a_new_operation_fuses_once_it_is_registered(monkeypatch):
+    monkeypatch.setattr(fusion_registry, "FUSIONS", dict(fusion_registry.FUSIONS))
+
+    @fusion_registry.as_homography(lambda size: homography.rotation_matrix(size, 180))
+    def half_turn(images):
+        return images[:, ::-1, ::-1]
+
+    chain = [partial(augment.translate_x, pixels=3), half_turn]
+    together, alone = both(chain)
+    np.testing.assert_array_equal(together, alone)
+    assert gathers(chain) == gathers(chain[:1])
+
+
+def test_affine_colours_fuse_into_one_matrix():
     chain = [
         partial(augment.random_brightness, brightness=(0.7, 1.0)),
         partial(augment.adjust_contrast, factor=jnp.array([0.5, 0.9, 0.7, 1.0])),
@@ -98,12 +112,12 @@ def test_affine_colours_are_one_matrix():
         augment.invert,
         partial(augment.adjust_saturation, factor=0.4),
     ]
-    # Nothing leaves [0, 1], so that clipping once or always is the same.
+    # No value leaves [0, 1], so that clipping once equals clipping always.
     together, alone = both(chain)
     np.testing.assert_allclose(together, alone, atol=2e-6)
 
 
-def test_affine_colours_of_grey_images_are_one_matrix():
+def test_affine_colours_of_grey_images_fuse_into_one_matrix():
     chain = [
         partial(augment.adjust_brightness, factor=0.5),
         partial(augment.adjust_contrast, factor=0.5),
@@ -123,7 +137,7 @@ def test_values_are_clipped_once_after_the_colours():
     np.testing.assert_allclose(alone, jnp.minimum(IMAGES, 0.5), atol=1e-6)
 
 
-def test_levels_are_one_table():
+def test_levels_fuse_into_one_table():
     chain = [
         partial(augment.posterize, bits=jnp.array([3, 4, 6, 8])),
         augment.equalize,
@@ -135,20 +149,20 @@ def test_levels_are_one_table():
 
 
 @pytest.mark.slow
-def test_jitter_is_its_parts_in_their_order():
+def test_jitter_equals_its_steps_in_order():
     factors = {"brightness": 0.8, "contrast": 0.7, "saturation": 1.2}
-    image = IMAGE * 0.6 + 0.2  # So that nothing leaves [0, 1].
+    image = IMAGE * 0.6 + 0.2  # No value leaves [0, 1].
     for order in ((3, 1, 0, 2), (2, 0, 3, 1), (1, 0, 2, 3)):
         expected = image
-        for place in order:
-            name = ("brightness", "contrast", "saturation", "hue")[place]
+        for index in order:
+            name = ("brightness", "contrast", "saturation", "hue")[index]
             number = factors.get(name, 0.1)
             expected = getattr(augment, f"adjust_{name}")(expected, number)
         found = augment.jitter(image, **factors, hue=0.1, order=order)
         np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_functions_of_ones_own_and_labels_pass_through():
+def test_user_functions_and_labels_pass_through():
     def swap(key, images, labels, by):
         return images[::-1] * by, labels[::-1]
 
@@ -164,7 +178,7 @@ def test_functions_of_ones_own_and_labels_pass_through():
     np.testing.assert_array_equal(labels, [3, 2, 1, 0])
 
 
-def test_nothing_composed_is_nothing_done():
+def test_an_empty_chain_is_the_identity():
     images, labels = augment.compose([])(KEY, IMAGES)
     assert images is IMAGES and labels is None
 
@@ -177,8 +191,8 @@ def test_fused_operations_check_their_arguments():
         augmentation(KEY, IMAGES)
 
 
-def test_what_is_no_operation_is_refused():
-    for match, given in [
+def test_other_callables_are_refused():
+    for match, operation in [
         ("or key, images, labels; cos does not", jnp.cos),
         ("rotate: missing a required argument: 'degrees'", augment.rotate),
         (
@@ -188,12 +202,12 @@ def test_what_is_no_operation_is_refused():
         ("bound by name: rotate has", partial(augment.rotate, 3)),
     ]:
         with pytest.raises(TypeError, match=match):
-            augment.compose([given])
+            augment.compose([operation])
 
 
 @pytest.fixture(scope="module")
 def four_devices():
-    """What `four_devices.py` finds on four simulated devices."""
+    """The report of `four_devices.py` on four simulated devices."""
     program = Path(__file__).with_name("four_devices.py")
     return on_four_devices(program)
 
@@ -201,7 +215,7 @@ def four_devices():
 @pytest.mark.slow
 def test_images_are_the_same_on_four_devices(four_devices):
     assert four_devices["devices"] == 4
-    # Compilers put multiplications and additions together in other ways.
+    # The two programs fuse multiplications and additions differently.
     assert four_devices["difference"] < 1e-5
 
 

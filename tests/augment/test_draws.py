@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cnn_flax import augment
-from cnn_flax.augment.operations import DRAWS, read_operation
+from cnn_flax.augment.fusion_registry import DRAWS, read_operation
 from tests.augment.draws import RANDOM, SHAPE
 
 N = 6
@@ -19,7 +19,7 @@ def draw_all(key, n):
 
 
 def assert_equal(one, other):
-    # Compilers order the sums within a normal number differently at times.
+    # Compilers may order the sums within a normal draw differently.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, other)
 
 
@@ -27,7 +27,7 @@ def rows(draw, start, stop):
     return jax.tree.map(lambda values: values[start:stop], draw)
 
 
-def test_every_random_operation_is_here():
+def test_every_random_operation_is_tested_and_registered():
     public = {
         name
         for name in augment.__all__
@@ -39,15 +39,15 @@ def test_every_random_operation_is_here():
 
 
 @pytest.mark.slow
-def test_a_draw_follows_from_the_images_key_alone():
+def test_an_images_draw_depends_on_its_key_only():
     draws = jax.jit(draw_all, static_argnums=1)
     keys = jax.random.split(jax.random.key(0), N)
     together = draws(keys, N)
     assert_equal(rows(together, 3, 5), draws(keys[3:5], 2))
-    # The draws of two images are not the same.
+    # Two images have different draws.
     drawn = jax.tree.leaves(together["random_affine"])
     assert all(len(np.unique(values)) > 1 for values in drawn)
-    # One key of a batch: the first images have the same draws in a smaller one.
+    # With one key per batch, the first images have the same draws in a smaller batch.
     key = jax.random.key(1)
     assert_equal(rows(draws(key, N), 0, 2), draws(key, 2))
 
@@ -85,7 +85,7 @@ def test_vmap_over_keys_and_images_is_the_batch():
 
 
 @pytest.mark.slow
-def test_a_coin_that_never_falls_changes_nothing():
+def test_probability_0_changes_nothing():
     images = jax.random.uniform(jax.random.key(2), (N, *SHAPE))
     for name in (
         *("color_jitter", "cutout", "gaussian_noise", "random_affine"),
@@ -98,7 +98,7 @@ def test_a_coin_that_never_falls_changes_nothing():
         np.testing.assert_allclose(same, images, atol=1e-6, err_msg=name)
 
 
-# Distributions: each draw of many images against its definition.
+# Distributions: the draws of many images against their definition.
 
 COUNT = 4000
 KEY = jax.random.key(5)
@@ -109,20 +109,20 @@ def is_uniform(values, low, high):
     return stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
 
 
-def is_share(truth, p):
+def has_frequency(truth, p):
     return stats.binomtest(int(np.sum(truth)), len(truth), p).pvalue > 1e-3
 
 
-def test_angles_are_even():
+def test_angles_are_uniform():
     degrees = augment.draw_rotation(KEY, COUNT, 30, p=0.7)["degrees"]
     turned = np.asarray(degrees)[np.asarray(degrees) != 0]
-    assert is_share(degrees != 0, 0.7)
+    assert has_frequency(degrees != 0, 0.7)
     assert is_uniform(turned, -30, 30)
     one_sided = augment.draw_rotation(KEY, COUNT, (5, 10))["degrees"]
     assert is_uniform(one_sided, 5, 10)
 
 
-def test_affine_numbers_are_even():
+def test_affine_arguments_are_uniform():
     draw = augment.draw_affine(
         KEY, COUNT, (100, 200, 3), 10, (0.1, 0.3), (0.5, 2.0), (-3, 4, 5, 6)
     )
@@ -139,7 +139,7 @@ def test_affine_numbers_are_even():
         assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
-def test_shears_are_even():
+def test_shears_are_uniform():
     x, y = augment.draw_shear(KEY, COUNT, x=15, y=(-2, 8))["shear"]
     assert is_uniform(x, -15, 15)
     assert is_uniform(y, -2, 8)
@@ -156,11 +156,11 @@ def test_corners_move_inwards_by_whole_pixels():
     inside = np.asarray(draw["endpoints"])
     assert inside.min() >= 0 and (inside.max((0, 1)) <= (30, 19)).all()
     half = augment.draw_perspective(KEY, COUNT, (999, 999, 3))
-    # That all eight moves are 0 by chance does not come.
-    assert is_share((half["endpoints"] != half["startpoints"]).any((1, 2)), 0.5)
+    # All eight moves being 0 by chance is negligible.
+    assert has_frequency((half["endpoints"] != half["startpoints"]).any((1, 2)), 0.5)
 
 
-def test_jitter_is_even_and_so_is_its_order():
+def test_jitter_and_its_order_are_uniform():
     draw = augment.draw_jitter(KEY, COUNT, 0.4, (0.5, 1.5), 2.0, 0.1)
     assert is_uniform(draw["brightness"], 0.6, 1.4)
     assert is_uniform(draw["contrast"], 0.5, 1.5)
@@ -172,41 +172,41 @@ def test_jitter_is_even_and_so_is_its_order():
     assert set(augment.draw_jitter(KEY, 2, contrast=0.1)) == {"contrast", "order"}
 
 
-def test_brightness_blur_and_grey_are_as_asked_for():
+def test_brightness_blur_and_grey_have_the_requested_distribution():
     assert is_uniform(augment.draw_brightness(KEY, COUNT, 0.3)["factor"], 0.7, 1.3)
     sigma = augment.draw_gaussian_blur(KEY, COUNT, (0.5, 1.5))["sigma"]
-    assert is_share(sigma > 0, 0.5)
+    assert has_frequency(sigma > 0, 0.5)
     assert is_uniform(sigma[sigma > 0], 0.5, 1.5)
     factor = augment.draw_grayscale(KEY, COUNT, p=0.2)["factor"]
-    assert is_share(factor == 0, 0.2)
+    assert has_frequency(factor == 0, 0.2)
     assert set(np.unique(factor)) == {0.0, 1.0}
 
 
 def test_noise_is_normal():
     noise = augment.draw_gaussian_noise(KEY, 50, (9, 9, 3), sigma=0.2)["noise"]
-    assert stats.kstest(np.ravel(noise), "norm", (0, 0.2)).pvalue > 1e-3
+    assert stats.kstest(np.ravel(noise), stats.norm(0, 0.2).cdf).pvalue > 1e-3
     ranged = augment.draw_gaussian_noise(KEY, 400, (40, 40, 3), sigma=(0.1, 0.5))
-    # Of 4,800 pixels the deviation is known to 1 %.
+    # 4,800 values give the deviation to 1 %.
     assert is_uniform(np.std(ranged["noise"], (1, 2, 3)), 0.1, 0.5)
 
 
-def test_erased_windows_have_the_area_and_the_proportions_that_were_asked_for():
+def test_erased_windows_have_the_requested_area_and_aspect_ratio():
     draw = augment.draw_erasing(
         KEY, COUNT, (300, 300, 3), scale=(0.1, 0.2), ratio=(0.5, 2.0), p=0.6
     )
     top, left, height, width = (
         np.asarray(draw[name]) for name in ("top", "left", "height", "width")
     )
-    some = height > 0
-    assert is_share(some, 0.6)
-    assert is_uniform((height * width / 300**2)[some], 0.1, 0.2)
-    assert is_uniform(np.log2(height[some] / width[some]), -1, 1)
+    erased = height > 0
+    assert has_frequency(erased, 0.6)
+    assert is_uniform((height * width / 300**2)[erased], 0.1, 0.2)
+    assert is_uniform(np.log2(height[erased] / width[erased]), -1, 1)
     for start, side in ((top, height), (left, width)):
-        # Anywhere in the room there is.
-        assert is_uniform(((start + 0.5) / (301 - side))[some], 0, 1)
+        # Uniform over the positions that fit.
+        assert is_uniform(((start + 0.5) / (301 - side))[erased], 0, 1)
 
 
-def test_an_image_that_no_window_fits_is_left():
+def test_an_image_that_no_window_fits_is_not_erased():
     draw = augment.draw_erasing(KEY, 20, (8, 8, 3), scale=(1.0, 1.0), p=1.0)
     assert not draw["height"].any()
 
@@ -225,12 +225,15 @@ def test_bad_arguments_are_refused():
             r"p must be in \[0, 1\]",
             lambda: augment.random_rotation(KEY, images, 3, p=2),
         ),
-        ("degrees is a number above 0", lambda: augment.draw_rotation(KEY, 2, -3)),
+        (
+            "degrees must be a number of at least 0",
+            lambda: augment.draw_rotation(KEY, 2, -3),
+        ),
         (
             r"range \(low, high\) in \[-0.5, 0.5\], got 0.6",
             lambda: augment.color_jitter(KEY, images, hue=0.6),
         ),
-        ("two shares", lambda: augment.random_affine(KEY, images, translate=(2, 0))),
+        ("two fractions", lambda: augment.random_affine(KEY, images, translate=(2, 0))),
         (
             "scale must be a range",
             lambda: augment.random_affine(KEY, images, scale=(0, 1)),
@@ -240,7 +243,10 @@ def test_bad_arguments_are_refused():
             lambda: augment.random_perspective(KEY, images, 1.5),
         ),
         ("sigma must be a range", lambda: augment.gaussian_noise(KEY, images, -1.0)),
-        ("size is a whole number", lambda: augment.cutout(KEY, images, 0)),
+        (
+            "size must be a positive whole number",
+            lambda: augment.cutout(KEY, images, 0),
+        ),
         (
             "ratio must be a range",
             lambda: augment.random_erasing(KEY, images, ratio=(0, 1)),

@@ -33,7 +33,7 @@ def test_blur_agrees_with_scipy(sigma):
     np.testing.assert_allclose(BLUR(IMAGE, 9, sigma), expected, atol=1e-6)
 
 
-def test_no_strength_changes_nothing():
+def test_zero_strength_changes_nothing():
     images = jnp.stack([IMAGE, IMAGE])
     blurred = BLUR(images, 5, jnp.array([0.0, 1.0]))
     np.testing.assert_array_equal(blurred[0], IMAGE)
@@ -41,7 +41,7 @@ def test_no_strength_changes_nothing():
     np.testing.assert_array_equal(SHARPEN(IMAGE, 1), IMAGE)
 
 
-def test_one_pixel_is_blurred_to_itself():
+def test_a_single_pixel_is_unchanged_by_blur():
     pixel = IMAGE[:1, :1]
     np.testing.assert_allclose(BLUR(pixel, 5, 1.0), pixel, rtol=1e-6)
 
@@ -55,7 +55,7 @@ def test_sharpened_values_stay_in_range(factor):
 
 def test_bad_arguments_are_refused():
     for match, call in [
-        ("kernel_size is an odd number", lambda: augment.gaussian_blur(IMAGE, 4)),
+        ("kernel_size must be an odd number", lambda: augment.gaussian_blur(IMAGE, 4)),
         ("sigma must be at least 0", lambda: augment.gaussian_blur(IMAGE, 3, -1)),
         ("factor must be at least 0", lambda: augment.adjust_sharpness(IMAGE, -1)),
     ]:

@@ -19,14 +19,14 @@ def test_moves_agree_with_torchvision(name):
     assert_agrees(name)
 
 
-def test_flips_mirror():
+def test_flips_reverse_an_axis():
     image = jnp.arange(6.0).reshape(2, 3, 1)
     np.testing.assert_array_equal(augment.horizontal_flip(image), image[:, ::-1])
     np.testing.assert_array_equal(augment.vertical_flip(image), image[::-1])
     np.testing.assert_array_equal(augment.vertical_flip(image, False), image)
 
 
-def test_some_images_are_flipped():
+def test_only_the_chosen_images_are_flipped():
     images = jnp.arange(12.0).reshape(2, 2, 3, 1)
     flipped = augment.horizontal_flip(images, jnp.array([False, True]))
     np.testing.assert_array_equal(flipped[0], images[0])
@@ -46,7 +46,7 @@ def test_the_gradient_of_a_flip_is_flipped(flip, axis):
 
 @given(where=st.lists(st.booleans(), min_size=2, max_size=2))
 @settings(max_examples=4, deadline=None)
-def test_a_flip_undoes_itself(where):
+def test_a_flip_is_its_own_inverse(where):
     images = jnp.stack([IMAGE, 1 - IMAGE])
     for flip in (augment.horizontal_flip, augment.vertical_flip):
         twice = flip(flip(images, jnp.array(where)), jnp.array(where))
@@ -54,7 +54,7 @@ def test_a_flip_undoes_itself(where):
 
 
 @pytest.mark.slow
-def test_moves_of_nothing_change_nothing():
+def test_neutral_arguments_change_nothing():
     images = jnp.stack([IMAGE, 1 - IMAGE])
     zeros = jnp.zeros(2)
     corners = np.array([(0, 0), (47, 0), (47, 39), (0, 39)])
@@ -68,12 +68,12 @@ def test_moves_of_nothing_change_nothing():
         augment.crop(images, zeros, zeros, 40, 48),
     ):
         np.testing.assert_array_equal(moved, images)
-    # Solved for in float32: places are off by 1e-5 of a pixel.
+    # Solved in float32: positions are off by 1e-5 pixels.
     still = augment.perspective(images, corners, corners)
     np.testing.assert_allclose(still, images, atol=1e-4)
 
 
-def test_whole_pixels_are_moved_exactly():
+def test_whole_pixel_translations_are_exact():
     right = augment.translate_x(IMAGE, 3)
     np.testing.assert_array_equal(right[:, 3:], IMAGE[:, :-3])
     assert not right[:, :3].any()
@@ -85,7 +85,7 @@ def test_whole_pixels_are_moved_exactly():
 @given(angle=st.floats(-360, 360), fill=st.sampled_from([0.0, 0.3]))
 @settings(max_examples=20, deadline=None)
 def test_rotation_agrees_with_scipy(angle, fill):
-    # scipy's `grid-constant` weighs what lies outside corner by corner too.
+    # scipy's `grid-constant` also weighs each outside neighbour as the fill.
     radians = np.deg2rad(angle)
     turn = np.array(
         [[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]]
@@ -101,7 +101,7 @@ def test_rotation_agrees_with_scipy(angle, fill):
         cval=fill,
     )
     turned = ROTATE(IMAGE[:30, :41, :1], angle, fill=fill)[..., 0]
-    # Places are rounded to some 1e-6 of a pixel, values differ by at most 1 a pixel.
+    # Positions are rounded to about 1e-6 pixels; values change by at most 1 per pixel.
     np.testing.assert_allclose(turned, expected, atol=2e-5)
 
 
@@ -115,10 +115,10 @@ def test_rotation_agrees_with_scipy(angle, fill):
 def test_values_stay_in_range(angle, move, scale, shear):
     moved = AFFINE(IMAGE, angle, move, scale, shear)
     assert moved.min() >= 0
-    assert moved.max() <= 1 + 1e-6  # Weights sum to 1 but for their rounding.
+    assert moved.max() <= 1 + 1e-6  # Weights sum to 1 up to rounding.
 
 
-def test_each_image_has_its_own_numbers():
+def test_each_image_has_its_own_arguments():
     images = jnp.stack([IMAGE, 1 - IMAGE])
     angles, moves = jnp.array([10.0, -70.0]), jnp.array([2.0, -3.5])
     together = AFFINE(images, angles, (moves, 1.0), 1.1, (0.0, angles))
@@ -127,7 +127,7 @@ def test_each_image_has_its_own_numbers():
         np.testing.assert_allclose(together[i], alone, atol=1e-6)
 
 
-def test_a_crop_of_each_image_is_that_of_one():
+def test_per_image_crops_equal_single_crops():
     images = jnp.stack([IMAGE, 1 - IMAGE])
     top, left = jnp.array([-3, 30]), jnp.array([5, 40])
     together = augment.crop(images, top, left, 17, 12)
@@ -140,14 +140,20 @@ def test_bad_arguments_are_refused():
     images = jnp.zeros((2, 4, 4, 3))
     for match, call in [
         (
-            "degrees is a number, or one for each of the 2 images",
+            "degrees must be a number, or one per image for 2 images",
             lambda: augment.rotate(images, jnp.zeros(3)),
         ),
         ("degrees must be finite", lambda: augment.rotate(images, float("nan"))),
         ("scale must be at least", lambda: augment.affine(images, scale=0)),
-        ("size is a whole number", lambda: augment.crop(images, 0, 0, 0, 4)),
-        ("size is a whole number", lambda: augment.center_crop(images, (1, 2, 3))),
-        ("got the shape", lambda: augment.horizontal_flip(images[0, 0])),
+        (
+            "size must be a positive whole number",
+            lambda: augment.crop(images, 0, 0, 0, 4),
+        ),
+        (
+            "size must be a positive whole number",
+            lambda: augment.center_crop(images, (1, 2, 3)),
+        ),
+        ("got shape", lambda: augment.horizontal_flip(images[0, 0])),
         ("one of bilinear", lambda: augment.rotate(images, 3, "bicubic")),
     ]:
         with pytest.raises(ValueError, match=match):

@@ -37,7 +37,7 @@ PERSPECTIVE = jax.jit(homography.perspective_matrix)
         ("vertical_flip", homography.flip_matrix(SIZE, vertical=True)),
     ],
 )
-def test_a_matrix_shows_what_torchvision_does(name, matrix):
+def test_warps_agree_with_torchvision(name, matrix):
     assert_is_figure(name, WARP(IMAGE, matrix), atol=2e-5)
 
 
@@ -48,8 +48,8 @@ def test_quarter_turns_are_exact(turns):
     np.testing.assert_array_equal(turned, jnp.rot90(image, turns))
 
 
-def test_a_corner_outside_counts_as_fill():
-    # Half a pixel to the right: the first is half outside.
+def test_a_neighbour_outside_counts_as_fill():
+    # Half a pixel to the right: the first pixel is half outside.
     matrix = homography.translation_matrix(x=0.5)
     image = jnp.array([[[0.8], [0.4]]])
     np.testing.assert_allclose(WARP(image, matrix).ravel(), [0.4, 0.6])
@@ -58,7 +58,7 @@ def test_a_corner_outside_counts_as_fill():
     np.testing.assert_allclose(nearest.ravel(), [0.3, 0.8])
 
 
-def test_fill_may_be_one_a_channel_or_one_an_image():
+def test_fill_may_be_per_channel_or_per_image():
     away = homography.translation_matrix(x=9.0)
     images = jnp.zeros((2, 1, 1, 3))
     colour = homography.warp(images, away, fill=(0.1, 0.2, 0.3))
@@ -75,7 +75,7 @@ def test_each_image_has_its_own_matrix():
         np.testing.assert_allclose(together[i], WARP(images[i], matrices[i]), atol=1e-6)
 
 
-def test_chained_moves_lead_points_one_after_the_other():
+def test_a_chain_maps_points_as_its_matrices_in_sequence():
     moves = [
         homography.affine_matrix(SIZE, 20, (3, 1), 0.8, (4, -7)),
         homography.perspective_matrix(CORNERS, PERSPECTIVE_CORNERS),
@@ -95,7 +95,7 @@ def test_chained_moves_lead_points_one_after_the_other():
 
 @given(st.tuples(*[st.floats(-8, 8)] * 8), st.tuples(*[st.floats(-8, 8)] * 8))
 @settings(max_examples=50, deadline=None)
-def test_a_perspective_brings_each_end_point_to_its_start(starts, ends):
+def test_a_perspective_maps_each_end_point_to_its_start(starts, ends):
     square = np.array(CORNERS, float)
     start = square + np.reshape(starts, (4, 2))
     end = square + np.reshape(ends, (4, 2))
@@ -114,7 +114,7 @@ def test_odd_sizes_and_single_pixels():
         )
 
 
-def test_bfloat16_comes_back_as_it_was():
+def test_bfloat16_is_returned_as_bfloat16():
     matrix = homography.rotation_matrix(SIZE, 30)
     turned = homography.warp(IMAGE.astype(jnp.bfloat16), matrix)
     assert turned.dtype == jnp.bfloat16
@@ -131,11 +131,11 @@ def test_bad_arguments_are_refused():
         (r"matrices of shape \(2, 3, 3\) for 1 images", (IMAGE, jnp.ones((2, 3, 3)))),
         (r"shape \(40, 48\)", (IMAGE[..., 0], matrix)),
         ("fill has 2 values for images of 3", (IMAGE, matrix, None, "nearest", (1, 2))),
-        ("size is a whole number", (IMAGE, matrix, 0)),
+        ("size must be a positive whole number", (IMAGE, matrix, 0)),
     ]:
         with pytest.raises(ValueError, match=match):
             homography.warp(*arguments)
     with pytest.raises(TypeError, match="got uint8: divide by 255"):
         homography.warp(jnp.zeros((2, 2, 3), jnp.uint8), matrix)
-    with pytest.raises(ValueError, match=r"got the shape \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"got shape \(4, 3\)"):
         homography.perspective_matrix(CORNERS, np.ones((4, 3)))

@@ -15,7 +15,7 @@ EQUALIZE = jax.jit(augment.equalize)
 AUTOCONTRAST = jax.jit(augment.autocontrast)
 POSTERIZE = jax.jit(augment.posterize)
 
-# From an even range, or of few values: both make gaps and long steps.
+# Uniform values, or few distinct ones: both give gaps and long steps.
 BYTES = arrays.arrays(
     np.uint8,
     (12, 16, 3),
@@ -42,7 +42,7 @@ def test_levels_agree_with_pillow(image, bits):
     for found, expected, most in [
         (EQUALIZE(pixels), ImageOps.equalize(pillow), 0),
         (POSTERIZE(pixels, bits), ImageOps.posterize(pillow, bits), 0),
-        # Where the quotient is whole, torchvision's rounding is another than Pillow's.
+        # Where the quotient is whole, torchvision rounds differently from Pillow.
         (AUTOCONTRAST(pixels), ImageOps.autocontrast(pillow), 1),
     ]:
         np.testing.assert_allclose(
@@ -51,14 +51,14 @@ def test_levels_agree_with_pillow(image, bits):
 
 
 @pytest.mark.parametrize("operation", [EQUALIZE, AUTOCONTRAST])
-def test_images_of_one_level_stay(operation):
+def test_images_of_one_level_are_unchanged(operation):
     images = jnp.broadcast_to(
         jnp.array([0, 77, 255]).reshape(3, 1, 1, 1) / 255, (3, 6, 6, 3)
     )
     np.testing.assert_allclose(operation(images), images, atol=1e-7)
 
 
-def test_eight_bits_are_all_levels():
+def test_eight_bits_keep_all_levels():
     np.testing.assert_allclose(POSTERIZE(IMAGE, 8), IMAGE, atol=1e-7)
 
 
@@ -69,7 +69,7 @@ def test_each_image_has_its_own_bits():
         np.testing.assert_array_equal(image, POSTERIZE(IMAGE, bits))
 
 
-def test_counts_follow_a_table():
+def test_counts_can_be_mapped_by_a_table():
     pixels = levels.to_levels(IMAGE[None])
     counts = levels.level_counts(pixels)
     assert bool((counts.sum(-1) == 40 * 48).all())
@@ -80,7 +80,7 @@ def test_counts_follow_a_table():
     )
 
 
-def test_both_ways_to_spread_agree():
+def test_both_ways_to_stretch_agree():
     pixels = levels.to_levels(IMAGE[None] * 0.6 + 0.1)
     table = levels.autocontrast_table(levels.level_counts(pixels))
     np.testing.assert_allclose(

@@ -22,7 +22,7 @@ def batch(n=6, seed=0):
     return jnp.asarray(images), jnp.asarray(rng.integers(0, K, n))
 
 
-# One program for all the values that a test tries.
+# Compiled once for all values that a test tries.
 MIX = {
     name: jax.jit(partial(mix, num_classes=K))
     for name, mix in (("mixup", mixup), ("cutmix", cutmix), ("either", cutmix_or_mixup))
@@ -52,7 +52,7 @@ def test_pasting_by_hand():
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1))
 @every_mix
-def test_labels_stay_probabilities_and_their_sum_over_the_batch_stays(mix, seed):
+def test_labels_stay_probabilities_and_keep_their_sum_over_the_batch(mix, seed):
     images, labels = batch(seed=seed)
     mixed, soft = MIX[mix](jax.random.key(seed), images, labels)
     assert soft.shape == (6, K) and mixed.shape == SHAPE
@@ -64,7 +64,7 @@ def test_labels_stay_probabilities_and_their_sum_over_the_batch_stays(mix, seed)
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_the_weight_of_a_label_is_the_share_of_its_pixels(seed):
+def test_the_weight_of_a_label_is_the_fraction_of_its_pixels(seed):
     # Pixels of image i have the value i.
     images = jnp.arange(6.0)[:, None, None, None] + jnp.zeros(SHAPE)
     pairs, soft = MIX["cutmix"](jax.random.key(seed), images, jnp.array([0, 1] * 3))
@@ -76,16 +76,16 @@ def test_the_weight_of_a_label_is_the_share_of_its_pixels(seed):
 def test_weights_have_the_beta_distribution(alpha):
     weights = mixing.draw_mixup(jax.random.key(0), 8000, alpha)["weight"]
     beta = stats.beta(alpha, alpha).cdf
-    # A small alpha puts much of them so near to 1 that float32 has not all values.
+    # A small alpha puts many weights so near 1 that float32 cannot resolve them.
     low, high = beta([0.001, 0.999])
-    shares = beta(np.asarray(weights, float))
-    inside = shares[(low < shares) & (shares < high)]
+    quantiles = beta(np.asarray(weights, float))
+    inside = quantiles[(low < quantiles) & (quantiles < high)]
     assert stats.kstest(inside, "uniform", (low, high - low)).pvalue > 1e-3
-    for outside, share in ((shares <= low, low), (shares >= high, 1 - high)):
-        assert stats.binomtest(int(outside.sum()), 4000, share).pvalue > 1e-3
+    for outside, p in ((quantiles <= low, low), (quantiles >= high, 1 - high)):
+        assert stats.binomtest(int(outside.sum()), 4000, p).pvalue > 1e-3
 
 
-def test_boxes_have_the_area_that_was_drawn_and_lie_anywhere():
+def test_boxes_have_the_drawn_area_and_lie_anywhere():
     n, height, width = 8000, 400, 300
     draw = mixing.draw_cutmix(jax.random.key(0), n, (height, width, 3))
     top, left = np.asarray(draw["top"]), np.asarray(draw["left"])
@@ -93,9 +93,9 @@ def test_boxes_have_the_area_that_was_drawn_and_lie_anywhere():
     assert min(top.min(), left.min(), rows.min(), columns.min()) >= 0
     assert (top + rows).max() <= height and (left + columns).max() <= width
     whole = (top > 0) & (left > 0) & (top + rows < height) & (left + columns < width)
-    # Of the image's proportions, where the border cut nothing off.
+    # The image's aspect ratio, where the border clips nothing.
     np.testing.assert_allclose(rows[whole] / height, columns[whole] / width, atol=0.01)
-    # Boxes about the middle are whole up to a share of 9/16; the share is uniform.
+    # Central boxes are unclipped up to an area of 9/16; the area is uniform.
     middle = abs(top + rows / 2 - height / 2) < height / 10
     middle &= abs(left + columns / 2 - width / 2) < width / 10
     side = (rows / height)[middle & (rows < 0.75 * height)]
@@ -103,8 +103,8 @@ def test_boxes_have_the_area_that_was_drawn_and_lie_anywhere():
     assert stats.kstest(side**2, "uniform", (0, 0.75**2)).pvalue > 1e-3
 
 
-def test_centres_of_boxes_are_anywhere_with_equal_probability():
-    # Half sides are 2 of 8 pixels: where the box is cut off, it begins at 0.
+def test_centres_of_boxes_are_uniform():
+    # Half sides are 2 of 8 pixels; a clipped box starts at 0.
     draw = mixing.draw_cutmix(jax.random.key(1), 8000, (8, 8, 3), alpha=1e6)
     for start in (draw["top"], draw["left"]):
         counts = np.bincount(np.asarray(start), minlength=6)
@@ -112,20 +112,20 @@ def test_centres_of_boxes_are_anywhere_with_equal_probability():
         assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
-def test_a_batch_is_mixed_in_one_of_two_ways_equally_often():
+def test_a_batch_is_mixed_by_either_method_equally_often():
     images, labels = batch()
     keys = jax.random.split(jax.random.key(0), 400)
-    # Pasted pixels are the one's or the other's.
+    # A pasted image has only pixels of one image or the other.
     other = np.asarray(mixing._neighbours(images))
     pasted = []
     for key in keys:
         mixed = np.asarray(MIX["either"](key, images, labels)[0])
         pasted.append(((mixed == images) | (mixed == other)).all())
-    assert stats.binomtest(sum(pasted), 400, 0.5).pvalue > 1e-3
+    assert stats.binomtest(int(sum(pasted)), 400, 0.5).pvalue > 1e-3
 
 
 @every_mix
-def test_a_pairs_draw_depends_on_its_key_alone(mix):
+def test_a_pairs_draw_depends_on_its_key_only(mix):
     images, labels = batch()
     keys = jax.random.split(jax.random.key(0), 6)
 
@@ -136,7 +136,7 @@ def test_a_pairs_draw_depends_on_its_key_alone(mix):
         return MIX[mix](keys_, images_, labels_)
 
     whole = run(slice(None))
-    # Other pairs, in other places; the second image's key is not looked at.
+    # Other pairs at other positions; the second image's key is not used.
     moved = run(jnp.array([4, 5, 0, 1, 4, 5]))
     for before, after in zip(whole, moved, strict=True):
         np.testing.assert_array_equal(before[:2], after[2:4])
@@ -156,18 +156,24 @@ def test_each_pair_draws_its_own():
 def test_soft_labels_stay_soft_and_images_keep_their_dtype():
     images, labels = batch()
     soft = 0.9 * jax.nn.one_hot(labels, K) + 0.1 / K
-    mixed, given = MIX["cutmix"](jax.random.key(0), images.astype(jnp.bfloat16), soft)
-    assert mixed.dtype == jnp.bfloat16 and given.dtype == jnp.float32
+    mixed, mixed_soft = MIX["cutmix"](
+        jax.random.key(0), images.astype(jnp.bfloat16), soft
+    )
+    assert mixed.dtype == jnp.bfloat16 and mixed_soft.dtype == jnp.float32
     _, hard = MIX["cutmix"](jax.random.key(0), images, labels)
-    np.testing.assert_allclose(given, 0.9 * hard + 0.1 / K, atol=1e-6)
+    np.testing.assert_allclose(mixed_soft, 0.9 * hard + 0.1 / K, atol=1e-6)
 
 
 def test_bad_arguments_are_refused():
     key, (images, labels) = jax.random.key(0), batch()
     for mix in (mixup, cutmix, cutmix_or_mixup):
-        with pytest.raises(ValueError, match="neighbours, got 5, an odd number"):
+        with pytest.raises(
+            ValueError, match="neighbours, got an odd number of them: 5"
+        ):
             mix(key, images[:5], labels[:5], num_classes=K)
-        with pytest.raises(ValueError, match="int, and need num_classes; got int32"):
+        with pytest.raises(
+            ValueError, match="int classes, and need num_classes; got int32"
+        ):
             mix(key, images, labels)
         with pytest.raises(ValueError, match="got float32 and num_classes=4"):
             mix(key, images, labels.astype(float), num_classes=K)

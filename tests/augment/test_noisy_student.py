@@ -12,7 +12,7 @@ from cnn_flax.augment import (
 
 KEY, N = jax.random.key(0), 6000
 
-# By hand from EfficientNet's code, where 10 is the unit of magnitudes.
+# By hand from EfficientNet's code, where magnitudes are in units of 10.
 STRENGTHS = {
     6: {
         "rotate": 18,
@@ -49,7 +49,7 @@ STRENGTHS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("magnitude", STRENGTHS)
-def test_sixteen_operations_are_drawn_evenly_with_their_strengths(magnitude):
+def test_sixteen_operations_are_drawn_uniformly_with_their_strengths(magnitude):
     draw = draw_noisy_student_augment(KEY, N, magnitude=magnitude)
     operation, strength = np.asarray(draw["operation"]), np.asarray(draw["strength"])
     assert operation.shape == (N, 2)
@@ -66,7 +66,7 @@ def test_sixteen_operations_are_drawn_evenly_with_their_strengths(magnitude):
 
 
 @pytest.mark.slow
-def test_images_are_changed_and_stay_in_range():
+def test_images_change_and_stay_in_range():
     images = jax.random.uniform(KEY, (8, 6, 5, 3))
     changed = jax.jit(noisy_student_augment)(KEY, images)
     assert (changed != images).any(axis=(1, 2, 3)).sum() > 4

@@ -11,7 +11,7 @@ from cnn_flax.augment import (
     rand_augment,
     trivial_augment,
 )
-from tests.augment.test_policy_operations import PATH, our_name, our_strength
+from tests.augment.test_policy_table import PATH, our_name, our_strength
 
 KEY, N = jax.random.key(0), 4000
 SIGNED = [name.startswith(("shear", "translate", "rotate")) for name in OPERATIONS]
@@ -19,7 +19,7 @@ FACTORS = ("brightness", "color", "contrast", "sharpness")
 
 
 def strengths_of(space):
-    """torchvision's, by our names; of images of 14 x 17 pixels."""
+    """torchvision's strengths by our names, for images of 14 x 17 pixels."""
     with np.load(PATH) as stored:
         found = {
             k.split("/")[2]: stored[k] for k in stored.files if k.startswith(space)
@@ -27,8 +27,8 @@ def strengths_of(space):
     return {our_name(k): our_strength(our_name(k), v) for k, v in found.items()}
 
 
-def check_evenly(operation):
-    """The 14 equally often: all but `invert`, and what EfficientNet has beside."""
+def check_uniform(operation):
+    """All 14 equally often: without `invert` and EfficientNet's two."""
     counts = np.bincount(np.ravel(operation), minlength=len(OPERATIONS))
     assert (counts[14:] == 0).all()
     assert stats.chisquare(counts[:14]).pvalue > 1e-3
@@ -40,11 +40,11 @@ def check_signs(strength):
 
 
 @pytest.mark.parametrize("magnitude", [0, 9, 30])
-def test_rand_augment_draws_evenly_with_torchvisions_strengths(magnitude):
+def test_rand_augment_draws_uniformly_with_torchvisions_strengths(magnitude):
     draw = draw_rand_augment(KEY, N, (14, 17, 3), num_ops=2, magnitude=magnitude)
     operation, strength = (np.asarray(draw[k]) for k in ("operation", "strength"))
     assert operation.shape == strength.shape == (N, 2)
-    check_evenly(operation)
+    check_uniform(operation)
     for name, table in strengths_of("strengths/rand").items():
         found = strength[operation == OPERATIONS.index(name)]
         np.testing.assert_array_equal(np.abs(found), table[magnitude])
@@ -61,7 +61,7 @@ def test_rand_augment_draws_evenly_with_torchvisions_strengths(magnitude):
 def test_trivial_augment_draws_magnitudes_too():
     draw = draw_trivial_augment(KEY, N)
     operation, strength = (np.ravel(draw[k]) for k in ("operation", "strength"))
-    check_evenly(operation)
+    check_uniform(operation)
     for name, table in strengths_of("strengths/trivial").items():
         found = np.abs(strength[operation == OPERATIONS.index(name)])
         values, expected = np.unique(table, return_counts=True)
@@ -73,7 +73,7 @@ def test_trivial_augment_draws_magnitudes_too():
     check_signs(strength[np.isin(operation, np.flatnonzero(SIGNED))])
 
 
-def test_an_images_draw_depends_on_its_key_alone():
+def test_an_images_draw_depends_on_its_key_only():
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3))
     keys, order = jax.random.split(KEY, 6), jnp.array([3, 3, 5, 0, 1, 2])
     policy = jax.jit(rand_augment)
@@ -84,7 +84,7 @@ def test_an_images_draw_depends_on_its_key_alone():
 
 
 @pytest.mark.slow
-def test_one_image_and_vmap_are_as_a_batch():
+def test_vmap_over_single_images_equals_the_batch():
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3))
     keys = jax.random.split(KEY, 6)
     # Under vmap each call has one image, [H, W, C].
@@ -97,7 +97,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="num_ops must be at least 1, got 0"):
         rand_augment(key, images, num_ops=0)
     for magnitude in (-1, 31):
-        with pytest.raises(ValueError, match=rf"in \[0, 31\), .*; got {magnitude}"):
+        with pytest.raises(ValueError, match=rf"in \[0, 31\) .*; got {magnitude}"):
             rand_augment(key, images, magnitude=magnitude)
     with pytest.raises(ValueError, match="num_magnitude_bins must be at least 2"):
         trivial_augment(key, images, num_magnitude_bins=1)

@@ -9,12 +9,12 @@ from tests.windows import CENTRED, check_windows
 
 
 def numbered(n, height=4, width=5):
-    """Images whose pixels all differ."""
+    """Images with all pixels distinct."""
     size = n * height * width
     return jnp.arange(1.0, size + 1).reshape(n, height, width, 1) / size
 
 
-def test_random_flip_flips_an_image_or_leaves_it():
+def test_random_flip_flips_an_image_or_leaves_it_unchanged():
     images = numbered(400)
     flipped = augment.random_horizontal_flip(jax.random.key(0), images, p=0.3)
     is_flipped = (flipped == augment.horizontal_flip(images)).all((1, 2, 3))
@@ -48,17 +48,17 @@ def boxes(height, width, *, scale, ratio, count=4000):
     return np.stack([draw[side] for side in ("top", "left", "height", "width")])
 
 
-def test_windows_have_the_area_and_the_proportions_that_were_asked_for():
+def test_windows_have_the_requested_area_and_aspect_ratio():
     check_windows(boxes)
 
 
 @pytest.mark.parametrize(("size", "ratio", "box"), CENTRED)
-def test_what_does_not_fit_is_cut_in_the_centre(size, ratio, box):
+def test_windows_that_do_not_fit_fall_back_to_the_centre(size, ratio, box):
     found = boxes(*size, scale=(1.0, 1.0), ratio=ratio, count=3).T
     np.testing.assert_array_equal(found, [box] * 3)
 
 
-def test_a_window_of_the_whole_image_leaves_it_as_it_is():
+def test_a_window_of_the_whole_image_leaves_it_unchanged():
     images = numbered(3, 6, 6)
     crops = augment.random_resized_crop(
         jax.random.key(0), images, 6, scale=(1.0, 1.0), ratio=(1.0, 1.0)
@@ -70,7 +70,9 @@ def test_bad_arguments_are_refused():
     key, images = jax.random.key(0), numbered(2)
     with pytest.raises(ValueError, match=r"p must be in \[0, 1\], got 2"):
         augment.random_horizontal_flip(key, images, p=2)
-    with pytest.raises(ValueError, match="8 x 8 does not fit into images of 6 x 7"):
+    with pytest.raises(
+        ValueError, match="8 x 8 does not fit into padded images of 6 x 7"
+    ):
         augment.random_crop(key, images, size=8, padding=1)
     with pytest.raises(ValueError, match=r"keys of shape \(3,\) for 2 images"):
         augment.random_crop(jax.random.split(key, 3), images, size=2)

@@ -20,7 +20,7 @@ RESIZE, RESIZED_CROP = (
 BOXES = np.array([(0, 0, 40, 48), (2, 3, 27, 15), (39, 47, 1, 1), (1, 0, 9, 2)])
 
 
-def test_an_antialiased_crop_shows_what_torchvision_does():
+def test_an_antialiased_crop_agrees_with_torchvision():
     crop = RESIZED_CROP(IMAGE, 5, 7, 20, 30, 32)
     assert_is_figure("resized_crop_5_7_20_30_to_32x32_bilinear_antialias", crop, 1e-6)
     whole = RESIZED_CROP(IMAGE, 0, 0, 40, 48, (16, 24))
@@ -37,12 +37,13 @@ def test_resizing_agrees_with_pillow(size):
     image = Image.fromarray(IMAGE_OPS["image_uint8_hwc"])
     expected = image.resize(size[::-1], Image.Resampling.BILINEAR)
     resized = RESIZE(IMAGE, size) * 255
-    # Pillow rounds to levels after each of two passes.
+    # Pillow rounds to levels after each of its two passes.
     np.testing.assert_allclose(resized, np.asarray(expected, float), atol=1)
 
 
 def test_a_resized_crop_by_hand():
-    # Columns 1 to 2 of 0, 2, 4, 8 at four places: 1/4 beyond the edge, twice between.
+    # Columns 1 to 2 of 0, 2, 4, 8 at four positions: two beyond the outer centres, two
+    # between.
     image = jnp.array([0.0, 2.0, 4.0, 8.0]).reshape(1, 4, 1)
     crop = RESIZED_CROP(image, 0, 1, 1, 2, (1, 4))
     np.testing.assert_allclose(crop.ravel(), [2, 2.5, 3.5, 4])
@@ -80,7 +81,7 @@ def test_values_stay_in_range():
 def test_bad_arguments_are_refused():
     for match, call in [
         ("got 'cubic'", lambda: augment.resize(IMAGE, 3, "cubic")),
-        ("size is a whole number", lambda: augment.resize(IMAGE, 2.5)),
+        ("size must be a positive whole number", lambda: augment.resize(IMAGE, 2.5)),
         (
             "ends at pixel 41 of images whose height is 40",
             lambda: augment.resized_crop(IMAGE, 1, 0, 40, 9, 3),

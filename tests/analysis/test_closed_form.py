@@ -11,7 +11,7 @@ def test_one_pooled_layer_sees_pool_plus_kernel_minus_one(kernel, pool, pixels):
     assert single_layer_receptive_field(kernel, pool) == pixels
 
 
-def test_three_3x3_see_what_a_7x7_sees_with_fewer_parameters():
+def test_three_3x3_have_the_field_of_a_7x7_with_fewer_parameters():
     # Simonyan and Zisserman 2014, section 2.3: 27 C^2 against 49 C^2.
     assert stack_receptive_field([3, 3, 3]) == stack_receptive_field([7]) == 7
     assert stack_parameters([3, 3, 3], [64] * 4) == 27 * 64**2
@@ -35,6 +35,6 @@ def test_strides_and_dilations_multiply():
         lambda: stack_parameters([3], [64, 1.5]),  # type: ignore[list-item]
     ],
 )
-def test_numbers_are_checked(call):
+def test_bad_arguments_are_refused(call):
     with pytest.raises(ValueError, match="whole numbers of at least 1"):
         call()

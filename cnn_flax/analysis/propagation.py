@@ -1,4 +1,4 @@
-"""Walks through a traced program and finds what each of its arrays sees."""
+"""Propagates spans of pixels through a traced program, equation by equation."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,12 +7,17 @@ from typing import Any
 
 from jax.extend import core
 
-from cnn_flax.analysis import reach as r
-from cnn_flax.analysis.program import called, default_branch
-from cnn_flax.analysis.reach import NoRuleError, Reach
-from cnn_flax.analysis.rules import DEFORM_CONV, RULES, Operands, deform_conv
+from cnn_flax.analysis import pixel_span
+from cnn_flax.analysis.jaxpr import called, default_branch, scan_counts
+from cnn_flax.analysis.pixel_span import NoRuleError, PixelSpan
+from cnn_flax.analysis.propagation_rules import (
+    DEFORM_CONV,
+    RULES,
+    Operands,
+    deform_conv,
+)
 
-__all__ = ["Independent", "Seen", "Unknown", "Value", "follow", "image"]
+__all__ = ["Independent", "Seen", "Unknown", "Value", "image", "propagate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +25,10 @@ class Seen:
     """An array that depends on the image.
 
     Attributes:
-      reaches: what its elements see along the image's (vertical, horizontal) axis.
+      spans: what its elements see along the image's (vertical, horizontal) axes.
     """
 
-    reaches: tuple[Reach, Reach]
+    spans: tuple[PixelSpan, PixelSpan]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Independent:
     """An array that does not depend on the image.
 
     Attributes:
-      value: gives its value, where that follows from the program alone: it is None for
-        parameters and what is made of them.
+      value: returns its value, if the program alone determines it; None for parameters
+        and what depends on them.
     """
 
     value: Callable[[], Any] | None = None
@@ -40,10 +45,10 @@ class Independent:
 
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """An array of which nothing is known, as an operation before it has no rule.
+    """An array that depends on an operation without a rule.
 
     Attributes:
-      operation: which one, and why.
+      operation: the operation, and why it has no rule.
     """
 
     operation: str
@@ -53,17 +58,17 @@ Value = Seen | Independent | Unknown
 
 
 def image(shape: Sequence[int]) -> Seen:
-    """The images themselves, `[N, H, W, C]`."""
+    """The value of the images, `[N, H, W, C]`."""
     _, height, width, _ = shape
-    return Seen((r.of_image(4, 1, height), r.of_image(4, 2, width)))
+    return Seen((pixel_span.of_image(4, 1, height), pixel_span.of_image(4, 2, width)))
 
 
-def follow(
+def propagate(
     program: core.ClosedJaxpr, arguments: Sequence[Value], *, ignore_global: bool
 ) -> list[Value]:
-    """What the results of a program see, given what its arguments see.
+    """Returns what the results of a program see, given what its arguments see.
 
-    An operation without a rule is no error here: what depends on it is `Unknown`.
+    An operation without a rule is not an error: what depends on it is `Unknown`.
     """
     constants = [Independent(partial(_same, c)) for c in program.consts]
     return _run(program.jaxpr, [*constants, *arguments], ignore_global)
@@ -100,25 +105,25 @@ def _apply(eqn, operands: list[Value], ignore_global) -> Sequence[Value]:
             return _by_rule(eqn, operands, ignore_global, deform_conv)
         inner = called(eqn)
         if inner is not None:
-            return follow(inner, operands, ignore_global=ignore_global)
+            return propagate(inner, operands, ignore_global=ignore_global)
         if name == "cond":
             inner = default_branch(eqn)
             if inner is None:
                 raise NoRuleError(
-                    "of which only the one by platform with a default is known"
+                    "which is followed only if it is platform-dependent with a default"
                 )
-            return follow(inner, operands[1:], ignore_global=ignore_global)
+            return propagate(inner, operands[1:], ignore_global=ignore_global)
         if name == "scan":
             return _scan(eqn, operands, ignore_global)
         if name == "optimization_barrier":
             return operands
         if name in RULES:
             return _by_rule(eqn, operands, ignore_global, RULES[name])
-        raise NoRuleError("which is not known")
+        raise NoRuleError("which has no rule")
     except NoRuleError as error:
         where = str(eqn.source_info.name_stack)
-        told = f"{name!r}{f' in {where}' if where else ''}, {error}"
-        return [Unknown(told)] * len(eqn.outvars)
+        operation = f"{name!r}{f' in {where}' if where else ''}, {error}"
+        return [Unknown(operation)] * len(eqn.outvars)
 
 
 def _by_rule(eqn, operands, ignore_global, rule):
@@ -127,34 +132,34 @@ def _by_rule(eqn, operands, ignore_global, rule):
             return [value] * len(eqn.outvars)
     pair = []
     for axis in (0, 1):
-        given = Operands(
-            [v.reaches[axis] if isinstance(v, Seen) else None for v in operands],
+        along_axis = Operands(
+            [v.spans[axis] if isinstance(v, Seen) else None for v in operands],
             [v.aval.shape for v in eqn.invars],
             [v.value if isinstance(v, Independent) else None for v in operands],
             ignore_global,
         )
-        results = rule(eqn, given)
+        results = rule(eqn, along_axis)
         is_list = isinstance(results, list)
         pair.append(results if is_list else [results] * len(eqn.outvars))
-    return [Seen(reaches) for reaches in zip(*pair, strict=True)]
+    return [Seen(spans) for spans in zip(*pair, strict=True)]
 
 
 def _evaluate(jaxpr, eqn, operands) -> list[Value]:
-    """Results that do not depend on the image, computed when they are asked for."""
+    """Results that do not depend on the image, computed lazily."""
     if any(operand.value is None for operand in operands):
         return [Independent()] * len(eqn.outvars)
 
     @cache
     def results():
-        given = {
+        inputs = {
             variable: operand.value()
             for variable, operand in zip(eqn.invars, operands, strict=True)
             if not isinstance(variable, core.Literal)
         }
-        alone = jaxpr.replace(
-            constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn]
+        program = jaxpr.replace(
+            constvars=[], invars=list(inputs), outvars=eqn.outvars, eqns=[eqn]
         )
-        return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
+        return core.jaxpr_as_fun(core.ClosedJaxpr(program, ()))(*inputs.values())
 
     def result(i):
         return results()[i]
@@ -163,18 +168,18 @@ def _evaluate(jaxpr, eqn, operands) -> list[Value]:
 
 
 def _scan(eqn, operands, ignore_global) -> list[Value]:
-    """A loop of known length, turn by turn."""
+    """Unrolls a loop of known length."""
     p = eqn.params
-    consts, carry = p["num_consts"], p["num_carry"]
+    consts, carry = scan_counts(eqn)
     fixed, state = operands[:consts], operands[consts : consts + carry]
     stacked = operands[consts + carry :]
     if any(isinstance(value, Seen) for value in stacked):
         raise NoRuleError("over slices that depend on the image")
     slices = [Independent()] * len(stacked)
     for _ in range(p["length"]):
-        results = follow(
+        results = propagate(
             p["jaxpr"], [*fixed, *state, *slices], ignore_global=ignore_global
         )
         state = results[:carry]
-    told = "'scan', whose stacked results are not followed"
-    return [*state, *[Unknown(told)] * (len(eqn.outvars) - carry)]
+    operation = "'scan', whose stacked results are not followed"
+    return [*state, *[Unknown(operation)] * (len(eqn.outvars) - carry)]

@@ -1,6 +1,6 @@
-"""A model as a traced program, each operation labelled with the module it is of.
+"""Tracing models to jaxprs, with each operation labelled by its module.
 
-Nothing is computed or compiled: arrays are shapes.
+Nothing is computed or compiled: arrays are abstract.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,13 @@ __all__ = [
     "default_branch",
     "label_of",
     "labelled",
+    "scan_counts",
 ]
 
 _MARK = "cnn_flax.analysis:"
 
-# Calls of inner functions, and the parameter that holds these. `jax.checkpoint` is
-# "remat2" or "checkpoint" by JAX's version.
+# Primitives that call a function, and the parameter that holds its program.
+# `jax.checkpoint` is "remat2" or "checkpoint", depending on JAX's version.
 _CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -39,27 +40,27 @@ _CALLS = {
 def abstract_images(
     image_size: int | Sequence[int], channels: int = 3
 ) -> jax.ShapeDtypeStruct:
-    """One float32 image `[1, H, W, channels]` without its numbers.
+    """An abstract float32 image, `[1, H, W, channels]`.
 
     Raises:
-      ValueError: if a size is not a positive number of pixels.
+      ValueError: if a size is not a positive integer.
     """
     is_pair = isinstance(image_size, Sequence)
     size = tuple(image_size) if is_pair else (image_size, image_size)
     if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
         raise ValueError(
-            "image_size is a positive number of pixels, or (height, width) of them; "
+            "image_size must be a positive number of pixels, or (height, width); "
             f"got {image_size!r}."
         )
     if not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"channels is a positive number, got {channels!r}.")
+        raise ValueError(f"channels must be a positive number, got {channels!r}.")
     return jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
 
 
 def abstract_variables(
     model: nn.Module, images: jax.ShapeDtypeStruct, **arguments: Any
 ) -> dict[str, Any]:
-    """The variables of a model without their numbers; `arguments` as in its call."""
+    """The abstract variables of a model; `arguments` are those of its call."""
     return dict(
         jax.eval_shape(
             lambda key, images: model.init(key, images, **arguments),
@@ -71,12 +72,12 @@ def abstract_variables(
 
 @contextmanager
 def labelled(label: Callable[[nn.Module], str | None]) -> Iterator[None]:
-    """Labels what modules do while they are traced inside, for `label_of`.
+    """Labels the operations of modules traced inside this context, for `label_of`.
 
-    Flax's own scopes do not say where a module begins, and can be turned off.
+    Flax's own scopes do not mark where a module begins, and can be turned off.
 
     Args:
-      label: the label of a module; None: that of the module around it.
+      label: returns the label of a module; None: that of the enclosing module.
     """
 
     def mark(method, args, kwargs, context):
@@ -91,7 +92,7 @@ def labelled(label: Callable[[nn.Module], str | None]) -> Iterator[None]:
 
 
 def label_of(equation: core.JaxprEqn) -> str | None:
-    """Label of the innermost module that an operation is of, in its own program."""
+    """Label of the innermost labelled module around an operation in its program."""
     for scope in reversed(equation.source_info.name_stack.stack):
         name = getattr(scope, "name", "")
         if name.startswith(_MARK):
@@ -100,7 +101,7 @@ def label_of(equation: core.JaxprEqn) -> str | None:
 
 
 def called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """The program that an operation calls, once and with its own inputs, if it does."""
+    """The program that an operation calls once on its own inputs, or None."""
     if equation.primitive.name not in _CALLS:
         return None
     inner = equation.params[_CALLS[equation.primitive.name]]
@@ -110,9 +111,9 @@ def called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
 
 
 def default_branch(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """Of a choice by platform, what platforms run that are not named.
+    """The default branch of a platform-dependent operation, or None.
 
-    None: the operation is no such choice, or has no such branch.
+    None: the operation is not platform-dependent, or has no default.
     """
     platforms = equation.params.get("branches_platforms")
     if platforms is None or None not in platforms:
@@ -120,11 +121,20 @@ def default_branch(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
     return equation.params["branches"][platforms.index(None)]
 
 
+def scan_counts(equation: core.JaxprEqn) -> tuple[int, int]:
+    """Number of constants and of carried values among the inputs of a `scan`."""
+    parameters = equation.params
+    if "num_carry" in parameters:  # JAX before 0.12.
+        return parameters["num_consts"], parameters["num_carry"]
+    constants, carry, _ = (len(list(part)) for part in parameters["ft_in"].unpack())
+    return constants, carry
+
+
 def bodies(equation: core.JaxprEqn) -> list[tuple[core.Jaxpr, int | None]]:
     """The programs inside an operation, and how often each runs.
 
-    A choice by platform has its default branch alone. None: it cannot be told how
-    often, as in a `while`, a `cond` that chooses by a value, or a reduction.
+    A platform-dependent operation has only its default branch. The count is None if it
+    is unknown, as in a `while`, a `cond` on a value, or a reduction.
     """
     once = called(equation) or default_branch(equation)
     if once is not None:

@@ -1,9 +1,9 @@
-"""Receptive fields and parameters of stacked convolutions, by the textbook's formulas.
+"""Receptive fields and parameters of stacked convolutions, in closed form.
 
-They show why three 3x3 convolutions do the work of one 7x7 (Simonyan and Zisserman
+The formulas show why three 3x3 convolutions replace one 7x7 (Simonyan and Zisserman
 2014, "Very deep convolutional networks for large-scale image recognition",
-https://arxiv.org/abs/1409.1556, section 2.3): 7 px either way, with 27 C^2 parameters
-against 49 C^2. For a model as it is, take `receptive_field`.
+https://arxiv.org/abs/1409.1556, section 2.3): both see 7 px, with 27 C^2 parameters
+against 49 C^2. For a whole model use `receptive_field`.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ __all__ = [
 
 
 def single_layer_receptive_field(kernel: int, pool: int) -> int:
-    """Pixels that a pooled position sees through one convolution: pool + kernel - 1.
+    """Receptive field of one convolution followed by pooling: pool + kernel - 1.
 
     Args:
-      kernel: size of the convolution's kernel, which has stride 1.
-      pool: size of the pooling window over it; 1 for no pooling.
+      kernel: size of the convolution's kernel; its stride is 1.
+      pool: size of the pooling window; 1 for no pooling.
 
     Returns:
       Pixels along one axis.
@@ -36,18 +36,18 @@ def stack_receptive_field(
     strides: Sequence[int] | None = None,
     dilations: Sequence[int] | None = None,
 ) -> int:
-    """Pixels that a position sees through layers one upon the other.
+    """Receptive field of stacked layers, in pixels along one axis.
 
     `1 + sum over i of (kernel_i - 1) * dilation_i * product of the strides before i`.
 
     Args:
-      kernels: sizes of the kernels or pooling windows along one axis, first layer
-        first.
-      strides: of the layers; None: 1.
-      dilations: distances between a kernel's taps; None: 1.
+      kernels: sizes of the kernels or pooling windows along one axis, from the first
+        layer to the last.
+      strides: of the layers; None: all 1.
+      dilations: distance between a kernel's taps, per layer; None: all 1.
 
     Raises:
-      ValueError: if the lengths differ or a number is below 1.
+      ValueError: if the lengths differ or a value is below 1.
     """
     strides = [1] * len(kernels) if strides is None else strides
     dilations = [1] * len(kernels) if dilations is None else dilations
@@ -67,17 +67,17 @@ def stack_receptive_field(
 def stack_parameters(
     kernels: Sequence[int], channels: Sequence[int], *, use_bias: bool = False
 ) -> int:
-    """Parameters of square convolutions one upon the other.
+    """Number of parameters of stacked convolutions with square kernels.
 
-    `sum over i of kernel_i ** 2 * channels_i * channels_(i + 1)`, and the biases.
+    `sum over i of kernel_i ** 2 * channels_i * channels_(i + 1)`, plus the biases.
 
     Args:
-      kernels: heights and widths of the kernels, first layer first.
-      channels: of the input and of each layer's output: one more than `kernels`.
+      kernels: sides of the kernels, from the first layer to the last.
+      channels: of the input and of each layer's output: one more item than `kernels`.
       use_bias: whether each output channel has a bias.
 
     Raises:
-      ValueError: if the lengths do not fit or a number is below 1.
+      ValueError: if the lengths do not match or a value is below 1.
     """
     _check("kernels", kernels, len(kernels))
     _check("channels", channels, len(kernels) + 1)

@@ -12,13 +12,13 @@ IMAGES = jnp.ones((2, 32, 32, 3))
 
 
 def boxes(x):
-    """Three 5x5 means, whose weights are the threefold convolution of a box."""
+    """Three 5x5 average poolings: the weights are a box convolved three times."""
     for _ in range(3):
         x = nn.avg_pool(x, (5, 5), padding="SAME")
     return x
 
 
-def test_weights_of_stacked_means_are_known():
+def test_weights_of_stacked_average_poolings_match_the_closed_form():
     field = effective_receptive_field(boxes, {}, IMAGES)
     box = np.ones(5) / 5
     expected = np.convolve(np.convolve(box, box), box)
@@ -29,8 +29,8 @@ def test_weights_of_stacked_means_are_known():
     np.testing.assert_allclose(field.centre, 16, atol=1e-4)
     # The variances of three boxes of 5 add up: 3 * (5 ** 2 - 1) / 12.
     np.testing.assert_allclose(field.deviation, np.sqrt(6), rtol=1e-4)
-    share = np.outer(expected, expected) / expected.max() ** 2
-    assert field.size == np.sqrt(np.sum(share > 0.0455))
+    relative = np.outer(expected, expected) / expected.max() ** 2
+    assert field.size == np.sqrt(np.sum(relative > 0.0455))
 
 
 def test_position_moves_the_field():
@@ -39,27 +39,27 @@ def test_position_moves_the_field():
 
 
 class Net(nn.Module):
-    """Channels first inside, and a gate that sees the whole image."""
+    """A channels-first map, and a gate that sees the whole image."""
 
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), 2)(x)
         self.sow("intermediates", "map", x)
         y = lax.transpose(x, (0, 3, 1, 2)) * 2
-        self.sow("intermediates", "turned", y)
+        self.sow("intermediates", "channels_first", y)
         return x * x.mean((1, 2), keepdims=True)
 
 
-def test_named_map_may_have_its_axes_anywhere_and_dependence_is_not_cut():
+def test_maps_may_be_channels_first_and_global_dependence_is_included():
     shapes = jax.eval_shape(Net().init, jax.random.key(0), IMAGES)
     variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
     images = np.random.default_rng(0).standard_normal(IMAGES.shape).astype(np.float32)
     args = Net(), variables, images
-    field, turned = (
+    field, channels_first = (
         effective_receptive_field(*args, at, position=(3, 5))
-        for at in ("map", "turned")
+        for at in ("map", "channels_first")
     )
-    np.testing.assert_array_equal(field.weights, turned.weights)
+    np.testing.assert_array_equal(field.weights, channels_first.weights)
     assert np.count_nonzero(field.weights) == 9
     gated = effective_receptive_field(*args, "output", position=(3, 5))
     assert np.count_nonzero(gated.weights) == 32 * 32
@@ -71,7 +71,7 @@ def test_position_outside_the_map_is_refused(position):
         effective_receptive_field(boxes, {}, IMAGES, position=position)
 
 
-def test_array_that_is_no_map_is_refused():
+def test_an_array_that_is_not_a_map_is_refused():
     with pytest.raises(ReceptiveFieldError, match="no height and width"):
         effective_receptive_field(lambda x: x.mean((1, 2)), {}, IMAGES, "output")
 

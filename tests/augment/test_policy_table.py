@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_flax.augment.policy_operations import OPERATIONS, apply_operations
+from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
 from tests import figures
 
 # torchvision 0.29.1's `transforms.autoaugment._apply_op` on one image of bytes, by
@@ -23,7 +23,7 @@ def our_name(theirs):
 
 
 def our_strength(name, theirs):
-    """Ours are whole pixels already, and thresholds in [0, 1]."""
+    """Ours are in whole pixels, with thresholds in [0, 1]."""
     if name.startswith("translate"):
         return np.trunc(theirs)
     return theirs / np.float32(255) if name == "solarize" else theirs
@@ -49,7 +49,7 @@ def cases(reference, interpolation):
 
 @pytest.fixture(scope="module")
 def differences(reference):
-    """By case: how far each pixel is from torchvision's."""
+    """By case: the difference of each pixel from torchvision's."""
     image = reference["image"].astype(np.float32) / 255
     found = {}
     for interpolation in ("bilinear", "nearest"):
@@ -68,16 +68,16 @@ def test_an_operation_is_torchvisions(differences, name):
     found = {k: d for k, d in differences.items() if our_name(k.split("/")[1]) == name}
     assert found
     for key, difference in found.items():
-        # Theirs rounds to whole levels, up or down; and so what these blend with.
+        # torchvision rounds to whole levels, also the image that these blend with.
         levels = 2 if name in ("color", "contrast", "sharpness") else 1
         within = difference <= 1.001 * levels / 255
-        if key.endswith("nearest"):  # Halfway between two pixels rounding decides.
+        if key.endswith("nearest"):  # Halfway between two pixels, rounding decides.
             assert within.mean() > 0.98, key
         else:
             assert within.all(), key
 
 
-def test_the_operations_that_torchvision_has_not_by_hand():
+def test_the_operations_that_torchvision_lacks_by_hand():
     images = jnp.broadcast_to(jnp.array([0.2, 0.6, 0.6]), (2, 6, 5, 3))
     operation = jnp.array([[OPERATIONS.index(n)] for n in ("cutout", "solarize_add")])
     strength = jnp.array([[2.0], [0.3]])
@@ -90,7 +90,7 @@ def test_the_operations_that_torchvision_has_not_by_hand():
     np.testing.assert_allclose(middle, images[0].at[1:5, :4].set(0.5))
 
 
-def test_operations_follow_one_another():
+def test_operations_are_applied_in_sequence():
     images = jax.random.uniform(jax.random.key(0), (2, 6, 5, 3))
     invert, solarize = map(OPERATIONS.index, ("invert", "solarize"))
     operation = jnp.array([[invert, solarize], [solarize, invert]])
@@ -103,7 +103,7 @@ def test_operations_follow_one_another():
     )
 
 
-def test_outside_is_the_fill():
+def test_pixels_outside_are_the_fill():
     images = jnp.full((1, 4, 4, 3), 0.5)
     operation = jnp.array([[OPERATIONS.index("translate_x")]])
     moved = apply_operations(images, operation, jnp.array([[2.0]]), fill=0.25)
@@ -118,10 +118,10 @@ def test_all_at_once_is_one_by_one(monkeypatch):
     one_by_one = APPLY(images, *drawn)
     choose = jax.lax.platform_dependent
 
-    def as_on_others(*args, cpu, default):
+    def as_on_accelerators(*args, cpu, default):
         return choose(*args, default=default)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", as_on_others)
+    monkeypatch.setattr(jax.lax, "platform_dependent", as_on_accelerators)
     at_once = jax.jit(partial(apply_operations))(images, *drawn)
     np.testing.assert_allclose(at_once, one_by_one, atol=1e-6)
 
@@ -141,7 +141,7 @@ def test_policy_operations_of_other_images_are_refused():
 
 
 @pytest.mark.slow
-def test_operations_have_the_derivative_of_what_they_do():
+def test_operations_are_differentiable():
     images = jax.random.uniform(jax.random.key(0), (3, 6, 5, 3), maxval=0.4)
     invert, brightness = map(OPERATIONS.index, ("invert", "brightness"))
     operation = jnp.array([[0, 0], [brightness, 0], [invert, brightness]])

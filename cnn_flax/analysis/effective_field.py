@@ -1,4 +1,4 @@
-"""The effective receptive field: which pixels matter, where the field says which may.
+"""The effective receptive field: how much each pixel matters to a position.
 
 Luo, Li, Urtasun and Zemel 2016, "Understanding the effective receptive field in deep
 convolutional neural networks", https://arxiv.org/abs/1701.04128.
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_flax.analysis.arrays import (
+from cnn_flax.analysis.named_arrays import (
     Model,
     ReceptiveFieldError,
     checked_position,
@@ -24,8 +24,8 @@ from cnn_flax.analysis.arrays import (
 
 __all__ = ["EffectiveReceptiveField", "effective_receptive_field"]
 
-# Section 3.1: a pixel counts where it has more than this share of the largest gradient.
-_SHARE = 1 - 0.9545
+# Section 3.1: a pixel counts if it has more than this fraction of the largest gradient.
+_THRESHOLD = 1 - 0.9545
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,12 +35,12 @@ class EffectiveReceptiveField:
     Attributes:
       name: of the map in its model.
       position: (vertical, horizontal) of the position in the map.
-      weights: float `[H, W]`, of sum 1.
-      size: side, in pixels, of the square with as many pixels as have more than 4.55 %
-        of the largest weight: the paper's measure.
-      centre: mean (vertical, horizontal) pixel, by weight.
-      deviation: standard deviation about it, likewise. Of a normal distribution,
-        95.45 % lie within two of them.
+      weights: float `[H, W]`, summing to 1.
+      size: square root of the number of pixels with more than 4.55 % of the largest
+        weight, the paper's measure.
+      centre: weighted mean pixel, (vertical, horizontal).
+      deviation: weighted standard deviation about it, (vertical, horizontal). A normal
+        distribution has 95.45 % within two of these.
     """
 
     name: str
@@ -66,28 +66,28 @@ def effective_receptive_field(
     position: Sequence[int] | None = None,
     **options: Any,
 ) -> EffectiveReceptiveField:
-    """How much each pixel matters to one position of a map, by its gradient.
+    """Measures how much each pixel matters to one position of a map, by its gradient.
 
     A pixel's weight is the absolute gradient of the sum over the position's channels,
-    summed over the pixel's channels and averaged over the images. One image gives a
-    ragged field; the paper averages over many, for which random ones do.
+    summed over the pixel's channels and averaged over the images. A single image gives
+    a noisy field; the paper averages over many, which may be random.
 
     Args:
       model: as for `receptive_field`.
-      variables: of the model; anything for a function.
+      variables: of the model; ignored for a function.
       images: float `[N, H, W, C]`, as the model takes them.
       at: name of the map, as for `receptive_field`; None: the last one.
       position: (vertical, horizontal) in the map; None: the middle.
       **options: further arguments of the model's call.
 
     Raises:
-      ReceptiveFieldError: if there is no map `at`, or nothing has a gradient.
-      ValueError: if `position` is not in the map, or `images` are not a batch.
+      ReceptiveFieldError: if there is no map `at`, or all gradients are 0.
+      ValueError: if `position` is outside the map, or `images` are not a batch.
     """
     if np.ndim(images) != 4:
         raise ValueError(
-            f"images are [N, H, W, C], got shape {np.shape(images)}; a single image is "
-            "images[None]."
+            f"images must be [N, H, W, C], got shape {np.shape(images)}; pass a single "
+            "image as images[None]."
         )
     traced = trace_arrays(
         model,
@@ -114,14 +114,14 @@ def effective_receptive_field(
     if not 0 < weights.sum() < math.inf:
         raise ReceptiveFieldError(
             f"The gradients of {name!r} at {(row, column)} add up to {weights.sum()}: "
-            "they tell nothing of what matters to it."
+            "its effective field is undefined."
         )
     return _measured(name, (row, column), weights / weights.sum())
 
 
 def _measured(name, position, weights) -> EffectiveReceptiveField:
-    """The field with its measures."""
-    size = math.sqrt(np.count_nonzero(weights > _SHARE * weights.max()))
+    """Computes the measures of a field."""
+    size = math.sqrt(np.count_nonzero(weights > _THRESHOLD * weights.max()))
     row, height = _moments(weights, 0)
     column, width = _moments(weights, 1)
     return EffectiveReceptiveField(

@@ -1,8 +1,8 @@
-"""Where the taps of deformable convolutions land in the image.
+"""Sampling locations of deformable convolutions in the image.
 
 Dai, Qi, Xiong, Li, Zhang, Hu and Wei 2017, "Deformable convolutional networks",
-https://arxiv.org/abs/1703.06211, figure 6: three levels of 3x3 taps make 9^3 = 729
-points of the image that a position looks at.
+https://arxiv.org/abs/1703.06211, figure 6: three levels of 3x3 taps sample 9^3 = 729
+points of the image per position.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from cnn_flax.analysis.arrays import (
+from cnn_flax.analysis.named_arrays import (
     Model,
     ReceptiveFieldError,
     checked_position,
@@ -27,14 +27,14 @@ __all__ = ["deformable_sampling_points"]
 
 
 class _Layer(NamedTuple):
-    """A deformable convolution in one pass.
+    """A deformable convolution in one forward pass.
 
     Attributes:
       name: of its output in the model.
-      kernel_size: (vertical, horizontal), and the next three likewise.
-      stride: step between positions.
-      padding: zeros on each side.
-      dilation: step between taps.
+      kernel_size: (vertical, horizontal).
+      stride: step between positions, (vertical, horizontal).
+      padding: zeros on each side, (vertical, horizontal).
+      dilation: step between taps, (vertical, horizontal).
       offsets: `[H', W', groups, taps, 2]` in positions of its input.
     """
 
@@ -53,23 +53,23 @@ class _Layer(NamedTuple):
         return (start + kernel * self.dilation + offsets).reshape(-1, 2)
 
     def pixels(self, points: np.ndarray, field: ReceptiveField) -> np.ndarray:
-        """Middles of what points of the layer's input see, given its output's field.
+        """Centres of the fields of points of the input, given the output's field.
 
-        An undeformed position lies in the middle of its taps.
+        An undeformed position lies at the centre of its taps.
         """
         step = np.divide(field.stride, self.stride)
         taps = (np.array(self.kernel_size) - 1) * self.dilation / 2 - self.padding
-        return _middle(field) + (points - taps) * step
+        return _centre(field) + (points - taps) * step
 
     def positions(self, pixels: np.ndarray, field: ReceptiveField) -> np.ndarray:
-        """Positions of the layer's output that see those pixels in their middle."""
+        """Positions of the layer's output whose fields are centred on those pixels."""
         last = np.array(self.offsets.shape[:2]) - 1
-        points = (pixels - _middle(field)) / field.stride
+        points = (pixels - _centre(field)) / field.stride
         return np.rint(points).astype(int).clip(0, last)
 
 
-def _middle(field) -> np.ndarray:
-    """The pixel in the middle of what position 0 sees."""
+def _centre(field) -> np.ndarray:
+    """The pixel at the centre of the field of position 0."""
     return (np.array(field.size) - 1) / 2 - field.padding
 
 
@@ -83,12 +83,12 @@ def deformable_sampling_points(
     levels: int = 1,
     **options: Any,
 ) -> np.ndarray:
-    """Points of the image that a position looks at through deformable convolutions.
+    """Points of the image that a position samples through deformable convolutions.
 
-    Each tap of the last layer lands somewhere on the layer's input, which is told as a
-    pixel: the middle of what is seen there. From the position nearest to that pixel the
-    taps of the layer before go on, and so forth. Kernels between the layers count by
-    their middle alone.
+    Each tap of the last layer samples a point of the layer's input, which is converted
+    to a pixel: the centre of the receptive field there. The taps of the layer before
+    continue from its position nearest to that pixel, and so on. Kernels between the
+    layers count by their centre only.
 
     Args:
       model: a module with `DeformConv` layers, such as "resnet50_dcn".
@@ -96,22 +96,23 @@ def deformable_sampling_points(
       image: float `[H, W, C]`, as the model takes it.
       at: name of a map, as for `receptive_field`; None: the last one.
       position: (vertical, horizontal) in the map; None: the middle.
-      levels: number of deformable layers: the last ones up to the map.
+      levels: number of deformable layers to follow: the last ones up to the map.
       **options: further arguments of the model's call.
 
     Returns:
-      `[points, 2]`: (vertical, horizontal) pixels, some of them outside the image; with
-      3x3 kernels and one offset group `9 ** levels` of them.
+      `[points, 2]`: (vertical, horizontal) pixels, possibly outside the image: `9 **
+      levels` of them with 3x3 kernels and one offset group.
 
     Raises:
-      TypeError: if `model` is no module.
-      ReceptiveFieldError: if there is no such map, or not as many layers before it.
-      ValueError: if `image`, `position` or `levels` are out of their ranges.
+      TypeError: if `model` is not a module.
+      ReceptiveFieldError: if there is no such map, or fewer than `levels` layers up to
+        it.
+      ValueError: if `image`, `position` or `levels` is invalid.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a flax.linen.Module, got {model!r}.")
+        raise TypeError(f"model must be a flax.linen.Module, got {model!r}.")
     if np.ndim(image) != 3:
-        raise ValueError(f"image is [H, W, C], got shape {np.shape(image)}.")
+        raise ValueError(f"image must be [H, W, C], got shape {np.shape(image)}.")
     if levels < 1:
         raise ValueError(f"levels must be 1 or more, got {levels}.")
     arrays = trace_arrays(
@@ -125,7 +126,7 @@ def deformable_sampling_points(
     axes, shape = position_axes(name, seen), arrays[name].shape
     start = checked_position(position, [shape[axis] for axis in axes])
     field = field_of(name, seen)
-    pixels = _middle(field) + np.multiply([start], field.stride)
+    pixels = _centre(field) + np.multiply([start], field.stride)
     before = list(arrays)[: list(arrays).index(name) + 1]
     layers = _layers(model, variables, image, options)
     layers = [layer for layer in layers if layer.name in before]
@@ -143,17 +144,17 @@ def deformable_sampling_points(
 
 
 def _layers(model, variables, image, options) -> list[_Layer]:
-    """The deformable layers of a model, in the order of the pass."""
-    geometries, branches = {}, {}
+    """The deformable layers of a model, in the order of the forward pass."""
+    modules, branches = {}, {}
 
-    def keep_geometry(call, args, kwargs, context):
+    def record_module(call, args, kwargs, context):
         if isinstance(context.module, DeformConv) and context.method_name == "__call__":
-            geometries["/".join(context.module.path)] = context.module
+            modules["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
     @jax.jit
     def run(variables, images):
-        with nn.intercept_methods(keep_geometry):
+        with nn.intercept_methods(record_module):
             _, state = model.apply(
                 variables,
                 images,
@@ -164,19 +165,19 @@ def _layers(model, variables, image, options) -> list[_Layer]:
         return state
 
     state = run(variables, image[None])
-    for path in geometries:
+    for path in modules:
         node = state["intermediates"]
         for part in [*path.split("/"), "offset"]:
             node = node[part]
         (branches[path],) = node["__call__"]
     return [
         _layer(path, module, np.asarray(branches[path][0], float))
-        for path, module in geometries.items()
+        for path, module in modules.items()
     ]
 
 
 def _is_branch(module, method):
-    """Whether a call is that of a deformable convolution's branch for offsets."""
+    """Whether this is the call of a deformable convolution's offset branch."""
     return method == "__call__" and module.name == "offset"
 
 

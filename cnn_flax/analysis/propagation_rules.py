@@ -1,8 +1,7 @@
-"""What each operation of a traced program sees, given what its operands see.
+"""Rules that propagate spans of pixels through the primitives of a traced program.
 
-A rule takes the equation of the program, what is known of its operands, and what the
-operands see along one axis of the image. It returns the reach of the results, one for
-all of them or a list.
+A rule takes an equation of the program and its operands along one axis of the image. It
+returns the span of all results, or a list of one per result.
 """
 
 import dataclasses
@@ -15,12 +14,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_flax.analysis import reach as r
-from cnn_flax.analysis.reach import NoRuleError, Reach
+from cnn_flax.analysis import pixel_span
+from cnn_flax.analysis.pixel_span import NoRuleError, PixelSpan
 
 __all__ = ["DEFORM_CONV", "RULES", "Operands", "Rule", "deform_conv"]
 
-# What `cnn_flax.layers.deform_conv2d` calls its operator, with the numbers in it.
+# The name of the operator of `cnn_flax.layers.deform_conv2d`, with its geometry.
 DEFORM_CONV = re.compile(
     r"deform_conv2d_stride(\d+)x(\d+)_padding(\d+)x(\d+)_dilation(\d+)x(\d+)"
 )
@@ -31,38 +30,41 @@ class Operands:
     """The operands of an equation, along one axis of the image.
 
     Attributes:
-      reaches: what each sees, or None where the image has no part in it.
-      shapes: their shapes.
-      known: functions that give an operand's value where that follows from the program
-        alone, else None.
-      ignore_global: whether operands that stand still are left out beside moving ones.
+      spans: of each operand; None if it does not depend on the image.
+      shapes: of each operand.
+      constants: functions that return the value of an operand that the program alone
+        determines; None for the others.
+      ignore_global: whether to leave out operands without positions; see
+        `pixel_span.union`.
     """
 
-    reaches: Sequence[Reach | None]
+    spans: Sequence[PixelSpan | None]
     shapes: Sequence[tuple[int, ...]]
-    known: Sequence[Callable[[], Any] | None]
+    constants: Sequence[Callable[[], Any] | None]
     ignore_global: bool
 
-    def only(self) -> Reach:
-        """The reach of the first operand, the others having none."""
-        first, *others = self.reaches
-        if first is None or any(reach is not None for reach in others):
+    def only(self) -> PixelSpan:
+        """The span of the first operand, if no other depends on the image."""
+        first, *others = self.spans
+        if first is None or any(span is not None for span in others):
             raise NoRuleError("whose weights or indices depend on the image")
         return first
 
-    def union(self, shape: tuple[int, ...]) -> Reach:
-        """What an elementwise operation on the operands sees."""
+    def union(self, shape: tuple[int, ...]) -> PixelSpan:
+        """The span of an elementwise operation on the operands."""
         seen = []
-        for reach, own in zip(self.reaches, self.shapes, strict=True):
-            if reach is not None:
-                # A scalar, or an axis of length 1, stands for equal elements.
+        for span, own in zip(self.spans, self.shapes, strict=True):
+            if span is not None:
+                # Scalars and axes of length 1 broadcast.
                 axes = range(len(own))
                 same = own == shape
-                seen.append(reach if same else r.broadcast(reach, own, axes, shape))
-        return r.union(seen, shape, ignore_global=self.ignore_global)
+                seen.append(
+                    span if same else pixel_span.broadcast(span, own, axes, shape)
+                )
+        return pixel_span.union(seen, shape, ignore_global=self.ignore_global)
 
 
-Rule = Callable[[Any, Operands], Reach | list[Reach]]
+Rule = Callable[[Any, Operands], PixelSpan | list[PixelSpan]]
 
 
 def _elementwise(eqn, operands):
@@ -72,7 +74,7 @@ def _elementwise(eqn, operands):
 def _broadcast_in_dim(eqn, operands):
     p = eqn.params
     shape = operands.shapes[0]
-    return r.broadcast(
+    return pixel_span.broadcast(
         operands.only(), shape, p["broadcast_dimensions"], eqn.outvars[0].aval.shape
     )
 
@@ -80,22 +82,24 @@ def _broadcast_in_dim(eqn, operands):
 def _reshape(eqn, operands):
     if eqn.params["dimensions"] is not None:
         raise NoRuleError("with dimensions")
-    return r.reshape(operands.only(), operands.shapes[0], eqn.outvars[0].aval.shape)
+    return pixel_span.reshape(
+        operands.only(), operands.shapes[0], eqn.outvars[0].aval.shape
+    )
 
 
 def _squeeze(eqn, operands):
-    reach, gone = operands.only(), eqn.params["dimensions"]
-    gone = tuple(axis % reach.low.ndim for axis in gone)
-    steps = tuple(s for axis, s in enumerate(reach.steps) if axis not in gone)
-    return reach.but(reach.low.squeeze(gone), reach.high.squeeze(gone), steps=steps)
+    span, gone = operands.only(), eqn.params["dimensions"]
+    gone = tuple(axis % span.low.ndim for axis in gone)
+    steps = tuple(s for axis, s in enumerate(span.steps) if axis not in gone)
+    return span.replace(span.low.squeeze(gone), span.high.squeeze(gone), steps=steps)
 
 
 def _transpose(eqn, operands):
-    return r.transpose(operands.only(), eqn.params["permutation"])
+    return pixel_span.transpose(operands.only(), eqn.params["permutation"])
 
 
 def _rev(eqn, operands):
-    return r.reverse(operands.only(), eqn.params["dimensions"])
+    return pixel_span.reverse(operands.only(), eqn.params["dimensions"])
 
 
 def _slice(eqn, operands):
@@ -110,37 +114,37 @@ def _slice(eqn, operands):
 
 
 def _dynamic_slice(eqn, operands):
-    reach, shape = operands.only(), operands.shapes[0]
+    span, shape = operands.only(), operands.shapes[0]
     sizes = eqn.params["slice_sizes"]
     starts = []
-    for axis, known in enumerate(operands.known[1:]):
-        if known is None and (sizes[axis] < shape[axis]):
+    for axis, value in enumerate(operands.constants[1:]):
+        if value is None and (sizes[axis] < shape[axis]):
             raise NoRuleError("whose indices are not known before the program runs")
-        start = 0 if known is None else int(known())
+        start = 0 if value is None else int(value())
         starts.append(min(max(start, 0), shape[axis] - sizes[axis]))
     limits = [start + size for start, size in zip(starts, sizes, strict=True)]
-    return _cut(reach, shape, starts, limits, [1] * len(shape))
+    return _cut(span, shape, starts, limits, [1] * len(shape))
 
 
-def _cut(reach, shape, starts, limits, strides):
+def _cut(span, shape, starts, limits, strides):
     for axis, start in enumerate(starts):
         if (start, limits[axis], strides[axis]) != (0, shape[axis], 1):
-            reach = r.slice_axis(
-                reach, axis, shape[axis], start, limits[axis], strides[axis]
+            span = pixel_span.slice_axis(
+                span, axis, shape[axis], start, limits[axis], strides[axis]
             )
-    return reach
+    return span
 
 
 def _stack(eqn, operands):
     axis = eqn.params["axis"]
     shapes = [(*shape[:axis], 1, *shape[axis:]) for shape in operands.shapes]
-    reaches = [
-        None if reach is None else r.reshape(reach, old, new)
-        for reach, old, new in zip(
-            operands.reaches, operands.shapes, shapes, strict=True
-        )
+    spans = [
+        None if span is None else pixel_span.reshape(span, old, new)
+        for span, old, new in zip(operands.spans, operands.shapes, shapes, strict=True)
     ]
-    return r.concatenate(reaches, axis, shapes, ignore_global=operands.ignore_global)
+    return pixel_span.concatenate(
+        spans, axis, shapes, ignore_global=operands.ignore_global
+    )
 
 
 def _split(eqn, operands):
@@ -152,50 +156,50 @@ def _unstack(eqn, operands):
     pieces = _pieces(operands, axis, (1,) * operands.shapes[0][axis])
     old = [1 if i == axis else n for i, n in enumerate(operands.shapes[0])]
     return [
-        r.reshape(p, old, v.aval.shape)
+        pixel_span.reshape(p, old, v.aval.shape)
         for p, v in zip(pieces, eqn.outvars, strict=True)
     ]
 
 
 def _pieces(operands, axis, sizes):
-    reach, length = operands.only(), operands.shapes[0][axis]
+    span, length = operands.only(), operands.shapes[0][axis]
     starts = np.cumsum([0, *sizes[:-1]])
     return [
-        r.slice_axis(reach, axis, length, int(start), int(start) + size)
+        pixel_span.slice_axis(span, axis, length, int(start), int(start) + size)
         for start, size in zip(starts, sizes, strict=True)
     ]
 
 
 def _tile(eqn, operands):
-    reach, shape = operands.only(), list(operands.shapes[0])
+    span, shape = operands.only(), list(operands.shapes[0])
     for axis, count in enumerate(eqn.params["reps"]):
         if count > 1:
-            tiles, shapes = [reach] * count, [tuple(shape)] * count
-            reach = r.concatenate(
+            tiles, shapes = [span] * count, [tuple(shape)] * count
+            span = pixel_span.concatenate(
                 tiles, axis, shapes, ignore_global=operands.ignore_global
             )
             shape[axis] *= count
-    return reach
+    return span
 
 
 def _pad(eqn, operands):
-    reach, shape = operands.only(), operands.shapes[0]
+    span, shape = operands.only(), operands.shapes[0]
     for axis, (low, high, interior) in enumerate(eqn.params["padding_config"]):
         if (low, high, interior) != (0, 0, 0):
-            reach = r.window(
-                reach,
+            span = pixel_span.window(
+                span,
                 axis,
                 shape[axis],
                 size=1,
                 padding=(low, high),
                 base_dilation=interior + 1,
             )
-    return reach
+    return span
 
 
 def _concatenate(eqn, operands):
-    return r.concatenate(
-        operands.reaches,
+    return pixel_span.concatenate(
+        operands.spans,
         eqn.params["dimension"],
         operands.shapes,
         ignore_global=operands.ignore_global,
@@ -205,33 +209,37 @@ def _concatenate(eqn, operands):
 def _reduce(eqn, operands):
     axes = eqn.params["axes"] if "axes" in eqn.params else eqn.params["dimensions"]
     shape = max(operands.shapes, key=len)
-    return r.reduce(operands.union(shape), axes) if axes else operands.union(shape)
+    return (
+        pixel_span.reduce(operands.union(shape), axes)
+        if axes
+        else operands.union(shape)
+    )
 
 
 def _cumulate(eqn, operands):
-    return r.cumulate(
+    return pixel_span.cumulate(
         operands.only(), eqn.params["axis"], backward=eqn.params["reverse"]
     )
 
 
 def _sort(eqn, operands):
-    reach = operands.union(operands.shapes[0])
+    span = operands.union(operands.shapes[0])
     axis = eqn.params["dimension" if "dimension" in eqn.params else "axis"]
-    if reach.steps[axis] != 0:
-        return r.everywhere(reach)
-    return reach.but(
-        reach.low.min(axis=axis, keepdims=True),
-        reach.high.max(axis=axis, keepdims=True),
+    if span.steps[axis] != 0:
+        return pixel_span.everywhere(span)
+    return span.replace(
+        span.low.min(axis=axis, keepdims=True),
+        span.high.max(axis=axis, keepdims=True),
     )
 
 
 def _reduce_window(eqn, operands):
     p = eqn.params
     shape = max(operands.shapes, key=len)
-    reach = operands.union(shape)
+    span = operands.union(shape)
     for axis, size in enumerate(p["window_dimensions"]):
-        reach = r.window(
-            reach,
+        span = pixel_span.window(
+            span,
             axis,
             shape[axis],
             size=size,
@@ -240,20 +248,20 @@ def _reduce_window(eqn, operands):
             base_dilation=p["base_dilation"][axis],
             window_dilation=p["window_dilation"][axis],
         )
-    return reach
+    return span
 
 
 def _conv(eqn, operands):
     p = eqn.params
     if p["batch_group_count"] != 1:
         raise NoRuleError("with groups of images")
-    reach = operands.only()
+    span = operands.only()
     numbers = p["dimension_numbers"]
     shape, kernel = operands.shapes
     spatial = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], strict=True)
     for i, (axis, tap) in enumerate(spatial):
-        reach = r.window(
-            reach,
+        span = pixel_span.window(
+            span,
             axis,
             shape[axis],
             size=kernel[tap],
@@ -262,29 +270,29 @@ def _conv(eqn, operands):
             base_dilation=p["lhs_dilation"][i],
             window_dilation=p["rhs_dilation"][i],
         )
-    reach = _mix_channels(
-        reach,
+    span = _mix_channels(
+        span,
         numbers.lhs_spec[1],
         shape[numbers.lhs_spec[1]],
         kernel[numbers.rhs_spec[0]],
         p["feature_group_count"],
     )
     source = dict(zip(numbers.out_spec, numbers.lhs_spec, strict=True))
-    return r.transpose(reach, [source[axis] for axis in range(len(shape))])
+    return pixel_span.transpose(span, [source[axis] for axis in range(len(shape))])
 
 
-def _mix_channels(reach, axis, channels, features, groups):
-    """Each group of features sees what its group of channels sees."""
-    steps = tuple(Fraction(0) if i == axis else s for i, s in enumerate(reach.steps))
+def _mix_channels(span, axis, channels, features, groups):
+    """Each group of output features sees what its group of channels sees."""
+    steps = tuple(Fraction(0) if i == axis else s for i, s in enumerate(span.steps))
     pair = []
-    for pixels, extreme in ((reach.low, np.min), (reach.high, np.max)):
+    for pixels, extreme in ((span.low, np.min), (span.high, np.max)):
         if pixels.shape[axis] > 1:
             pixels = np.moveaxis(pixels, axis, 0)
             pixels = pixels.reshape(groups, channels // groups, *pixels.shape[1:])
             pixels = np.repeat(extreme(pixels, axis=1), features // groups, axis=0)
             pixels = np.moveaxis(pixels, 0, axis)
         pair.append(pixels)
-    return reach.but(pair[0], pair[1], steps=steps)
+    return span.replace(pair[0], pair[1], steps=steps)
 
 
 def _dot_general(eqn, operands):
@@ -292,78 +300,78 @@ def _dot_general(eqn, operands):
     seen = [
         _side(eqn, operands, side)
         for side in (0, 1)
-        if operands.reaches[side] is not None
+        if operands.spans[side] is not None
     ]
     if len(seen) == 1:
         return seen[0]
-    product = r.union(
+    product = pixel_span.union(
         seen, eqn.outvars[0].aval.shape, ignore_global=operands.ignore_global
     )
     over_positions = any(
-        reach.steps[axis] != 0
-        for reach, axes in zip(operands.reaches, contracting, strict=True)
+        span.steps[axis] != 0
+        for span, axes in zip(operands.spans, contracting, strict=True)
         for axis in axes
     )
-    # Positions that weigh each other, as in attention, do so on an image of any size.
-    return r.everywhere(product) if over_positions else product
+    # Products over positions, as in attention, see everything at any image size.
+    return pixel_span.everywhere(product) if over_positions else product
 
 
 def _side(eqn, operands, side):
-    """What a product sees of one of its two operands."""
+    """The span of a product through one of its two operands."""
     contracting, batch = eqn.params["dimension_numbers"]
-    reach, shape = operands.reaches[side], operands.shapes[side]
+    span, shape = operands.spans[side], operands.shapes[side]
     summed, shared = contracting[side], batch[side]
     own = [a for a in range(len(shape)) if a not in (*summed, *shared)]
     others = len(operands.shapes[1 - side]) - len(summed) - len(shared)
     start = len(shared) + (others if side == 1 else 0)
-    place = {axis: i for i, axis in enumerate(shared)}
-    place |= {axis: start + i for i, axis in enumerate(own)}
+    result_axis = {axis: i for i, axis in enumerate(shared)}
+    result_axis |= {axis: start + i for i, axis in enumerate(own)}
 
-    matrix = operands.known[1 - side]
+    matrix = operands.constants[1 - side]
     is_plain = len(summed) == others == 1 and not shared
-    if matrix is not None and is_plain and reach.steps[summed[0]]:
+    if matrix is not None and is_plain and span.steps[summed[0]]:
         weights = np.moveaxis(np.asarray(matrix()), contracting[1 - side][0], 1)
-        reach = _resize(reach, summed[0], weights != 0)
-        place[summed[0]] = len(own) if side == 0 else 0
+        span = _resize(span, summed[0], weights != 0)
+        result_axis[summed[0]] = len(own) if side == 0 else 0
     elif summed:
-        reach = r.contract(reach, summed)
+        span = pixel_span.contract(span, summed)
 
-    kept = sorted(place)
-    ordered = sorted(kept, key=place.__getitem__)
-    reach = r.transpose(reach, [kept.index(axis) for axis in ordered])
+    remaining = sorted(result_axis)
+    ordered = sorted(remaining, key=result_axis.__getitem__)
+    span = pixel_span.transpose(span, [remaining.index(axis) for axis in ordered])
     new_shape = eqn.outvars[0].aval.shape
-    places = sorted(place.values())
-    return r.broadcast(reach, [new_shape[i] for i in places], places, new_shape)
+    axes = sorted(result_axis.values())
+    return pixel_span.broadcast(span, [new_shape[i] for i in axes], axes, new_shape)
 
 
-def _resize(reach, axis, seen):
-    """A product along an axis with a known matrix, of which `seen` is not zero."""
-    low = np.moveaxis(reach.low, axis, 0)
-    high = np.moveaxis(reach.high, axis, 0)
+def _resize(span, axis, seen):
+    """The span of a product along an axis with a constant matrix, nonzero at `seen`."""
+    low = np.moveaxis(span.low, axis, 0)
+    high = np.moveaxis(span.high, axis, 0)
     seen = seen.reshape(*seen.shape, *[1] * (low.ndim - 1))
     low = np.where(seen, low, math.inf).min(1)
     high = np.where(seen, high, -math.inf).max(1)
-    step = reach.steps[axis] * seen.shape[1] / seen.shape[0]
-    resized = reach.but(np.moveaxis(low, 0, axis), np.moveaxis(high, 0, axis))
-    return r.settle(resized, axis, step)
+    step = span.steps[axis] * seen.shape[1] / seen.shape[0]
+    resized = span.replace(np.moveaxis(low, 0, axis), np.moveaxis(high, 0, axis))
+    return pixel_span.regularise(resized, axis, step)
 
 
 def _gather(eqn, operands):
-    reach, shape = operands.only(), operands.shapes[0]
-    if operands.known[1] is None:
+    span, shape = operands.only(), operands.shapes[0]
+    if operands.constants[1] is None:
         raise NoRuleError("whose indices are not known before the program runs")
-    indices = operands.known[1]()
+    indices = operands.constants[1]()
     pair = []
-    for pixels in (reach.low, reach.high):
-        # Images are below 2 ** 24 px wide: float32 holds them.
+    for pixels in (span.low, span.high):
+        # float32 is exact for pixel indices below 2 ** 24.
         full = jnp.asarray(np.broadcast_to(pixels, shape), jnp.float32)
         gathered = eqn.primitive.bind(full, indices, **eqn.params)
         pair.append(np.asarray(gathered, float))
-    return _regular(reach, shape, *pair)
+    return _regular(span, shape, *pair)
 
 
-def _regular(reach, shape, low, high):
-    """Gathered pixels, with axes of length 1 where nothing changes, and their steps."""
+def _regular(span, shape, low, high):
+    """The span of gathered pixels: constant axes get length 1, others their step."""
     steps: list[Fraction | None] = []
     for axis in range(low.ndim):
         low_end, high_end = np.take(low, [0], axis), np.take(high, [0], axis)
@@ -372,30 +380,30 @@ def _regular(reach, shape, low, high):
             steps.append(Fraction(0))
         else:
             steps.append(None)
-    gathered = reach.but(low, high, steps=tuple(steps))
-    walking = [axis for axis, step in enumerate(reach.steps) if step]
-    changing = [axis for axis, step in enumerate(steps) if step is None]
-    if len(walking) != 1 or len(changing) != 1:
+    gathered = span.replace(low, high, steps=tuple(steps))
+    source = [axis for axis, step in enumerate(span.steps) if step]
+    target = [axis for axis, step in enumerate(steps) if step is None]
+    if len(source) != 1 or len(target) != 1:
         return gathered
-    step = reach.steps[walking[0]] * shape[walking[0]] / low.shape[changing[0]]
-    return r.settle(gathered, changing[0], step)
+    step = span.steps[source[0]] * shape[source[0]] / low.shape[target[0]]
+    return pixel_span.regularise(gathered, target[0], step)
 
 
-def deform_conv(eqn: Any, operands: Operands) -> Reach:
-    """The rule for `deform_conv2d`, a function whose name says its geometry.
+def deform_conv(eqn: Any, operands: Operands) -> PixelSpan:
+    """The rule for `deform_conv2d`, a function whose name contains its geometry.
 
-    It is that of the plain convolution, and a mark that the data choose.
+    The span is that of the plain convolution, marked as `deformed`.
     """
     name = DEFORM_CONV.fullmatch(eqn.params["name"])
     assert name is not None
     numbers = [int(number) for number in name.groups()]
     stride, padding, dilation = numbers[:2], numbers[2:4], numbers[4:]
-    image, *others = operands.reaches
+    image, *others = operands.spans
     shape, _, kernel, *_ = operands.shapes
     seen = []
     if image is not None:
         for i, axis in enumerate((1, 2)):
-            image = r.window(
+            image = pixel_span.window(
                 image,
                 axis,
                 shape[axis],
@@ -404,17 +412,17 @@ def deform_conv(eqn: Any, operands: Operands) -> Reach:
                 padding=(padding[i], padding[i]),
                 window_dilation=dilation[i],
             )
-        seen.append(_whole_channels(image))
-    # Offsets and masks come from the image too.
-    seen += [_whole_channels(reach) for reach in others if reach is not None]
-    joined = r.union(
+        seen.append(_over_channels(image))
+    # Offsets and masks depend on the image too.
+    seen += [_over_channels(span) for span in others if span is not None]
+    joined = pixel_span.union(
         seen, eqn.outvars[0].aval.shape, ignore_global=operands.ignore_global
     )
-    return joined.but(joined.low, joined.high, deformed=True)
+    return joined.replace(joined.low, joined.high, deformed=True)
 
 
-def _whole_channels(reach):
-    return _mix_channels(reach, 3, reach.low.shape[3], 1, 1)
+def _over_channels(span):
+    return _mix_channels(span, 3, span.low.shape[3], 1, 1)
 
 
 _ELEMENTWISE = """
@@ -431,13 +439,13 @@ _REDUCTIONS = """
     reduce_sum reduce_xor
 """
 _WINDOWS = "reduce_window reduce_window_max reduce_window_min reduce_window_sum"
-_RUNNING = "cumlogsumexp cummax cummin cumprod cumsum"
+_CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(_REDUCTIONS.split(), _reduce),
     **dict.fromkeys(_WINDOWS.split(), _reduce_window),
-    **dict.fromkeys(_RUNNING.split(), _cumulate),
+    **dict.fromkeys(_CUMULATIVE.split(), _cumulate),
     "broadcast_in_dim": _broadcast_in_dim,
     "concatenate": _concatenate,
     "conv_general_dilated": _conv,

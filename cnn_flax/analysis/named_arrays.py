@@ -1,4 +1,4 @@
-"""The arrays inside a model, by name, and what each of them sees."""
+"""The arrays inside a model, by name, and what each one sees of the image."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,8 +10,15 @@ from flax import traverse_util
 from flax.core import DenyList
 from jax.extend import core
 
-from cnn_flax.analysis.program import abstract_images
-from cnn_flax.analysis.trace import Independent, Seen, Unknown, Value, follow, image
+from cnn_flax.analysis.jaxpr import abstract_images
+from cnn_flax.analysis.propagation import (
+    Independent,
+    Seen,
+    Unknown,
+    Value,
+    image,
+    propagate,
+)
 from cnn_flax.registry import nearest
 
 __all__ = [
@@ -29,11 +36,11 @@ Model = nn.Module | Callable[..., Any]
 
 
 class ReceptiveFieldError(ValueError):
-    """What an array sees cannot be told; the message says why."""
+    """A receptive field cannot be determined; the message says why."""
 
 
 class Array(NamedTuple):
-    """An array of the program: what it sees, the line that makes it, its shape."""
+    """An array of the program: what it sees, the line that defines it, its shape."""
 
     value: Value
     line: int
@@ -41,19 +48,19 @@ class Array(NamedTuple):
 
     @property
     def is_map(self) -> bool:
-        """Whether it walks over both axes of the image, or may do so."""
+        """Whether it has positions along both axes of the image, or may have."""
         if isinstance(self.value, Seen):
-            return all(reach.walks for reach in self.value.reaches)
+            return all(span.has_positions for span in self.value.spans)
         return isinstance(self.value, Unknown) and len(self.shape) > 2
 
 
 def named_arrays(
     model: Model, options: dict[str, Any]
 ) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
-    """A function of variables and images that gives a model's arrays by name.
+    """Returns a function of variables and images that returns a model's arrays by name.
 
-    Of a module these are what it sows and what the modules inside return, "output"
-    being its own result; of a function what it returns.
+    For a module these are what it sows and what its submodules return, with "output"
+    for its own result; for a function, what it returns.
 
     Args:
       model: a module, or a function of images.
@@ -66,8 +73,8 @@ def named_arrays(
         return partial(_intermediates, model, options)
     if not callable(model):
         raise TypeError(
-            f"model is a flax.linen.Module or a function of images, got {model!r}; "
-            "create_model builds one from its name."
+            "model must be a flax.linen.Module or a function of images, got "
+            f"{model!r}; create_model builds one from its name."
         )
     return partial(_results, model, options)
 
@@ -80,13 +87,13 @@ def trace_arrays(
     channels: int,
     options: dict[str, Any],
 ) -> dict[str, Array]:
-    """What the arrays of a model see, by name, in the order in which they are made.
+    """Returns what the arrays of a model see, by name, in the program's order.
 
     Arguments are those of `receptive_field`.
 
     Raises:
-      TypeError: if `model` is none.
-      ValueError: if `image_size` is none.
+      TypeError: if `model` is neither a module nor a function.
+      ValueError: if `image_size` is invalid.
     """
     arrays = named_arrays(model, options)
     images = abstract_images(image_size, channels)
@@ -101,7 +108,7 @@ def trace_arrays(
         *[Independent()] * len(jax.tree.leaves(variables)),
         image(images.shape),
     ]
-    values = follow(program, arguments, ignore_global=ignore_global)
+    values = propagate(program, arguments, ignore_global=ignore_global)
     lines = {
         variable: i
         for i, eqn in enumerate(program.jaxpr.eqns)
@@ -117,22 +124,22 @@ def trace_arrays(
 
 
 def find_array(arrays: dict[str, Array], at: str | None) -> tuple[str, Seen]:
-    """The array of that name, or the last map, and its name.
+    """Returns the name and value of an array; None: those of the last map.
 
     Raises:
-      ReceptiveFieldError: if there is none, or what it sees is not known.
+      ReceptiveFieldError: if there is no such array, or what it sees is unknown.
     """
     at = _last_map(arrays) if at is None else at
     if at not in arrays:
         raise ReceptiveFieldError(
-            f"There is no {at!r} in the model. {nearest(at, arrays)} "
-            f"It has: {_some(arrays)}."
+            f"The model has no array {at!r}. {nearest(at, arrays)} "
+            f"It has: {_top_level(arrays)}."
         )
     value = arrays[at].value
     if isinstance(value, Unknown):
         raise ReceptiveFieldError(
-            f"What {at!r} sees cannot be told: before it stands the operation "
-            f"{value.operation}."
+            f"The receptive field of {at!r} is unknown, because it depends on the "
+            f"operation {value.operation}."
         )
     if isinstance(value, Independent):
         raise ReceptiveFieldError(f"{at!r} does not depend on the image.")
@@ -140,33 +147,32 @@ def find_array(arrays: dict[str, Array], at: str | None) -> tuple[str, Seen]:
 
 
 def position_axes(name: str, seen: Seen) -> tuple[int, int]:
-    """The axes of an array that walk over the image's height and width.
+    """Returns the axes of an array along the image's height and width.
 
     Raises:
-      ReceptiveFieldError: if the array is no map.
+      ReceptiveFieldError: if the array is not a map.
     """
     vertical, horizontal = (
-        [axis for axis, step in enumerate(reach.steps) if step]
-        for reach in seen.reaches
+        [axis for axis, step in enumerate(span.steps) if step] for span in seen.spans
     )
     if len(vertical) != 1 or len(horizontal) != 1 or vertical == horizontal:
-        raise ReceptiveFieldError(f"{name!r} is no map: it has no height and width.")
+        raise ReceptiveFieldError(f"{name!r} is not a map: it has no height and width.")
     return vertical[0], horizontal[0]
 
 
 def checked_position(
     position: Sequence[int] | None, size: Sequence[int]
 ) -> tuple[int, int]:
-    """A (vertical, horizontal) position in a map of that size; None: the middle.
+    """Checks a (vertical, horizontal) position in a map of that size; None: the middle.
 
     Raises:
-      ValueError: if it is not in the map.
+      ValueError: if it is outside the map.
     """
     height, width = size
     row, column = (height // 2, width // 2) if position is None else position
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(
-            f"position is (vertical, horizontal) in a map of {height} x {width}, "
+            f"position must be (vertical, horizontal) in a map of {height} x {width}, "
             f"got {(row, column)}."
         )
     return row, column
@@ -177,7 +183,7 @@ def _line(variable, lines):
 
 
 def _intermediates(model, options, variables, images) -> dict[str, jax.Array]:
-    """All that a module sows, and what the modules inside return, by name."""
+    """What a module sows and its submodules return, by name."""
     _, state = model.apply(
         variables,
         images,
@@ -215,14 +221,14 @@ def _leaves(name, tree) -> dict[str, jax.Array]:
 def _last_map(arrays) -> str:
     maps = [name for name, array in arrays.items() if array.is_map]
     if not maps:
-        raise ReceptiveFieldError(f"No array is a map. There are: {_some(arrays)}.")
+        raise ReceptiveFieldError(f"No array is a map. Arrays: {_top_level(arrays)}.")
     last = max(arrays[name].line for name in maps)
-    # Of several names for one array, "stage4" tells more than "stage4_block3/bn".
+    # Of several names for one array, "stage4" is better than "stage4_block3/bn".
     names = [name for name in maps if arrays[name].line == last]
     return min(names, key=lambda name: (name.count("/"), len(name)))
 
 
-def _some(arrays) -> str:
-    """The names that are nearest to the top."""
+def _top_level(arrays) -> str:
+    """Names without a slash, or all names if there are none."""
     top = [name for name in arrays if "/" not in name]
     return ", ".join(top if top else arrays)

@@ -1,4 +1,4 @@
-"""Fields of single operations and of random nets, against brute force."""
+"""Receptive fields of single operations and random nets, against brute force."""
 
 import jax
 import jax.numpy as jnp
@@ -104,11 +104,11 @@ MODELS = {
     "encoder, decoder": lambda x: jnp.concatenate(
         [conv(x), resize(conv(conv(x, 3, 2)), 2, "nearest")], -1
     ),
-    "channels apart": lambda x: conv(
+    "split channels": lambda x: conv(
         jnp.split(jnp.concatenate([conv(x), conv(x, 7)], -1), 2, axis=-1)[0]
     ),
     "slices": lambda x: x[:, 2:-1, 1:][:, ::2, ::2][..., :2] + conv(x, 3, 2)[:, :15],
-    "there and back": lambda x: conv(x[:, ::-1], 3, 2)[:, ::-1],
+    "reverse twice": lambda x: conv(x[:, ::-1], 3, 2)[:, ::-1],
     "windows": lambda x: nn.avg_pool(conv(x), (3, 2), (2, 1), padding="SAME"),
     "patches": lambda x: lax.conv_general_dilated_patches(
         x, (3, 3), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -126,7 +126,7 @@ MODELS = {
 
 
 def seen(pixels):
-    """First and last pixel that has a gradient, and that along the other axis."""
+    """First and last pixel with a gradient, as (vertical, horizontal)."""
     rows, columns = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
     return (rows[0], columns[0]), (rows[-1], columns[-1])
 
@@ -138,7 +138,7 @@ def test_operations_see_what_has_a_gradient(name):
     images = jnp.ones((1, SIZE, SIZE, 3))
     y, backward = jax.vjp(model, images)
     sizes = []
-    # Behind an upsampling neighbours differ: the larger size counts, and the padding is
+    # After an upsampling neighbours differ: the larger size counts, and the padding is
     # that of position 0, which even positions share.
     for shift in (0, 1):
         position = [n // 4 * 2 + shift for n in y.shape[1:3]]
@@ -151,8 +151,8 @@ def test_operations_see_what_has_a_gradient(name):
     assert tuple(np.max(sizes, axis=0)) == field.size
 
 
-# Random nets. Brute force is a table of which position depends on which pixel, along
-# one axis: it knows nothing of intervals.
+# Random nets. Brute force is a table of which position depends on which pixel along one
+# axis, without spans.
 
 EDGES = st.tuples(st.integers(-1, 4), st.integers(-1, 4))
 
@@ -186,7 +186,7 @@ def same(kernel, dilation):
 
 
 def run(net, x):
-    """The net on `[1, H, W, 1]`, along H; along W nothing happens."""
+    """Runs the net on `[1, H, W, 1]`, along H only."""
     for layer in net:
         if layer[0] in ("conv", "pool"):
             kind, kernel, stride, dilation, edges = layer

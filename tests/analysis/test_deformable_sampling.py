@@ -35,7 +35,7 @@ def variables():
 
 
 def with_offsets(variables, **biases):
-    """The branches of some layers give their bias, whatever the image is."""
+    """Makes the offset branches of some layers return constant biases."""
     flat = traverse_util.flatten_dict(variables)
     for path, leaf in flat.items():
         if "offset" in path:
@@ -45,13 +45,13 @@ def with_offsets(variables, **biases):
 
 
 def grid(centre, step):
-    """The nine points of a 3x3 about a centre, row by row."""
+    """The nine points of a 3x3 grid about a centre, in row-major order."""
     shifts = step * (np.indices((3, 3)).reshape(2, -1).T - 1)
     return np.array(centre) + shifts
 
 
-def test_without_offsets_the_taps_are_the_kernels(variables):
-    # Position (4, 4) of stride 4 lies on pixel 16, its taps two pixels apart.
+def test_without_offsets_the_points_are_the_kernels_taps(variables):
+    # Position (4, 4) at stride 4 is centred on pixel 16, its taps two pixels apart.
     points = deformable_sampling_points(Net(), with_offsets(variables), IMAGE)
     np.testing.assert_allclose(points, grid((16, 16), 2))
     two = deformable_sampling_points(Net(), with_offsets(variables), IMAGE, levels=2)
@@ -61,7 +61,7 @@ def test_without_offsets_the_taps_are_the_kernels(variables):
 
 def test_offsets_move_the_taps(variables):
     offsets = np.zeros(27)
-    offsets[0:2] = 1.25, -0.5  # The first tap: down and to the left.
+    offsets[0:2] = 1.25, -0.5  # The first tap: down and left.
     points = deformable_sampling_points(
         Net(), with_offsets(variables, last=offsets), IMAGE, position=(2, 3)
     )
@@ -73,12 +73,12 @@ def test_offsets_move_the_taps(variables):
 def test_offsets_of_the_layer_before_are_those_of_the_nearest_position(variables):
     moved = with_offsets(variables, last=np.full(27, 0.6), first=np.full(18, -0.25))
     points = deformable_sampling_points(Net(), moved, IMAGE, levels=2)
-    # 0.6 positions down and to the right is next to one position.
+    # 0.6 positions down and right rounds to one position.
     expected = [grid(p, 2) - 0.5 for p in grid((18, 18), 2)]
     np.testing.assert_allclose(points, np.concatenate(expected), atol=1e-5)
 
 
-def test_map_after_the_layers_sees_through_the_last_one_before_it(variables):
+def test_a_map_between_layers_samples_through_the_layer_before_it(variables):
     points = deformable_sampling_points(
         Net(), with_offsets(variables), IMAGE, "between", position=(8, 8)
     )
@@ -110,7 +110,7 @@ def test_bad_arguments_are_refused(variables, arguments, error, message):
 
 
 def test_function_and_batch_are_refused(variables):
-    with pytest.raises(TypeError, match="is a flax.linen.Module"):
+    with pytest.raises(TypeError, match="must be a flax.linen.Module"):
         deformable_sampling_points(jnp.sin, {}, IMAGE)
-    with pytest.raises(ValueError, match=r"image is \[H, W, C\]"):
+    with pytest.raises(ValueError, match=r"image must be \[H, W, C\]"):
         deformable_sampling_points(Net(), variables, IMAGE[None])
