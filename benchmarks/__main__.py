@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compare import compare_files
+from benchmarks.measurements import Measurements, Row, new_header, write
 from benchmarks.options import Options
-from benchmarks.record import Record, Row, describe, write
 from benchmarks.tables import OURS, tabulate
-from benchmarks.worker import WorkerError
+from benchmarks.worker_process import WorkerError
 from cnn_flax.registry import UnknownModelError, nearest
 from train.errors import StorageError, UserError
 
@@ -72,7 +72,7 @@ def _run(arguments: Sequence[str]) -> None:
         # Nothing is compiled well, here and in the processes.
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
-    head = describe(arguments)
+    head = new_header(arguments)
     console = _console()
     for key, value in head.items():
         console.print(f"{key}: {value}", highlight=False)
@@ -88,7 +88,7 @@ def _run(arguments: Sequence[str]) -> None:
             for row in module.measure(options):
                 rows.append({"benchmark": name, **row})
                 # What is measured is kept, whatever comes after it.
-                write(path, Record(head, rows))
+                write(path, Measurements(head, rows))
         except WorkerError as error:
             failed = True
             console.print(f"{name} failed: {error}", highlight=False, markup=False)

@@ -7,12 +7,12 @@ its own draw: torchvision's transforms, which draw once a call, take an image a 
 import importlib.util
 from typing import Any
 
-from benchmarks.candidates import measure_case
+from benchmarks.cases import measure_case
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import PEER_PAUSE
-from benchmarks.worker import has_torch
+from benchmarks.worker_process import has_torch
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure"]
 
@@ -45,13 +45,13 @@ def measure(options: Options) -> list[Row]:
 
 def _candidates(task: str) -> dict[str, tuple[str, dict[str, Any]]]:
     candidates: dict[str, tuple[str, dict[str, Any]]] = {
-        OURS: ("benchmarks.changes:ours", {})
+        OURS: ("benchmarks.augmentation_programs:ours", {})
     }
     if has_torch():
-        peer = "benchmarks.peers_torch:augmentation"
+        peer = "benchmarks.torch_programs:augmentation"
         candidates["torchvision uint8"] = (peer, {"on": "uint8"})
         candidates["torchvision float32"] = (peer, {"on": "float32"})
         candidates["torchvision Pillow"] = (peer, {"on": "pillow"})
     if task in _DM_PIX and importlib.util.find_spec("dm_pix") is not None:
-        candidates["dm-pix"] = ("benchmarks.changes:dm_pix", {})
+        candidates["dm-pix"] = ("benchmarks.augmentation_programs:dm_pix", {})
     return candidates

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from benchmarks.record import Record, Row, read
+from benchmarks.measurements import Measurements, Row, read
 
 __all__ = ["Comparison", "Move", "compare", "compare_files"]
 
@@ -68,7 +68,7 @@ def compare_files(before: Path, after: Path) -> Comparison:
     return compare(read(before), read(after))
 
 
-def compare(before: Record, after: Record) -> Comparison:
+def compare(before: Measurements, after: Measurements) -> Comparison:
     """Compares the times of two records."""
     first, second = _timed(before), _timed(after)
     both = [
@@ -92,7 +92,7 @@ def compare(before: Record, after: Record) -> Comparison:
     return Comparison(moved, len(both) - len(moved), lone, differing)
 
 
-def _timed(record: Record) -> dict[_Name, Row]:
+def _timed(record: Measurements) -> dict[_Name, Row]:
     return {
         (row["benchmark"], row["case"], row["candidate"]): row
         for row in record.rows

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 
 import cnn_flax
+from benchmarks.measurements import Row
+from benchmarks.network_programs import training_step
 from benchmarks.networks import check_models
 from benchmarks.options import Options
-from benchmarks.programs import training_step
-from benchmarks.record import Row
 from benchmarks.tables import Columns
 from benchmarks.timing import Timing, repeated
-from benchmarks.worker import Program, Worker
+from benchmarks.worker_process import Program, WorkerProcess
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
 
@@ -55,7 +55,7 @@ def measure(options: Options) -> list[Row]:
                 for found in starts.values():
                     environment = {"JAX_COMPILATION_CACHE_DIR": kept}
                     builder = "benchmarks.compile:program"
-                    with Worker(builder, asked, environment) as worker:
+                    with WorkerProcess(builder, asked, environment) as worker:
                         found.append({**worker.info, "first_step": worker.first_step})
         medians = {}
         for candidate, found in starts.items():

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.candidates import measure_case
+from benchmarks.cases import measure_case
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import PEER_PAUSE, repeated
-from benchmarks.worker import Program, has_torch
+from benchmarks.worker_process import Program, has_torch
 from cnn_flax.layers import deform_conv2d
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
@@ -43,7 +43,7 @@ def measure(options: Options) -> list[Row]:
             }
             builders = {OURS: "benchmarks.deform_conv:program"}
             if has_torch():
-                builders["torchvision"] = "benchmarks.peers_torch:deform_conv"
+                builders["torchvision"] = "benchmarks.torch_programs:deform_conv"
             rows += measure_case(
                 case,
                 {who: (own, asked) for who, own in options.chosen(builders).items()},

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import cnn_flax
+from benchmarks.measurements import Row
+from benchmarks.network_programs import training_step
 from benchmarks.options import Options
-from benchmarks.programs import training_step
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import alternate
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import jax
 
+from benchmarks.measurements import Row
 from benchmarks.networks import COLUMNS, measure_networks
 from benchmarks.options import Options
 from benchmarks.plot import plot_accuracy as plot
-from benchmarks.record import Row
 
 __all__ = ["COLUMNS", "TITLE", "measure", "plot"]
 

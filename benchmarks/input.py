@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.candidates import measure_case
+from benchmarks.cases import measure_case
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.worker import Program, has_torch
+from benchmarks.worker_process import Program, has_torch
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure", "program"]
 
@@ -42,7 +42,7 @@ def measure(options: Options) -> list[Row]:
         for task in TASKS[:1] if options.quick else TASKS:
             builders = {OURS: "benchmarks.input:program"}
             if has_torch():
-                builders["torch DataLoader"] = "benchmarks.peers_torch:data_loader"
+                builders["torch DataLoader"] = "benchmarks.torch_programs:data_loader"
             asked = {
                 "folder": folder,
                 "task": task,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.worker import peak_memory, resident_memory
+from benchmarks.worker_process import peak_memory, resident_memory
 from train.memory import use_huge_pages
 
 __all__ = ["COLUMNS", "TITLE", "measure"]

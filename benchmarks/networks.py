@@ -10,12 +10,12 @@ from typing import Any
 import jax
 
 import cnn_flax
+from benchmarks.measurements import Row
 from benchmarks.options import Options
 from benchmarks.plot import accuracy
-from benchmarks.record import Row
 from benchmarks.tables import IN_PARTS, OURS, Columns
 from benchmarks.timing import PEER_PAUSE, Timing, take_turns
-from benchmarks.worker import Worker, has_torch, started
+from benchmarks.worker_process import WorkerProcess, has_torch, started
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
@@ -37,14 +37,14 @@ _PLAIN = "plain Flax"
 
 # Name -> the module that builds it, and how.
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
-    OURS: ("benchmarks.programs", {}),
-    IN_PARTS: ("benchmarks.programs", {"parts": True}),
-    _AUGMENTING: ("benchmarks.programs", {"augmented": True}),
-    _PLAIN: ("benchmarks.programs", {"plain": True}),
-    "torch eager": ("benchmarks.peers_torch", {}),
-    "torch channels_last": ("benchmarks.peers_torch", {"channels_last": True}),
+    OURS: ("benchmarks.network_programs", {}),
+    IN_PARTS: ("benchmarks.network_programs", {"parts": True}),
+    _AUGMENTING: ("benchmarks.network_programs", {"augmented": True}),
+    _PLAIN: ("benchmarks.network_programs", {"plain": True}),
+    "torch eager": ("benchmarks.torch_programs", {}),
+    "torch channels_last": ("benchmarks.torch_programs", {"channels_last": True}),
     "torch.compile": (
-        "benchmarks.peers_torch",
+        "benchmarks.torch_programs",
         {"channels_last": True, "compiled": True},
     ),
 }
@@ -162,7 +162,7 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
         return task == "training"
     if candidate == IN_PARTS:
         return task == "inference" and jax.devices()[0].platform == "cpu"
-    if module == "benchmarks.peers_torch":
+    if module == "benchmarks.torch_programs":
         return has_torch()
     # Flax has no deformable convolution.
     return candidate != _PLAIN or "_dcn" not in name
@@ -171,15 +171,15 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
 @contextlib.contextmanager
 def _warmed(
     row: Row, arguments: tuple[str, Mapping[str, Any]], quick: bool
-) -> Iterator[Worker]:
+) -> Iterator[WorkerProcess]:
     """A worker whose programs were compiled by one before it; notes both starts."""
     with tempfile.TemporaryDirectory() as kept:
         environment = {name: os.path.join(kept, name) for name in _KEPT}
-        worker = Worker(*arguments, environment)
+        worker = WorkerProcess(*arguments, environment)
         row["first_step_cold"] = worker.first_step
         if not quick:
             worker.close()
-            worker = Worker(*arguments, environment)
+            worker = WorkerProcess(*arguments, environment)
             row["first_step_warm"] = worker.first_step
         with worker:
             yield worker
@@ -195,8 +195,8 @@ def _limits(options: Options) -> dict[str, tuple[str, dict[str, Any]]]:
         size, megabytes = 8192, 2048
     product = {"size": size, "dtype": options.dtype}
     return {
-        "matrix product": ("benchmarks.programs:matrix_product", product),
-        "copy": ("benchmarks.programs:copy", {"megabytes": megabytes}),
+        "matrix product": ("benchmarks.network_programs:matrix_product", product),
+        "copy": ("benchmarks.network_programs:copy", {"megabytes": megabytes}),
     }
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import cnn_flax
-from benchmarks.record import Row
+from benchmarks.axes import INK, finish
+from benchmarks.measurements import Row
 from benchmarks.tables import OURS
 from train.errors import UserError
 
 __all__ = ["accuracy", "plot_accuracy", "points"]
 
-_INK, _GRID = "#1f2937", "#e5e7eb"
 # Of a name from its point, in points.
 _SIDES = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -9))
 
@@ -68,13 +68,11 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         own = sorted((p for p in found if p[0] == family), key=lambda p: p[2])
         _, names, rates, shares = zip(*own, strict=True)
         axes.plot(rates, shares, "o", label=family, markersize=5)
-    axes.set(xscale="log", xlabel="images a second", ylabel="ImageNet top-1, %")
+    axes.set(xscale="log", xlabel="images per second", ylabel="ImageNet top-1, %")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     axes.legend(frameon=False)
     figure.draw_without_rendering()  # Where things stand is known from here on.
     places = [(rate, share) for _, _, rate, share in found]
@@ -96,7 +94,7 @@ def _written(axes: Any, name: str, place: tuple[float, float], taken: list[Any])
             ha="left" if x > 0 else "right",
             va="center",
             fontsize=6,
-            color=_INK,
+            color=INK,
         )
 
     for side in _SIDES:

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 
 import cnn_flax
+from benchmarks.measurements import Row
+from benchmarks.network_programs import stepping, training_step
 from benchmarks.options import Options
-from benchmarks.programs import stepping, training_step
-from benchmarks.record import Row
 from benchmarks.tables import Columns
 from benchmarks.timing import take_turns
-from benchmarks.worker import Program, started
+from benchmarks.worker_process import Program, started
 from train.parallel import AXIS, Placement, compile_step, mapped
 
 __all__ = ["COLUMNS", "TITLE", "dispatch", "measure", "step"]

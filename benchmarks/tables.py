@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from benchmarks.record import Row
+from benchmarks.measurements import Row
 
 __all__ = ["IN_PARTS", "OURS", "Columns", "tabulate"]
 

@@ -4,9 +4,6 @@ Alternating block by block lets whatever else the machine does hit all candidate
 """
 
 import dataclasses
-import importlib.metadata
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,17 +16,11 @@ __all__ = [
     "PEER_PAUSE",
     "Timing",
     "alternate",
-    "header",
-    "processor",
     "repeated",
     "take_turns",
 ]
 
 PEER_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
-
-# What a figure may depend on, of what is installed and set.
-_PACKAGES = ("jax", "flax", "torch", "torchvision", "dm-pix", "pillow")
-_VARIABLES = ("GLIBC_TUNABLES", "XLA_FLAGS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,34 +131,3 @@ def _call(function: Callable[[], Any], calls: int) -> float:
         result = function()
     jax.block_until_ready(result)
     return time.perf_counter() - start
-
-
-def header() -> dict[str, str]:
-    """Device and versions that a figure holds for."""
-    device = jax.devices()[0]
-    return {
-        "device": f"{jax.device_count()} x {device.device_kind}",
-        "processor": f"{processor()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        **{name: version for name in _PACKAGES if (version := _version(name))},
-        **{name: value for name in _VARIABLES if (value := os.environ.get(name))},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

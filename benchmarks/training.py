@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import jax
 
+from benchmarks.measurements import Row
 from benchmarks.networks import COLUMNS, measure_networks
 from benchmarks.options import Options
-from benchmarks.record import Row
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
 

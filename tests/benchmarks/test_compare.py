@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.compare import compare
-from benchmarks.record import Record
+from benchmarks.measurements import Measurements
 
 
 def row(candidate, median, spread, **more):
@@ -10,7 +10,7 @@ def row(candidate, median, spread, **more):
 
 
 def test_what_is_further_apart_than_both_spreads_moved():
-    before = Record(
+    before = Measurements(
         {"jax": "1", "device": "d"},
         [
             row("faster", 2.0, 0.10),
@@ -19,7 +19,7 @@ def test_what_is_further_apart_than_both_spreads_moved():
             row("gone", 2.0, 0.1),
         ],
     )
-    after = Record(
+    after = Measurements(
         {"jax": "2", "device": "d"},
         [
             # 0.5 apart, and the spreads are 0.2 and 0.15.
@@ -40,15 +40,15 @@ def test_what_is_further_apart_than_both_spreads_moved():
 
 def test_what_has_no_time_is_not_compared():
     failed = {"benchmark": "training", "case": "a", "candidate": "b", "error": "no"}
-    record = Record({}, [failed])
+    record = Measurements({}, [failed])
     found = compare(record, record)
     assert (found.moved, found.still, found.lone) == ([], 0, [])
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_record_does_not_move_from_itself_but_from_another(factor):
-    record = Record({}, [row("a", 1.0, 0.0)])
+    record = Measurements({}, [row("a", 1.0, 0.0)])
     assert compare(record, record).still == 1
-    other = Record({}, [row("a", factor, 0.0)])
+    other = Measurements({}, [row("a", factor, 0.0)])
     (move,) = compare(record, other).moved
     assert move.ratio == factor

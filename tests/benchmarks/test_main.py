@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from benchmarks import record
 from benchmarks.__main__ import main
+from benchmarks.measurements import read
 
 
 def run(*arguments, folder):
@@ -21,7 +21,7 @@ def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "device: 1 x cpu" in done.stdout
     assert "1x1 56px 64-256, forward" in done.stdout
-    found = record.read(tmp_path / "new" / "operators.json")
+    found = read(tmp_path / "new" / "operators.json")
     assert (
         found.header["command"] == "python -m benchmarks operators --quick --json new"
     )
@@ -38,7 +38,7 @@ def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
 def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path):
     done = run("labelling_memory", "--quick", "--json", "a.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    few, many = record.read(tmp_path / "a.json").rows
+    few, many = read(tmp_path / "a.json").rows
     assert (few["case"], many["case"]) == ("100 images", "10,000 images")
     # Names take 0.2 MB, labels 0.4; the rest is what the allocator keeps.
     assert many["peak_memory"] < few["peak_memory"] + 40e6

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.timing import Timing, alternate, header, take_turns
+from benchmarks.timing import Timing, alternate, take_turns
 
 
 def test_candidates_take_turns():
@@ -27,10 +27,6 @@ def test_median_and_spread_by_hand():
     timing = Timing((1.0, 2.0, 3.0, 4.0, 10.0))
     assert timing.median == 3.0
     assert timing.spread == pytest.approx((4 - 2) / 2 / 3)
-
-
-def test_the_header_names_device_and_versions():
-    assert {"device", "processor", "python", "jax", "flax"} <= set(header())
 
 
 def test_a_slow_candidate_has_three_turns_and_a_fast_one_many_calls():
