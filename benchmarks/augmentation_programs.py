@@ -1,4 +1,4 @@
-"""What workers run of our augmentation and of dm-pix's."""
+"""Programs of our augmentations and of dm-pix's, for worker processes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +14,12 @@ from cnn_flax import augment
 
 __all__ = ["dm_pix", "ours"]
 
-_Facts = dict[str, Any]
+_Info = dict[str, Any]
 
 
-def ours(task: str, batch_size: int, size: int, window: int) -> tuple[Program, _Facts]:
-    """A change by `cnn_flax.augment`; see `benchmarks.augmentation`."""
-    change: Any = {
+def ours(task: str, batch_size: int, size: int, window: int) -> tuple[Program, _Info]:
+    """An augmentation by `cnn_flax.augment`; see `benchmarks.augmentation`."""
+    augmentation: Any = {
         "resized crop + flip": augment.compose(
             [
                 partial(augment.random_resized_crop, size=window),
@@ -40,13 +40,11 @@ def ours(task: str, batch_size: int, size: int, window: int) -> tuple[Program, _
             ]
         ),
     }[task]
-    return _batches(lambda key, images: change(key, images)[0], batch_size, size)
+    return _program(lambda key, images: augmentation(key, images)[0], batch_size, size)
 
 
-def dm_pix(
-    task: str, batch_size: int, size: int, window: int
-) -> tuple[Program, _Facts]:
-    """A change by dm-pix; see `benchmarks.augmentation`."""
+def dm_pix(task: str, batch_size: int, size: int, window: int) -> tuple[Program, _Info]:
+    """An augmentation by dm-pix; see `benchmarks.augmentation`."""
     import dm_pix  # pyright: ignore[reportMissingImports]
 
     del window
@@ -62,24 +60,24 @@ def dm_pix(
         image = dm_pix.random_saturation(keys[2], image, 0.6, 1.4)
         return jnp.clip(dm_pix.random_hue(keys[3], image, 0.1), 0, 1)
 
-    change = {"rotate": rotate, "colour jitter": jitter}[task]
+    augmentation = {"rotate": rotate, "colour jitter": jitter}[task]
 
-    def each(key: jax.Array, images: jax.Array) -> jax.Array:
-        return jax.vmap(change)(jax.random.split(key, len(images)), images)
+    def batched(key: jax.Array, images: jax.Array) -> jax.Array:
+        return jax.vmap(augmentation)(jax.random.split(key, len(images)), images)
 
-    return _batches(each, batch_size, size)
+    return _program(batched, batch_size, size)
 
 
-def _batches(
-    change: Callable[[jax.Array, jax.Array], jax.Array], batch_size: int, size: int
-) -> tuple[Program, _Facts]:
+def _program(
+    function: Callable[[jax.Array, jax.Array], jax.Array], batch_size: int, size: int
+) -> tuple[Program, _Info]:
     shape = (batch_size, size, size, 3)
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
     @jax.jit
     def step(count: int, images: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(1), count)
-        return change(key, images.astype(jnp.float32) / 255)
+        return function(key, images.astype(jnp.float32) / 255)
 
     counts = iter(range(2**31))
     return repeated(lambda: step(next(counts), images)), {}

@@ -1,4 +1,4 @@
-"""The look that all pictures of measurements share."""
+"""The style of axes that the pictures share."""
 
 from typing import Any
 

@@ -1,11 +1,11 @@
-"""Candidates of one case, each in a process of its own, that take turns."""
+"""Measures the candidates of a case, each in its own process, in turns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measurements import Row
 from benchmarks.timing import take_turns
-from benchmarks.worker_process import started
+from benchmarks.worker_process import start_workers
 
 __all__ = ["measure_case"]
 
@@ -16,22 +16,28 @@ def measure_case(
     turns: Mapping[str, Any],
     images: int | None = None,
 ) -> list[Row]:
-    """A row a candidate; one that cannot be started has `error`, the others go on.
+    """Returns one row per candidate.
+
+    If a candidate cannot be started, its row has `error` and the others are measured.
 
     Args:
-      case: what is measured.
+      case: name of the case.
       candidates: name -> arguments of `benchmarks.worker_process.WorkerProcess`.
       turns: arguments of `benchmarks.timing.take_turns`.
-      images: how many a call makes, where they are to be counted.
+      images: images per call, for rows with images per second.
     """
-    rows: dict[str, Row] = {who: {"case": case, "candidate": who} for who in candidates}
-    with started(candidates, rows) as workers:
-        timings = take_turns({who: w.run for who, w in workers.items()}, **turns)
-    for who, timing in timings.items():
-        worker = workers[who]
-        rows[who] |= {**timing.row(), **worker.info}
+    rows: dict[str, Row] = {
+        name: {"case": case, "candidate": name} for name in candidates
+    }
+    with start_workers(candidates, rows) as workers:
+        timings = take_turns(
+            {name: worker.run for name, worker in workers.items()}, **turns
+        )
+    for name, timing in timings.items():
+        worker = workers[name]
+        rows[name] |= {**timing.row(), **worker.info}
         if worker.extra_memory is not None:
-            rows[who]["extra_memory"] = worker.extra_memory
+            rows[name]["extra_memory"] = worker.extra_memory
         if images is not None:
-            rows[who]["images_per_second"] = images / timing.median
+            rows[name]["images_per_second"] = images / timing.median
     return list(rows.values())

@@ -11,7 +11,7 @@ from benchmarks.plot import plot_accuracy as plot
 
 __all__ = ["COLUMNS", "TITLE", "measure", "plot"]
 
-TITLE = "logits of whole models, BatchNorms folded in ours"
+TITLE = "logits of whole models, with folded BatchNorms in ours"
 
 
 def measure(options: Options) -> Iterator[Row]:

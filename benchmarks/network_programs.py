@@ -1,6 +1,7 @@
-"""What workers run of ours and of plain Flax. Each returns its program, and its facts.
+"""Programs of our models and of plain Flax, for worker processes.
 
-The compiled programs are kept where `JAX_COMPILATION_CACHE_DIR` says, if it does.
+Each function returns a program and information about it. Compiled programs are cached
+in `JAX_COMPILATION_CACHE_DIR`, if it is set.
 """
 
 import os
@@ -37,7 +38,7 @@ __all__ = [
 if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     use_compilation_cache()
 
-_Facts = dict[str, Any]
+_Info = dict[str, Any]
 
 
 def inference(
@@ -48,18 +49,18 @@ def inference(
     dtype: str,
     plain: bool = False,
     parts: bool = False,
-) -> tuple[Program, _Facts]:
-    """Logits of images: ours with the BatchNorms folded, or as plain Flax.
+) -> tuple[Program, _Info]:
+    """Logits of a model with folded BatchNorms, or of plain Flax.
 
     Args:
-      model: name of the registry.
+      model: name in the registry.
       fields: of the model.
-      batch_size: images a step.
+      batch_size: images per step.
       image_size: height and width, in pixels.
       dtype: of the computation.
-      plain: whether it is made of Flax's layers.
-      parts: whether a CPU computes a few images at a time, as `python -m train
-        evaluate` does.
+      plain: whether the model has Flax's layers.
+      parts: whether to compute a few images at a time, as `python -m train evaluate`
+        does on a CPU.
     """
     net = _network(model, fields, dtype)
     images = _images(batch_size, image_size)
@@ -83,18 +84,18 @@ def training(
     dtype: str,
     plain: bool = False,
     augmented: bool = False,
-) -> tuple[Program, _Facts]:
-    """Steps of `python -m train`, by SGD with momentum.
+) -> tuple[Program, _Info]:
+    """Training steps of `python -m train`, with SGD and momentum.
 
     Args:
-      model: name of the registry.
+      model: name in the registry.
       fields: of the model.
-      batch_size: images a step.
+      batch_size: images per step.
       image_size: height and width that the model sees, in pixels.
       dtype: of the computation.
-      plain: whether it is made of Flax's layers.
-      augmented: whether windows are cut from `uint8` images at random and mirrored, in
-        the step; else the images are floats that the model takes as they are.
+      plain: whether the model has Flax's layers.
+      augmented: whether the step crops and flips `uint8` images at random; otherwise
+        the images are floats that the model takes unchanged.
     """
     net = _network(model, fields, dtype)
     step, state, batch = training_step(net, batch_size, image_size, augmented=augmented)
@@ -104,13 +105,13 @@ def training(
 
 
 def stepping(step: Callable[..., Any], state: Any, batch: Any, key: Any) -> Program:
-    """Steps that each go on from the state before.
+    """Runs steps, each from the state of the one before.
 
     Args:
-      step: gives the next state and metrics; it may take the state's memory.
-      state: the first.
-      batch: of every step.
-      key: of every step.
+      step: returns the next state and metrics; it may donate the state's memory.
+      state: the first state.
+      batch: the batch of every step.
+      key: the key of every step.
     """
     states = [state]
 
@@ -130,28 +131,28 @@ def training_step(
     axis: str | None = None,
     augmented: bool = False,
 ) -> tuple[Callable[..., Any], Any, dict[str, jax.Array]]:
-    """A step, not compiled, its first state and a batch.
+    """Returns a step, not compiled, its first state and a batch.
 
     Args:
       net: the model.
-      batch_size: images a step.
+      batch_size: images per step.
       image_size: height and width, in pixels.
-      axis: the mapped axis that the batch is split over under `jax.pmap`, else None.
+      axis: the mapped axis of the batch under `jax.pmap`, else None.
       augmented: see `training`.
     """
     tx = optax.sgd(1e-3, momentum=0.9)
     shape = (image_size, image_size, 3)
 
     @jax.jit
-    def begin(initial: Any) -> Any:
+    def initialize(initial: Any) -> Any:
         return create_state(net, tx, shape, jax.random.key(0), initial=initial)
 
-    state = begin(_variables(net, jnp.zeros((1, *shape))))
-    prepare, images = _as_it_is, _images(batch_size, image_size)
+    state = initialize(_variables(net, jnp.zeros((1, *shape))))
+    prepare, images = _unchanged, _images(batch_size, image_size)
     if augmented:
-        changes = Augment(crop_scale=0.08, flip=0.5)
+        augment = Augment(crop_scale=0.08, flip=0.5)
         mean, std = (0.5,) * 3, (0.25,) * 3
-        prepare = train_inputs(changes, mean=mean, std=std, size=image_size)
+        prepare = train_inputs(augment, mean=mean, std=std, size=image_size)
         images = _images(batch_size, round(image_size * 256 / 224), np.uint8)
     step = make_train_step(supervised(net, axis=axis), tx, prepare, axis=axis)
     batch = {
@@ -162,15 +163,15 @@ def training_step(
     return step, state, batch
 
 
-def matrix_product(size: int, dtype: str) -> tuple[Program, _Facts]:
-    """A product of square matrices: what the device can do at best."""
+def matrix_product(size: int, dtype: str) -> tuple[Program, _Info]:
+    """A product of square matrices: the device's peak rate of operations."""
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.standard_normal((size, size), np.float32), dtype)
     return repeated(partial(jax.jit(jnp.matmul), a, a)), {"flops": 2 * size**3}
 
 
-def copy(megabytes: int) -> tuple[Program, _Facts]:
-    """An array read and another written: the memory's bandwidth at best."""
+def copy(megabytes: int) -> tuple[Program, _Info]:
+    """Reading one array and writing another: the memory's peak bandwidth."""
     x = jnp.zeros((megabytes, 250_000), jnp.float32)
     return repeated(partial(jax.jit(jnp.negative), x)), {"bytes": 2 * x.nbytes}
 
@@ -180,11 +181,11 @@ def _network(model: str, fields: Mapping[str, Any], dtype: str) -> nn.Module:
 
 
 def _variables(net: nn.Module, images: jax.Array) -> Any:
-    """As random as they are at first, without a program that draws them."""
+    """Random variables as at initialization, without compiling a program for it."""
     rng = np.random.default_rng(0)
 
     def fill(path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        # A deformable convolution's offsets begin at zero.
+        # The offsets of a deformable convolution are zero at initialization.
         if path[-1] == "kernel" and "offset" not in path:
             values = rng.standard_normal(leaf.shape, np.float32)
             values *= np.sqrt(2 / np.prod(leaf.shape[:-1]))
@@ -214,6 +215,6 @@ def _in_context(function: Callable[..., Any], plain: bool) -> Callable[..., Any]
     return traced
 
 
-def _as_it_is(keys: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
+def _unchanged(keys: Any, batch: dict[str, jax.Array], key: jax.Array) -> Any:
     del keys, key
     return batch

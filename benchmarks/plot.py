@@ -1,4 +1,4 @@
-"""What users choose a model by: published accuracy against measured throughput."""
+"""Plot of published accuracy against measured throughput, to choose a model by."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from train.errors import UserError
 
 __all__ = ["accuracy", "plot_accuracy", "points"]
 
-# Of a name from its point, in points.
-_SIDES = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -9))
+# Offsets of a name from its marker, in points.
+_OFFSETS = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -9))
 
 
 def accuracy(model: str) -> float | None:
-    """Share of ImageNet's validation images that published weights classify rightly.
+    """Returns the top-1 accuracy of published weights on ImageNet, in percent.
 
-    The first weights count whose authors state it, in percent; None where none do.
+    It is that of the first weights whose authors state it; None if none do.
     """
     weights = cnn_flax.model_info(model).weights
     stated = (w.imagenet_top1 for w in weights if w.imagenet_top1 is not None)
@@ -27,31 +27,31 @@ def accuracy(model: str) -> float | None:
 
 
 def points(rows: Sequence[Row]) -> list[tuple[str, str, float, float]]:
-    """Family, model, images a second and accuracy of what has both.
+    """Returns family, model, images per second and accuracy of models with both.
 
     Args:
-      rows: of the benchmark of inference.
+      rows: of the benchmark `inference`.
     """
-    found = []
+    models = []
     for row in rows:
         if row["candidate"] != OURS or "images_per_second" not in row:
             continue
         top1 = accuracy(row["model"])
         if top1 is not None:
             family = cnn_flax.model_info(row["model"]).family
-            found.append((family, row["model"], row["images_per_second"], top1))
-    return sorted(found)
+            models.append((family, row["model"], row["images_per_second"], top1))
+    return sorted(models)
 
 
 def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
-    """Draws a point a model, the families in colours of their own.
+    """Draws one marker per model, in its family's colour.
 
     Args:
-      rows: of the benchmark of inference.
+      rows: of the benchmark `inference`.
       path: of the picture.
 
     Raises:
-      UserError: no model has both, or matplotlib is not installed.
+      UserError: no model has both figures, or matplotlib is not installed.
     """
     found = points(rows)
     if not found:
@@ -74,16 +74,18 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
     axes.xaxis.set_minor_formatter("")
     finish(axes)
     axes.legend(frameon=False)
-    figure.draw_without_rendering()  # Where things stand is known from here on.
+    figure.draw_without_rendering()  # Positions are final from here on.
     places = [(rate, share) for _, _, rate, share in found]
     taken = [Bbox([c - 3, c + 3]) for c in axes.transData.transform(places)]
     for (_, name, _, _), place in zip(found, places, strict=True):
-        taken.append(_written(axes, name, place, taken))
+        taken.append(_annotate(axes, name, place, taken))
     figure.savefig(path, dpi=150)
 
 
-def _written(axes: Any, name: str, place: tuple[float, float], taken: list[Any]) -> Any:
-    """Writes a name beside its point, on a side where nothing else is; its box."""
+def _annotate(
+    axes: Any, name: str, place: tuple[float, float], taken: list[Any]
+) -> Any:
+    """Writes a name next to its marker, where it overlaps nothing; returns its box."""
 
     def write(x: float, y: float) -> Any:
         return axes.annotate(
@@ -97,10 +99,10 @@ def _written(axes: Any, name: str, place: tuple[float, float], taken: list[Any])
             color=INK,
         )
 
-    for side in _SIDES:
-        text = write(*side)
+    for offset in _OFFSETS:
+        text = write(*offset)
         box = text.get_window_extent()
         if not any(box.overlaps(other) for other in taken):
             return box
         text.remove()
-    return write(*_SIDES[0]).get_window_extent()
+    return write(*_OFFSETS[0]).get_window_extent()

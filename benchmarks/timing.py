@@ -1,6 +1,7 @@
-"""Honest timing: compile, burn in, then alternate, and wait for the device at each end.
+"""Honest timing: compile, warm up, then alternate, and wait for the device at each end.
 
-Alternating block by block lets whatever else the machine does hit all candidates alike.
+Candidates alternate block by block, so that other load on the machine affects all of
+them equally.
 """
 
 import dataclasses
@@ -20,32 +21,32 @@ __all__ = [
     "take_turns",
 ]
 
-PEER_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
+PEER_PAUSE = 0.2  # seconds: torch's idle threads spin for about this long.
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds a call.
+    """Seconds per call.
 
     Attributes:
-      seconds: one figure a block of calls.
+      seconds: one figure per block of calls.
     """
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Middle of the blocks, in seconds."""
+        """Median over the blocks, in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Half of the distance between the quartiles, as a share of the median."""
+        """Half of the interquartile range, relative to the median."""
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return (high - low) / 2 / self.median
 
     def row(self) -> dict[str, Any]:
-        """Its part of a row of raw results."""
+        """Returns the entries of a row of raw results."""
         seconds = [float(f"{value:.5g}") for value in self.seconds]
         return {"seconds": seconds, "median": self.median, "spread": self.spread}
 
@@ -59,18 +60,17 @@ def take_turns(
 ) -> dict[str, Timing]:
     """Times each candidate in turn, `blocks` times over.
 
-    One whose work takes ten times as long as a turn has three turns, as it would hold
-    up the others.
+    A candidate whose work takes ten times as long as a turn gets only three turns, so
+    that it does not hold up the others.
 
-    A turn begins with work that is not timed: the caches have what another candidate
-    left, and freed memory may have gone back to the system, or to a virtual machine's
-    host.
+    A turn begins with work that is not timed: the caches hold another candidate's data,
+    and freed memory may have gone back to the system, or to a virtual machine's host.
 
     Args:
-      candidates: name -> function that does its work so many times, and returns the
-        seconds that took. The first time may take longer.
-      blocks: how often each gets its turn.
-      block_seconds: about how long a turn lasts; the work is done at least once.
+      candidates: name -> function that does its work this many times and returns the
+        seconds it took. The first call may take longer.
+      blocks: number of turns per candidate.
+      block_seconds: approximate duration of a turn; the work is done at least once.
       pause: seconds before each turn.
 
     Returns:
@@ -104,9 +104,9 @@ def alternate(
     """Times functions of this process in turn; see `take_turns`.
 
     Args:
-      candidates: name -> function without arguments that gives arrays.
-      blocks: how often each gets its turn.
-      block_seconds: about how long a turn lasts; at least one call.
+      candidates: name -> function without arguments that returns arrays.
+      blocks: number of turns per candidate.
+      block_seconds: approximate duration of a turn; at least one call.
       pause: seconds before each turn.
 
     Returns:
@@ -121,7 +121,7 @@ def alternate(
 
 
 def repeated(function: Callable[[], Any]) -> Callable[[int], float]:
-    """Work for `take_turns`: calls a function without arguments that gives arrays."""
+    """Makes work for `take_turns` of a function that returns arrays."""
     return partial(_call, function)
 
 

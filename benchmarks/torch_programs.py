@@ -1,6 +1,9 @@
-"""What workers run of torch's and torchvision's: the one module that imports them."""
+"""Programs of torch and torchvision, for worker processes.
 
-# They are in an extra that linters are run without.
+No other module imports torch.
+"""
+
+# Linters run without the extra that has torch.
 # pyright: reportMissingImports=false
 
 import os
@@ -27,9 +30,9 @@ __all__ = [
     "training",
 ]
 
-_Facts = dict[str, Any]
+_Info = dict[str, Any]
 _DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# XLA tries algorithms too.
+# XLA selects algorithms by trial too.
 torch.backends.cudnn.benchmark = True
 
 
@@ -41,8 +44,8 @@ def inference(
     dtype: str,
     channels_last: bool = False,
     compiled: bool = False,
-) -> tuple[Program, _Facts]:
-    """Logits of images, in evaluation mode."""
+) -> tuple[Program, _Info]:
+    """Logits of images in evaluation mode."""
     net = _network(model, fields, channels_last, compiled)
     images = _images(batch_size, image_size, channels_last)
     net.eval()
@@ -64,8 +67,8 @@ def training(
     dtype: str,
     channels_last: bool = False,
     compiled: bool = False,
-) -> tuple[Program, _Facts]:
-    """Steps of cross entropy by SGD with momentum."""
+) -> tuple[Program, _Info]:
+    """Training steps with cross entropy, SGD and momentum."""
     net = _network(model, fields, channels_last, compiled)
     images = _images(batch_size, image_size, channels_last)
     net.train()
@@ -86,17 +89,17 @@ def training(
 
 def augmentation(
     task: str, batch_size: int, size: int, window: int, on: str
-) -> tuple[Program, _Facts]:
-    """A change by torchvision's v2; see `benchmarks.augmentation`.
+) -> tuple[Program, _Info]:
+    """An augmentation by torchvision's v2; see `benchmarks.augmentation`.
 
     Args:
       task: one of `benchmarks.augmentation.TASKS`.
-      batch_size: images.
-      size: height and width, in pixels.
-      window: that of what is cut out.
-      on: what it is given: "uint8" or "float32" tensors, or "pillow" images.
+      batch_size: images per call.
+      size: height and width of the images, in pixels.
+      window: height and width of a crop, in pixels.
+      on: its input: "uint8" or "float32" tensors, or "pillow" images.
     """
-    change = {
+    transform = {
         "resized crop + flip": v2.Compose(
             [
                 v2.RandomResizedCrop(window, antialias=True),
@@ -109,9 +112,9 @@ def augmentation(
     }[task]
     scale = v2.ToDtype(torch.float32, scale=True)
     whole = {
-        "uint8": v2.Compose([change, scale]),
-        "float32": v2.Compose([scale, change]),
-        "pillow": v2.Compose([change, v2.ToImage(), scale]),
+        "uint8": v2.Compose([transform, scale]),
+        "float32": v2.Compose([scale, transform]),
+        "pillow": v2.Compose([transform, v2.ToImage(), scale]),
     }[on]
     torch.manual_seed(0)
     images: Any = torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8)
@@ -129,8 +132,8 @@ def augmentation(
 
 def deform_conv(
     batch_size: int, size: int, channels: int, gradients: bool
-) -> tuple[Program, _Facts]:
-    """The kernel of torchvision, v2, 3x3; see `benchmarks.deform_conv`."""
+) -> tuple[Program, _Info]:
+    """The deformable 3x3 of torchvision, v2; see `benchmarks.deform_conv`."""
     torch.manual_seed(0)
     place: Any = {"device": _DEVICE, "requires_grad": gradients}
     x = torch.randn(batch_size, channels, size, size, **place)
@@ -152,8 +155,8 @@ def deform_conv(
 
 def data_loader(
     folder: str, task: str, batch_size: int, size: int, ahead: int
-) -> tuple[Program, _Facts]:
-    """Batches of an `ImageFolder`, with a process a core; see `benchmarks.input`."""
+) -> tuple[Program, _Info]:
+    """Batches of an `ImageFolder`, one process per core; see `benchmarks.input`."""
     cuts = {
         "resized crop": [v2.RandomResizedCrop(size, antialias=True)],
         "centre": [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)],
@@ -161,7 +164,7 @@ def data_loader(
     images = torchvision.datasets.ImageFolder(
         os.path.join(folder, "train"), v2.Compose([*cuts, v2.PILToTensor()])
     )
-    # Without an end, at which the processes would stand still.
+    # Endless, because the processes would idle at the end of an epoch.
     order = torch.utils.data.RandomSampler(images, replacement=True, num_samples=2**40)
     batches = iter(
         torch.utils.data.DataLoader(
@@ -222,7 +225,7 @@ def _wait() -> None:
 
 
 class _SqueezeExcite(nn.Module):
-    """timm's of `seresnet50`: a sixteenth of the channels, by 1x1 convolutions."""
+    """As in timm's `seresnet50`: 1x1 convolutions to a sixteenth of the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -235,7 +238,7 @@ class _SqueezeExcite(nn.Module):
 
 
 class _Deform(nn.Module):
-    """A 3x3 whose offsets, and masks in v2, come from a plain 3x3 beside it."""
+    """Deformable 3x3 with offsets, and masks in v2, from a plain 3x3 of its input."""
 
     def __init__(self, plain: nn.Conv2d, modulated: bool) -> None:
         super().__init__()
@@ -260,8 +263,8 @@ def _short_resnet18(stage_sizes: Sequence[int]) -> nn.Module:
     net = resnet.resnet18()
     stages = [net.layer1, net.layer2, net.layer3, net.layer4]
     for i, stage in enumerate(stages):
-        kept = stage[: stage_sizes[i]] if i < len(stage_sizes) else nn.Sequential()
-        setattr(net, f"layer{i + 1}", kept)
+        blocks = stage[: stage_sizes[i]] if i < len(stage_sizes) else nn.Sequential()
+        setattr(net, f"layer{i + 1}", blocks)
     net.fc = nn.Linear(64 * 2 ** (len(stage_sizes) - 1), 1000)
     return net
 
@@ -286,7 +289,7 @@ def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     return partial(torchvision.models.get_model, name, weights=None, **options)
 
 
-# By the registry's name: what has the same parameters here.
+# Name in our registry -> torch's model with the same parameters.
 MODELS: dict[str, Callable[[], nn.Module]] = {
     name: _torchvision(name) for name in torchvision.models.list_models()
 } | {

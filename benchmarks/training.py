@@ -10,7 +10,7 @@ from benchmarks.options import Options
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
 
-TITLE = "training steps of whole models: cross entropy, SGD with momentum"
+TITLE = "training steps of whole models, with cross entropy, SGD and momentum"
 
 
 def measure(options: Options) -> Iterator[Row]:

@@ -1,8 +1,8 @@
-"""Programs in processes of their own, which live as long as they are measured.
+"""Worker processes that each run one program while it is measured.
 
-So torch and JAX share no threads, each program's memory is its process's, and a start
-is a real one: nothing here imports JAX. The process reads requests, a line of JSON
-each, and answers likewise.
+Torch and JAX share no threads this way, a program's memory is that of its process, and
+a start is that of a new process: this module does not import JAX. The process reads
+requests and writes replies, one line of JSON each.
 """
 
 import contextlib
@@ -28,30 +28,30 @@ __all__ = [
     "has_torch",
     "peak_memory",
     "resident_memory",
-    "started",
+    "start_workers",
 ]
 
-# Does its work so many times, and waits for the end. It may return the seconds that are
-# to count.
+# Does its work this many times and waits for the device. It may return the seconds to
+# report.
 Program = Callable[[int], float | None]
 
 _Name = TypeVar("_Name", bound=Hashable)
 
-_SAID = 2000  # Characters of what a worker said last.
+_OUTPUT = 2000  # Characters of a worker's last output.
 
 
 class WorkerError(RuntimeError):
-    """A program could not be built or run; the message says why."""
+    """A program could not be built or run; the message has the cause."""
 
 
 class WorkerProcess:
-    """A process with one program. It is a context, which ends it.
+    """A process that runs one program; a context manager that ends it.
 
     Attributes:
-      info: what the program's builder told of it.
-      first_step: seconds from the process's start to the end of the first step.
-      extra_memory: bytes that the first step took on top of what there was; None
-        where the system does not tell.
+      info: information from the program's builder.
+      first_step: seconds from the start of the process to the end of the first step.
+      extra_memory: bytes that the first step added to the process's memory; None if
+        the system does not report them.
     """
 
     def __init__(
@@ -64,43 +64,48 @@ class WorkerProcess:
 
         Args:
           builder: "module:function", which takes the options and returns a `Program`
-            and what is to be told of it, as JSON has it.
-          options: as JSON has it.
-          environment: variables that are added to this process's.
+            and information about it, of JSON's types.
+          options: of JSON's types.
+          environment: environment variables in addition to this process's.
 
         Raises:
-          WorkerError: if that fails.
+          WorkerError: the process, the builder or the first step failed.
         """
         start = time.perf_counter()
-        self._said = tempfile.TemporaryFile("w+", errors="replace")
+        self._stderr = tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             env={
                 **os.environ,
-                # Others use the same GPU.
+                # Other processes use the same GPU.
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
                 **(environment or {}),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
         )
         try:
-            self.info = self._ask({"build": builder, "options": dict(options)})
-            self.extra_memory = self._ask({"run": 1, "memory": True})["extra_memory"]
+            self.info = self._request({"build": builder, "options": dict(options)})
+            self.extra_memory = self._request({"run": 1, "memory": True})[
+                "extra_memory"
+            ]
         except BaseException:
             self.close()
             raise
         self.first_step = time.perf_counter() - start
 
     def run(self, calls: int) -> float:
-        """Seconds that so many steps took."""
-        return self._ask({"run": calls})["seconds"]
+        """Returns the seconds that this many steps took."""
+        return self._request({"run": calls})["seconds"]
 
     def peak_memory(self) -> int:
-        """Bytes since the program was built: the device's where it tells, else all."""
-        return self._ask({"peak": True})["peak_memory"]
+        """Returns the peak since the program was built, in bytes.
+
+        It is the device's where its library reports it, or else the process's.
+        """
+        return self._request({"peak": True})["peak_memory"]
 
     def close(self) -> None:
         """Ends the process."""
@@ -108,7 +113,7 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 pipe.close()  # pyright: ignore[reportOptionalMemberAccess]
         self._process.wait()
-        self._said.close()
+        self._stderr.close()
 
     def __enter__(self) -> "WorkerProcess":
         return self
@@ -116,47 +121,47 @@ class WorkerProcess:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        requests, answers = self._process.stdin, self._process.stdout
-        assert requests is not None and answers is not None
+    def _request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        requests, replies = self._process.stdin, self._process.stdout
+        assert requests is not None and replies is not None
         line = ""
         with contextlib.suppress(BrokenPipeError):
             requests.write(json.dumps(request) + "\n")
             requests.flush()
-            line = answers.readline()
+            line = replies.readline()
         if not line:
             code = self._process.wait()
-            self._said.seek(0)
-            said = self._said.read()[-_SAID:].strip()
-            raise WorkerError(f"The process ended with status {code}. {said}".strip())
-        answer = json.loads(line)
-        if "error" in answer:
-            raise WorkerError(answer["error"])
-        return answer
+            self._stderr.seek(0)
+            output = self._stderr.read()[-_OUTPUT:].strip()
+            raise WorkerError(f"The process ended with status {code}. {output}".strip())
+        reply = json.loads(line)
+        if "error" in reply:
+            raise WorkerError(reply["error"])
+        return reply
 
 
 @contextlib.contextmanager
-def started(
-    asked: Mapping[_Name, Sequence[Any]],
+def start_workers(
+    arguments: Mapping[_Name, Sequence[Any]],
     rows: Mapping[_Name, dict[str, Any]] | None = None,
     start: Callable[..., AbstractContextManager[WorkerProcess]] = WorkerProcess,
 ) -> Iterator[dict[_Name, WorkerProcess]]:
-    """Workers for as long as the context lasts.
+    """Starts workers that live as long as the context.
 
     Args:
-      asked: name -> arguments of `start`.
-      rows: name -> its row. Where one cannot be started, its row has `error` and the
-        others go on.
+      arguments: name -> arguments of `start`.
+      rows: name -> row. If a worker cannot be started, its row gets `error` and the
+        others are started.
       start: makes a worker.
 
     Raises:
-      WorkerError: one cannot be started, and there are no rows to say so.
+      WorkerError: a worker cannot be started, and there are no rows.
     """
     workers = {}
     with contextlib.ExitStack() as stack:
-        for name, arguments in asked.items():
+        for name, own in arguments.items():
             try:
-                workers[name] = stack.enter_context(start(*arguments))
+                workers[name] = stack.enter_context(start(*own))
             except WorkerError as error:
                 if rows is None:
                     raise
@@ -165,30 +170,30 @@ def started(
 
 
 def has_torch() -> bool:
-    """Whether the peers of the extra `bench` are installed; none is imported."""
+    """Whether torch and torchvision are installed, without importing them."""
     names = ("torch", "torchvision")
     return all(importlib.util.find_spec(name) is not None for name in names)
 
 
 def _serve() -> None:
-    # What libraries print must not stand among the answers.
-    answers = os.fdopen(os.dup(1), "w")
+    # Keep what libraries print out of the replies.
+    replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     program: Program | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if "build" in request:
-                program, answer = _build(request["build"], request["options"])
+                program, reply = _build(request["build"], request["options"])
             elif "run" in request:
                 assert program is not None
-                answer = _run(program, request["run"], request.get("memory", False))
+                reply = _run(program, request["run"], request.get("memory", False))
             else:
-                answer = {"peak_memory": _device_peak() or peak_memory()}
+                reply = {"peak_memory": _device_peak() or peak_memory()}
         except Exception as error:
             traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"[:_SAID]}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": f"{type(error).__name__}: {error}"[:_OUTPUT]}
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 def _build(builder: str, options: dict[str, Any]) -> tuple[Program, dict[str, Any]]:
@@ -197,18 +202,18 @@ def _build(builder: str, options: dict[str, Any]) -> tuple[Program, dict[str, An
 
 
 def _run(program: Program, calls: int, memory: bool) -> dict[str, Any]:
-    before = _fresh_peak() if memory else None
+    before = _reset_peak() if memory else None
     start = time.perf_counter()
-    own = program(calls)
-    seconds = time.perf_counter() - start if own is None else own
+    reported = program(calls)
+    seconds = time.perf_counter() - start if reported is None else reported
     extra = None if before is None else peak_memory() - before
     return {"seconds": seconds, "extra_memory": extra}
 
 
-def _fresh_peak() -> int | None:
-    """Begins a new peak; memory now, in bytes, or None where Linux does not do it."""
+def _reset_peak() -> int | None:
+    """Resets the peak; returns the memory in bytes, or None if the system cannot."""
     with contextlib.suppress(OSError, AttributeError):
-        # What has been freed goes back first, or it would be taken again unseen.
+        # Return freed memory to the system first: reusing it would not show.
         ctypes.CDLL(None).malloc_trim(0)
     try:
         with open("/proc/self/clear_refs", "w") as file:
@@ -219,18 +224,19 @@ def _fresh_peak() -> int | None:
 
 
 def resident_memory() -> int:
-    """Memory of this process now, in bytes.
+    """Returns this process's memory in bytes.
 
     Raises:
-      OSError: where the system is no Linux.
+      OSError: the system is not Linux.
     """
     return _status("VmRSS")
 
 
 def peak_memory() -> int:
-    """Peak of this process's memory, in bytes, since it began or a new peak did.
+    """Returns the peak of this process's memory in bytes, since its start or a reset.
 
-    Not `ru_maxrss` where there is another: a process begins with its parent's.
+    `ru_maxrss` serves only where Linux's figure is missing: it begins with the peak of
+    the parent process.
     """
     try:
         return _status("VmHWM")
@@ -247,7 +253,7 @@ def _status(name: str) -> int:
 
 
 def _device_peak() -> int | None:
-    """Peak of the accelerator's memory, in bytes, by whichever library has used it."""
+    """Peak of the accelerator's memory in bytes, from the library that uses it."""
     if "torch" in sys.modules and "jax" not in sys.modules:
         torch = sys.modules["torch"]
         if torch.cuda.is_available():

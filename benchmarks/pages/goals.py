@@ -1,4 +1,4 @@
-"""The project's goals for its speed and memory, and the figures measured for them."""
+"""The project's goals for speed and memory, and the figures measured for them."""
 
 import contextlib
 import dataclasses

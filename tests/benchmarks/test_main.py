@@ -21,17 +21,18 @@ def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "device: 1 x cpu" in done.stdout
     assert "1x1 56px 64-256, forward" in done.stdout
-    found = read(tmp_path / "new" / "operators.json")
+    measured = read(tmp_path / "new" / "operators.json")
     assert (
-        found.header["command"] == "python -m benchmarks operators --quick --json new"
+        measured.header["command"]
+        == "python -m benchmarks operators --quick --json new"
     )
-    first = found.rows[0]
+    first = measured.rows[0]
     assert first["case"] == "1x1 56px 64-256, forward"
     assert first["median"] > 0
     path = str(tmp_path / "new" / "operators.json")
     done = run("compare", path, path, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "0 moved beyond the spread" in done.stdout
+    assert "0 changed beyond the spread" in done.stdout
 
 
 @pytest.mark.slow
@@ -52,11 +53,11 @@ def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path)
         (("training", "--candidates", "our"), "There is no candidate 'our'. Nearest:"),
         (("inference", "--batch-size", "0"), "--batch-size: 0 is less than 1"),
         (("inference", "--blocks", "1"), "--blocks: 1 is less than 2"),
-        (("training", "--plot"), "--plot draws what `inference` measures"),
+        (("training", "--plot"), "--plot draws figures of `inference`"),
         (("compare", "none.json", "none.json"), "none.json cannot be read"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_are_explained(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -48,7 +48,7 @@ def test_the_header_says_on_what_when_and_how():
         (json.dumps({"header": {}, "rows": [1]}), "row 0 has no benchmark"),
     ],
 )
-def test_a_broken_file_is_told(tmp_path, text, message):
+def test_a_broken_file_is_explained(tmp_path, text, message):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
@@ -68,7 +68,7 @@ def test_the_row_of_a_finished_run_keeps_its_date(tmp_path):
     assert new["arm"] == "b" and new["date"] > older["date"]
 
 
-def test_files_that_cannot_be_are_told(tmp_path):
+def test_impossible_paths_are_explained(tmp_path):
     with pytest.raises(UserError, match="none.json cannot be read: No such file"):
         read(tmp_path / "none.json")
     (tmp_path / "file").touch()
