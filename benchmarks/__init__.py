@@ -1,1 +1,1 @@
-"""What the project is measured by, each figure against a peer in the same run."""
+"""Benchmarks: each figure is measured against a peer in the same run."""

@@ -1,8 +1,7 @@
 """Measures the project, each figure against a peer in the same run.
 
-python -m benchmarks [NAME ..]            runs benchmarks, or all
-python -m benchmarks compare A.json B.json
-                                          says what moved beyond the spread
+python -m benchmarks [NAME ..]              runs some or all benchmarks
+python -m benchmarks compare A.json B.json  reports what changed beyond the spread
 """
 
 import argparse
@@ -18,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compare import compare_files
+from benchmarks.measurements import Measurements, Row, new_header, write
 from benchmarks.options import Options
-from benchmarks.record import Record, Row, describe, write
 from benchmarks.tables import OURS, tabulate
-from benchmarks.worker import WorkerError
+from benchmarks.worker_process import WorkerError
 from cnn_flax.registry import UnknownModelError, nearest
 from train.errors import StorageError, UserError
 
@@ -55,54 +54,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = _parser()
-    chosen = parser.parse_args(arguments)
-    for name in chosen.names:
+    flags = parser.parse_args(arguments)
+    for name in flags.names:
         if name not in BENCHMARKS:
             parser.error(
                 f"There is no benchmark {name!r}. {nearest(name, BENCHMARKS)} "
                 f"There are: {', '.join(BENCHMARKS)}."
             )
-    if chosen.plot and chosen.names and "inference" not in chosen.names:
-        parser.error("--plot draws what `inference` measures, which was not asked for.")
-    # Benchmarks share the device with the processes that they start.
+    if flags.plot and flags.names and "inference" not in flags.names:
+        parser.error(
+            "--plot draws figures of `inference`, which is not among the names."
+        )
+    # Benchmarks share the device with their worker processes.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    fields = set(Options.__dataclass_fields__) & set(vars(chosen))
-    options = Options(**{name: getattr(chosen, name) for name in fields})
+    fields = set(Options.__dataclass_fields__) & set(vars(flags))
+    options = Options(**{name: getattr(flags, name) for name in fields})
     if options.quick:
-        # Nothing is compiled well, here and in the processes.
+        # Compile without optimizations, here and in the worker processes.
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
-    head = describe(arguments)
+    header = new_header(arguments)
     console = _console()
-    for key, value in head.items():
+    for key, value in header.items():
         console.print(f"{key}: {value}", highlight=False)
     rows: list[Row] = []
     failed = False
-    for name in chosen.names or BENCHMARKS:
+    for name in flags.names or BENCHMARKS:
         module = importlib.import_module(f"benchmarks.{name}")
-        path = chosen.json
+        path = flags.json
         if not _is_file(path):
             path, rows = path / f"{name}.json", []
         first = len(rows)
         try:
             for row in module.measure(options):
                 rows.append({"benchmark": name, **row})
-                # What is measured is kept, whatever comes after it.
-                write(path, Record(head, rows))
+                # Written after every row, so that a failure loses nothing.
+                write(path, Measurements(header, rows))
         except WorkerError as error:
             failed = True
             console.print(f"{name} failed: {error}", highlight=False, markup=False)
         measured = rows[first:]
-        # A peer may lack a model; what is ours may not.
+        # A peer may lack a model; ours may not.
         failed |= any(
             "error" in r and r["candidate"].startswith(OURS) for r in measured
         )
         _print(console, f"{name}: {module.TITLE}", *tabulate(measured, module.COLUMNS))
-        if chosen.plot and hasattr(module, "plot"):
+        if flags.plot and hasattr(module, "plot"):
             picture = path.with_suffix(".png")
             module.plot(measured, picture)
-            console.print(f"{picture} shows them.", highlight=False)
-        console.print(f"{path} has the raw results.", highlight=False)
+            console.print(f"Picture: {picture}", highlight=False)
+        console.print(f"Raw results: {path}", highlight=False)
     if failed:
         sys.exit(1)
 
@@ -117,12 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"some of: {', '.join(BENCHMARKS)}; all without it",
+        help=f"any of: {', '.join(BENCHMARKS)}; by default all",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="show that each works, in seconds: its figures mean nothing",
+        help="check in seconds that each benchmark works; the figures mean nothing",
     )
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
     parser.add_argument(
@@ -130,28 +131,31 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs", "benchmarks", now),
         metavar="PATH",
-        help="where the raw results go: a file that ends in .json, or a folder with a "
-        "file a benchmark; by default runs/benchmarks/NOW",
+        help="where to write raw results: a file that ends in .json, or a folder for "
+        "one file per benchmark; by default runs/benchmarks/NOW",
     )
     parser.add_argument(
         "--plot",
         action="store_true",
         help="draw published accuracy against the measured throughput of inference, "
-        "beside the raw results; --models all for every model that has both",
+        "next to the raw results; with --models all, for every model that has both",
     )
     parser.add_argument(
-        "--blocks", type=_at_least(2), help="turns that each candidate gets"
+        "--blocks", type=_at_least(2), help="number of turns per candidate"
     )
-    parser.add_argument("--block-seconds", type=float, help="how long a turn lasts")
-    models = parser.add_argument_group("of inference and training")
+    parser.add_argument("--block-seconds", type=float, help="duration of a turn")
+    models = parser.add_argument_group("inference and training")
     models.add_argument(
         "--models",
         type=_words,
         metavar="NAME,..",
-        help="or all: those with published accuracy",
+        help="or all: every model with published accuracy",
     )
     models.add_argument(
-        "--candidates", type=_words, metavar="NAME,..", help="of all benchmarks"
+        "--candidates",
+        type=_words,
+        metavar="NAME,..",
+        help="candidates to measure, in any benchmark",
     )
     models.add_argument("--batch-size", type=_at_least(1))
     models.add_argument("--image-size", type=_at_least(1))
@@ -173,7 +177,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _console() -> Console:
-    # In a file or a pipe, lines may be long.
+    # Files and pipes take long lines.
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -196,30 +200,30 @@ def _print(
 def _compare(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks compare",
-        description="Says which times moved beyond the spread of both files.",
+        description="Reports which times changed beyond the spread of both files.",
     )
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
-    chosen = parser.parse_args(arguments)
-    found = compare_files(chosen.before, chosen.after)
+    flags = parser.parse_args(arguments)
+    comparison = compare_files(flags.before, flags.after)
     console = _console()
-    for difference in found.differing:
-        console.print(f"They differ in {difference}.", highlight=False)
+    for difference in comparison.differing:
+        console.print(f"The files differ in {difference}.", highlight=False)
     lines = [
         [
-            *move.name,
-            f"{move.before * 1e3:,.2f}",
-            f"{move.after * 1e3:,.2f}",
-            f"{move.ratio:.2f}",
-            f"{max(move.spread):.0%}",
+            *change.name,
+            f"{change.before * 1e3:,.2f}",
+            f"{change.after * 1e3:,.2f}",
+            f"{change.ratio:.2f}",
+            f"{max(change.spread):.0%}",
         ]
-        for move in found.moved
+        for change in comparison.changed
     ]
     if lines:
-        _print(console, "what moved beyond the spread", _COMPARED, lines)
+        _print(console, "changes beyond the spread", _COMPARED, lines)
     console.print(
-        f"{len(lines)} moved beyond the spread, {found.still} did not; "
-        f"{len(found.lone)} are in one file alone.",
+        f"{len(lines)} changed beyond the spread, {comparison.unchanged} did not; "
+        f"{len(comparison.only_in_one)} are only in one file.",
         highlight=False,
     )
 

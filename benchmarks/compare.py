@@ -1,27 +1,27 @@
-"""What moved from one file of raw results to another."""
+"""Compares the times of two files of raw results."""
 
 import dataclasses
 from pathlib import Path
 
-from benchmarks.record import Record, Row, read
+from benchmarks.measurements import Measurements, Row, read
 
-__all__ = ["Comparison", "Move", "compare", "compare_files"]
+__all__ = ["Change", "Comparison", "compare", "compare_files"]
 
-# What must be alike for times to be comparable.
+# Entries of the header that must be equal for times to be comparable.
 _SETTING = ("device", "processor", "python", "jax", "flax", "torch", "torchvision")
 
 _Name = tuple[str, str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Move:
-    """A figure in both files.
+class Change:
+    """A time in both files.
 
     Attributes:
       name: benchmark, case, candidate.
       before: median of the first file, in seconds.
-      after: of the second.
-      spread: the spreads of both, as shares of their medians.
+      after: median of the second file, in seconds.
+      spread: spreads of both files, relative to their medians.
     """
 
     name: _Name
@@ -31,31 +31,31 @@ class Move:
 
     @property
     def ratio(self) -> float:
-        """How many times as long the second takes: below 1, it is faster."""
+        """The second time divided by the first: below 1, the second is faster."""
         return self.after / self.before
 
     @property
     def is_beyond_spread(self) -> bool:
-        """Whether the medians are further apart than both spreads together."""
+        """Whether the medians differ by more than the sum of both spreads."""
         first, second = self.spread
-        apart = abs(self.after - self.before)
-        return apart > first * self.before + second * self.after
+        difference = abs(self.after - self.before)
+        return difference > first * self.before + second * self.after
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two records, side by side.
+    """Comparison of two files.
 
     Attributes:
-      moved: what moved beyond the spread, the largest move first.
-      still: number of figures that did not.
-      lone: names of what only one of them has.
-      differing: what the headers differ in, such as "jax: 0.10.2, 0.11.0".
+      changed: changes beyond the spread, the largest first.
+      unchanged: number of the other times in both files.
+      only_in_one: names that only one of the files has.
+      differing: differences of the headers, such as "jax: 0.10.2, 0.11.0".
     """
 
-    moved: list[Move]
-    still: int
-    lone: list[_Name]
+    changed: list[Change]
+    unchanged: int
+    only_in_one: list[_Name]
     differing: list[str]
 
 
@@ -63,16 +63,16 @@ def compare_files(before: Path, after: Path) -> Comparison:
     """Compares two files.
 
     Raises:
-      UserError: one cannot be read.
+      UserError: a file cannot be read.
     """
     return compare(read(before), read(after))
 
 
-def compare(before: Record, after: Record) -> Comparison:
-    """Compares the times of two records."""
+def compare(before: Measurements, after: Measurements) -> Comparison:
+    """Compares the times of two measurements."""
     first, second = _timed(before), _timed(after)
     both = [
-        Move(
+        Change(
             name,
             row["median"],
             second[name]["median"],
@@ -81,20 +81,20 @@ def compare(before: Record, after: Record) -> Comparison:
         for name, row in first.items()
         if name in second
     ]
-    moved = [move for move in both if move.is_beyond_spread]
-    moved.sort(key=lambda move: max(move.ratio, 1 / move.ratio), reverse=True)
+    changed = [change for change in both if change.is_beyond_spread]
+    changed.sort(key=lambda c: max(c.ratio, 1 / c.ratio), reverse=True)
     differing = [
         f"{key}: {before.header.get(key)}, {after.header.get(key)}"
         for key in _SETTING
         if before.header.get(key) != after.header.get(key)
     ]
-    lone = sorted(first.keys() ^ second.keys())
-    return Comparison(moved, len(both) - len(moved), lone, differing)
+    only_in_one = sorted(first.keys() ^ second.keys())
+    return Comparison(changed, len(both) - len(changed), only_in_one, differing)
 
 
-def _timed(record: Record) -> dict[_Name, Row]:
+def _timed(measurements: Measurements) -> dict[_Name, Row]:
     return {
         (row["benchmark"], row["case"], row["candidate"]): row
-        for row in record.rows
+        for row in measurements.rows
         if row.get("median") and "spread" in row
     }

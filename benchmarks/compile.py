@@ -1,4 +1,4 @@
-"""How long a training step takes to compile, with and without what is kept of it."""
+"""Compilation of a training step, with a cold and with a warm compilation cache."""
 
 import os
 import tempfile
@@ -9,17 +9,17 @@ from typing import Any
 import jax
 
 import cnn_flax
+from benchmarks.measurements import Row
+from benchmarks.network_programs import training_step
 from benchmarks.networks import check_models
 from benchmarks.options import Options
-from benchmarks.programs import training_step
-from benchmarks.record import Row
 from benchmarks.tables import Columns
 from benchmarks.timing import Timing, repeated
-from benchmarks.worker import Program, Worker
+from benchmarks.worker_process import Program, WorkerProcess
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
 
-TITLE = "from tracing a training step to having it compiled"
+TITLE = "tracing and compiling a training step"
 COLUMNS: Columns = {
     "traced, s": ("traced", ".2f"),
     "compiled, s": ("compiled", ".2f"),
@@ -31,10 +31,10 @@ MODELS = ("resnet50", "efficientnet_b0", "densenet201")
 
 
 def measure(options: Options) -> list[Row]:
-    """Starts each model thrice without and with kept programs, at batch 8.
+    """Starts each model three times with a cold and a warm cache, at batch 8.
 
-    A start is a process; every cold one has a new, empty folder for what is kept, and a
-    warm one takes it over.
+    Each start is a process. A cold one has a new, empty cache, which the warm one
+    reuses.
     """
     check_models(options)
     size = options.image_size or (32 if options.quick else 224)
@@ -42,7 +42,7 @@ def measure(options: Options) -> list[Row]:
     rows = []
     for name in options.models or (("resnet18",) if options.quick else MODELS):
         case = f"{name}, batch {batch_size}, {size} px, {options.dtype}"
-        asked = {
+        arguments = {
             "model": name,
             "fields": {"stage_sizes": (1,)} if options.quick else {},
             "batch_size": batch_size,
@@ -51,20 +51,20 @@ def measure(options: Options) -> list[Row]:
         }
         starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
         for _ in range(1 if options.quick else options.blocks or 3):
-            with tempfile.TemporaryDirectory() as kept:
-                for found in starts.values():
-                    environment = {"JAX_COMPILATION_CACHE_DIR": kept}
+            with tempfile.TemporaryDirectory() as cache:
+                for seconds in starts.values():
+                    environment = {"JAX_COMPILATION_CACHE_DIR": cache}
                     builder = "benchmarks.compile:program"
-                    with Worker(builder, asked, environment) as worker:
-                        found.append({**worker.info, "first_step": worker.first_step})
+                    with WorkerProcess(builder, arguments, environment) as worker:
+                        seconds.append({**worker.info, "first_step": worker.first_step})
         medians = {}
-        for candidate, found in starts.items():
-            whole = Timing(tuple(f["traced"] + f["compiled"] for f in found))
+        for candidate, seconds in starts.items():
+            whole = Timing(tuple(s["traced"] + s["compiled"] for s in seconds))
             medians[candidate] = whole.median
             row: Row = {"case": case, "candidate": candidate}
-            row |= {k: Timing(tuple(f[k] for f in found)).median for k in found[0]}
-            # Quartiles of one figure there are not.
-            row |= whole.row() if len(found) > 1 else {"median": whole.median}
+            row |= {k: Timing(tuple(s[k] for s in seconds)).median for k in seconds[0]}
+            # A single figure has no quartiles.
+            row |= whole.row() if len(seconds) > 1 else {"median": whole.median}
             rows.append(row)
         rows[-1]["of_cold"] = medians["warm"] / medians["cold"]
     return rows
@@ -73,7 +73,7 @@ def measure(options: Options) -> list[Row]:
 def program(
     model: str, fields: dict[str, Any], batch_size: int, image_size: int, dtype: str
 ) -> tuple[Program, dict[str, float]]:
-    """A training step, and the seconds that it took; for a worker."""
+    """A training step and the seconds of its compilation, for a worker process."""
     assert "JAX_COMPILATION_CACHE_DIR" in os.environ
     net = cnn_flax.create_model(model, dtype=jax.numpy.dtype(dtype), **fields)
     step, state, batch = training_step(net, batch_size, image_size)

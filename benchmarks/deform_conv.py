@@ -7,35 +7,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.candidates import measure_case
+from benchmarks.cases import measure_case
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import PEER_PAUSE, repeated
-from benchmarks.worker import Program, has_torch
+from benchmarks.worker_process import Program, has_torch
 from cnn_flax.layers import deform_conv2d
 
 __all__ = ["COLUMNS", "TITLE", "measure", "program"]
 
-TITLE = "deformable convolution v2, 3x3, with offsets of some pixels"
+TITLE = "deformable convolution v2, 3x3, with offsets of a few pixels"
 COLUMNS: Columns = {
     "extra memory, MB": ("extra_memory", ",.1f", 1e-6),
-    "temporary by the compiler, MB": ("temporary", ",.1f", 1e-6),
+    "planned by the compiler, MB": ("temporary", ",.1f", 1e-6),
 }
 
-# Height and width in pixels, channels: stages 2 to 4 of a ResNet's 3x3 are alike.
+# Height and width in pixels, channels: as in the 3x3 of a ResNet's stages 2 to 4.
 SHAPES = ((56, 64), (28, 128), (14, 256))
 
 
 def measure(options: Options) -> list[Row]:
-    """Measures forward and with gradients, by default at batch 2."""
+    """Measures the forward pass and the gradients, by default at batch 2."""
     batch_size = options.batch_size or 2
     rows = []
     for size, channels in ((4, 8),) if options.quick else SHAPES:
         for gradients in (False, True):
             what = "with gradients" if gradients else "forward"
             case = f"{size}x{size}x{channels}, batch {batch_size}, {what}"
-            asked = {
+            arguments = {
                 "batch_size": batch_size,
                 "size": size,
                 "channels": channels,
@@ -43,10 +43,13 @@ def measure(options: Options) -> list[Row]:
             }
             builders = {OURS: "benchmarks.deform_conv:program"}
             if has_torch():
-                builders["torchvision"] = "benchmarks.peers_torch:deform_conv"
+                builders["torchvision"] = "benchmarks.torch_programs:deform_conv"
             rows += measure_case(
                 case,
-                {who: (own, asked) for who, own in options.chosen(builders).items()},
+                {
+                    name: (builder, arguments)
+                    for name, builder in options.select(builders).items()
+                },
                 options.turns(block_seconds=0.5, pause=PEER_PAUSE),
             )
     return rows
@@ -55,7 +58,7 @@ def measure(options: Options) -> list[Row]:
 def program(
     batch_size: int, size: int, channels: int, gradients: bool
 ) -> tuple[Program, dict[str, Any]]:
-    """Ours, compiled; for a worker."""
+    """Our layer, compiled, for a worker process."""
     rng = np.random.default_rng(0)
     map_shape = (batch_size, size, size)
     arguments = jax.device_put(

@@ -1,7 +1,7 @@
-"""How time and memory of a training step grow with resolution, batch and depth.
+"""Growth of a training step's time and memory with resolution, batch and depth.
 
-Each exponent is the slope of the least squares line through the logarithms: 1 means
-that twice as much takes twice as long.
+Each exponent is the slope of the least-squares line through the logarithms: 1 means
+that the cost is proportional.
 """
 
 from collections.abc import Sequence
@@ -13,45 +13,45 @@ import jax.numpy as jnp
 import numpy as np
 
 import cnn_flax
+from benchmarks.measurements import Row
+from benchmarks.network_programs import training_step
 from benchmarks.options import Options
-from benchmarks.programs import training_step
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import alternate
 
 __all__ = ["COLUMNS", "TITLE", "exponent", "measure"]
 
-TITLE = "a training step of ResNet-50's blocks, by what grows"
+TITLE = "growth of the cost of a training step of ResNet-50's blocks"
 COLUMNS: Columns = {
     "memory, MB": ("memory", ",.1f", 1e-6),
     "exponent of time": ("time_exponent", ".2f"),
     "exponent of memory": ("memory_exponent", ".2f"),
 }
 
-# What grows -> its values; what does not has the first one of its own.
+# Axis -> its values; the other axes stay at their first value.
 _AXES = {
     "resolution": (64, 96, 128, 192),
     "batch": (4, 8, 16, 32),
-    "blocks a stage": (1, 2, 3, 4),
+    "blocks per stage": (1, 2, 3, 4),
 }
-_QUICK = {"resolution": (32, 64), "batch": (1, 2), "blocks a stage": (1, 2)}
+_QUICK = {"resolution": (32, 64), "batch": (1, 2), "blocks per stage": (1, 2)}
 
 
 def measure(options: Options) -> list[Row]:
-    """Measures each in one alternated run; memory is what the compiler plans."""
+    """Measures each axis in one run of turns; memory is what the compiler plans."""
     rows = []
     compiled = cache(partial(_compiled, options))
     axes = _QUICK if options.quick else _AXES
-    first = {what: values[0] for what, values in axes.items()}
-    for what, values in axes.items():
-        steps = {n: compiled(*{**first, what: n}.values()) for n in values}
+    first = {axis: values[0] for axis, values in axes.items()}
+    for axis, values in axes.items():
+        steps = {n: compiled(*{**first, axis: n}.values()) for n in values}
         timings = alternate(
             {str(n): run for n, (run, _) in steps.items()},
             **options.turns(block_seconds=0.5),
         )
         memory = [steps[n][1] for n in values]
         for n, used in zip(values, memory, strict=True):
-            name = {"case": f"{what} {n}", "candidate": OURS}
+            name = {"case": f"{axis} {n}", "candidate": OURS}
             rows.append({**name, **timings[str(n)].row(), "memory": used})
         rows[-1]["time_exponent"] = exponent(
             values, [timings[str(n)].median for n in values]
@@ -61,7 +61,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def exponent(sizes: Sequence[float], figures: Sequence[float]) -> float:
-    """The p of `figures = c * sizes ** p`, by least squares in the logarithms."""
+    """Fits p of `figures = c * sizes ** p` by least squares in the logarithms."""
     x, y = np.log(sizes), np.log(figures)
     x = x - x.mean()
     return float((x * (y - y.mean())).sum() / (x * x).sum())
@@ -70,7 +70,7 @@ def exponent(sizes: Sequence[float], figures: Sequence[float]) -> float:
 def _compiled(
     options: Options, resolution: int, batch_size: int, blocks: int
 ) -> tuple[Any, int]:
-    """A step without arguments, and the bytes that it needs."""
+    """A step without arguments, and its memory in bytes."""
     stages = 1 if options.quick else 4
     net = cnn_flax.create_model(
         "resnet50",

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import jax
 
+from benchmarks.measurements import Row
 from benchmarks.networks import COLUMNS, measure_networks
 from benchmarks.options import Options
 from benchmarks.plot import plot_accuracy as plot
-from benchmarks.record import Row
 
 __all__ = ["COLUMNS", "TITLE", "measure", "plot"]
 
-TITLE = "logits of whole models, BatchNorms folded in ours"
+TITLE = "logits of whole models, with folded BatchNorms in ours"
 
 
 def measure(options: Options) -> Iterator[Row]:

@@ -1,8 +1,7 @@
 """Batches from JPEG files: ours against torch's DataLoader, both decoding by Pillow.
 
-Both read the same folder with a thread or a process a core, and end with batches of
-`uint8` on the device. A turn begins with batches that are not counted: those that were
-ready when it began.
+Both read the same folder with one thread or process per core, into batches of `uint8`
+on the device. The batches that are ready when a turn begins are not timed.
 """
 
 import os
@@ -14,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.candidates import measure_case
+from benchmarks.cases import measure_case
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.worker import Program, has_torch
+from benchmarks.worker_process import Program, has_torch
 
 __all__ = ["COLUMNS", "TASKS", "TITLE", "measure", "program"]
 
@@ -26,14 +25,14 @@ TITLE = "batches from a folder of JPEG files of 500 x 375 px"
 COLUMNS: Columns = {"images/s": ("images_per_second", ",.0f")}
 
 TASKS = ("resized crop", "centre")
-# Batches that may be ready when a turn begins: the DataLoader has two a core.
+# Batches that may be ready when a turn begins: the DataLoader has two per core.
 _AHEAD = 4 + 2 * (os.cpu_count() or 1)
-_PAUSE = 2.0  # seconds, in which both fill what they keep.
-_PHOTOS, _FILES = 32, 2048  # Different ones, and all; the rest are links.
+_PAUSE = 2.0  # seconds, in which both fill their queues.
+_PHOTOS, _FILES = 32, 2048  # The files beyond the different photos are links.
 
 
 def measure(options: Options) -> list[Row]:
-    """Measures windows cut at random, and the centre, by default at batch 32."""
+    """Measures random crops and the centre crop, by default at batch 32."""
     batch_size = options.batch_size or (4 if options.quick else 32)
     size = options.image_size or (32 if options.quick else 224)
     rows = []
@@ -42,8 +41,8 @@ def measure(options: Options) -> list[Row]:
         for task in TASKS[:1] if options.quick else TASKS:
             builders = {OURS: "benchmarks.input:program"}
             if has_torch():
-                builders["torch DataLoader"] = "benchmarks.peers_torch:data_loader"
-            asked = {
+                builders["torch DataLoader"] = "benchmarks.torch_programs:data_loader"
+            arguments = {
                 "folder": folder,
                 "task": task,
                 "batch_size": batch_size,
@@ -52,7 +51,10 @@ def measure(options: Options) -> list[Row]:
             }
             rows += measure_case(
                 f"{task}, {size} px, batch {batch_size}",
-                {who: (own, asked) for who, own in options.chosen(builders).items()},
+                {
+                    name: (builder, arguments)
+                    for name, builder in options.select(builders).items()
+                },
                 options.turns(blocks=9, block_seconds=4.0, pause=_PAUSE),
                 images=batch_size,
             )
@@ -62,10 +64,10 @@ def measure(options: Options) -> list[Row]:
 def program(
     folder: str, task: str, batch_size: int, size: int, ahead: int
 ) -> tuple[Program, dict[str, Any]]:
-    """Ours; for a worker."""
+    """Our input pipeline, for a worker process."""
     from train.data import open_source, prefetch_to_device, train_batches
 
-    look: dict[str, Any] = {
+    view: dict[str, Any] = {
         "resized crop": {"window_scale": (0.08, 1.0)},
         "centre": {"crop_pct": 224 / 256},
     }[task]
@@ -76,7 +78,7 @@ def program(
             image_size=size,
             channels=3,
             seed=0,
-            **look,
+            **view,
         )
     )
 
@@ -96,9 +98,9 @@ def make_photos(root: Path, count: int, quick: bool = False) -> None:
     """Writes JPEG files of two classes, in the folders `train` and `test`.
 
     Args:
-      root: where the folders go.
-      count: files for training; a few are for the test.
-      quick: whether they are small.
+      root: parent of these folders.
+      count: number of training files; the test has two.
+      quick: whether the images are small.
     """
     from PIL import Image
 
@@ -110,7 +112,7 @@ def make_photos(root: Path, count: int, quick: bool = False) -> None:
         if i >= _PHOTOS:
             os.link(root / "train" / f"class{i % 2}" / f"{i % _PHOTOS:05}.jpg", path)
             continue
-        # Surfaces with some grain, which come to the size of ImageNet's files.
+        # Smooth surfaces with some grain: files of about ImageNet's size.
         coarse = rng.integers(0, 256, (9, 12, 3), np.uint8)
         surface = Image.fromarray(coarse).resize(
             (width, height), Image.Resampling.BICUBIC

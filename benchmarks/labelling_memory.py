@@ -1,4 +1,4 @@
-"""What labelling takes of memory, by the number of images."""
+"""Memory of pseudo-labelling by the number of images."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
-from benchmarks.worker import peak_memory, resident_memory
+from benchmarks.worker_process import peak_memory, resident_memory
 from train.memory import use_huge_pages
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
@@ -26,11 +26,12 @@ COLUMNS: Columns = {
     "images/s": ("images_per_second", ",.0f"),
 }
 
-_A_FOLDER = 1000  # Files; each folder's are links to one, as links have their limit.
+# Files per folder: all are links to the first, as the links to a file are limited.
+_PER_FOLDER = 1000
 
 
 def measure(options: Options) -> list[Row]:
-    """Labels files of 8 x 8 pixels by a tiny net, each number in its own process."""
+    """Labels files of 8 x 8 pixels with a tiny net, in one process per count."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder, "run")
@@ -39,8 +40,8 @@ def measure(options: Options) -> list[Row]:
             images, out = Path(folder, str(count)), Path(folder, f"{count}.npy")
             _link(images, count)
             command = [sys.executable, "-m", __name__, teacher, images, out]
-            told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-            figures = json.loads(told.splitlines()[-1])
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            figures = json.loads(done.stdout.splitlines()[-1])
             rows.append(
                 {
                     "case": f"{count:,} images",
@@ -55,7 +56,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def _train(folder: Path) -> None:
-    """A run of one epoch on the digits, by a net of one block."""
+    """Trains a net of one block on the digits for one epoch."""
     words = ["digits_resnet", "--out", str(folder), "--epochs", "1", "--model-fields"]
     fields = ["stage_sizes=(1,)", "width=4", "small_inputs=True"]
     command = [sys.executable, "-m", "train", *words, *fields]
@@ -67,17 +68,17 @@ def _link(root: Path, count: int) -> None:
 
     rng = np.random.default_rng(0)
     for i in range(count):
-        folder = root / f"{i // _A_FOLDER:04}"
-        if i % _A_FOLDER == 0:
+        folder = root / f"{i // _PER_FOLDER:04}"
+        if i % _PER_FOLDER == 0:
             folder.mkdir(parents=True)
             first = folder / "000.png"
             Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(first)
         else:
-            os.link(first, folder / f"{i % _A_FOLDER:03}.png")
+            os.link(first, folder / f"{i % _PER_FOLDER:03}.png")
 
 
 def _label(teacher: Path, images: Path, out: Path) -> None:
-    """Labels a folder, and prints what that took."""
+    """Labels a folder and prints memory and time."""
     from train.pseudo_label import label_images, open_images
 
     source, _ = open_images(teacher, f"files:{images}")

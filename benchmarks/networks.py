@@ -1,4 +1,4 @@
-"""Inference and training of whole models, each candidate in a process of its own."""
+"""Inference and training of whole models, each candidate in its own process."""
 
 import contextlib
 import dataclasses
@@ -10,16 +10,16 @@ from typing import Any
 import jax
 
 import cnn_flax
+from benchmarks.measurements import Row
 from benchmarks.options import Options
 from benchmarks.plot import accuracy
-from benchmarks.record import Row
 from benchmarks.tables import IN_PARTS, OURS, Columns
 from benchmarks.timing import PEER_PAUSE, Timing, take_turns
-from benchmarks.worker import Worker, has_torch, started
+from benchmarks.worker_process import WorkerProcess, has_torch, start_workers
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
-# One a family, and two whose convolutions have groups.
+# One per family, and two whose convolutions have groups.
 MODELS = (
     "resnet50",
     "efficientnet_b0",
@@ -35,16 +35,16 @@ MODELS = (
 _AUGMENTING = "ours augmenting"  # In training alone.
 _PLAIN = "plain Flax"
 
-# Name -> the module that builds it, and how.
+# Name -> the module that builds its program, and additional arguments.
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
-    OURS: ("benchmarks.programs", {}),
-    IN_PARTS: ("benchmarks.programs", {"parts": True}),
-    _AUGMENTING: ("benchmarks.programs", {"augmented": True}),
-    _PLAIN: ("benchmarks.programs", {"plain": True}),
-    "torch eager": ("benchmarks.peers_torch", {}),
-    "torch channels_last": ("benchmarks.peers_torch", {"channels_last": True}),
+    OURS: ("benchmarks.network_programs", {}),
+    IN_PARTS: ("benchmarks.network_programs", {"parts": True}),
+    _AUGMENTING: ("benchmarks.network_programs", {"augmented": True}),
+    _PLAIN: ("benchmarks.network_programs", {"plain": True}),
+    "torch eager": ("benchmarks.torch_programs", {}),
+    "torch channels_last": ("benchmarks.torch_programs", {"channels_last": True}),
     "torch.compile": (
-        "benchmarks.peers_torch",
+        "benchmarks.torch_programs",
         {"channels_last": True, "compiled": True},
     ),
 }
@@ -60,23 +60,23 @@ COLUMNS: Columns = {
     "GB/s": ("bytes_per_second", ",.1f", 1e-9),
 }
 
-# Fields by which a model is the same as the peers'.
-_SAME = {"googlenet": {"aux_logits": False}}
+# Fields that make a model equal to the peers'.
+_PEER_FIELDS = {"googlenet": {"aux_logits": False}}
 _QUICK_MODEL = "resnet18"  # With one block.
 
-_KEPT = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+_CACHES = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
 def measure_networks(task: str, options: Options, batch_size: int) -> Iterator[Row]:
-    """Measures models beside what the device can do, in the same run.
+    """Measures models together with the device's peak rates, in the same run.
 
     Args:
       task: "inference" or "training".
       options: of the command line.
-      batch_size: images a step where the options do not say.
+      batch_size: images per step, if the options have none.
 
     Yields:
-      Rows, model by model; where a candidate fails, the row has `error`.
+      Rows, model by model; if a candidate cannot be started, its row has `error`.
 
     Raises:
       UnknownModelError: there is no such model.
@@ -93,7 +93,7 @@ def measure_networks(task: str, options: Options, batch_size: int) -> Iterator[R
 
 
 def check_models(options: Options) -> None:
-    """Raises `UnknownModelError` where a model is not known."""
+    """Raises `UnknownModelError` for a model that is not in the registry."""
     for name in options.models or ():
         cnn_flax.model_info(name)
 
@@ -109,10 +109,10 @@ def _quick(options: Options) -> Options:
 
 def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Row]:
     size = options.image_size or cnn_flax.model_info(name).image_size
-    fields: dict[str, Any] = _SAME.get(name, {})
+    fields: dict[str, Any] = _PEER_FIELDS.get(name, {})
     if options.quick and name == _QUICK_MODEL:
         fields = {"stage_sizes": (1,)}
-    asked = {
+    arguments = {
         "model": name,
         "fields": fields,
         "batch_size": batch_size,
@@ -120,27 +120,32 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
         "dtype": options.dtype,
     }
     case = f"{name}, batch {batch_size}, {size} px, {options.dtype}"
-    # Of one image, there and back in training.
+    # Per image: a training step counts as three forward passes.
     summary = cnn_flax.summary(cnn_flax.create_model(name, **fields), size)
     flops = 2 * summary.multiply_adds * (3 if task == "training" else 1)
-    chosen = {
-        candidate: (f"{module}:{task}", {**asked, **how})
-        for candidate, (module, how) in options.chosen(CANDIDATES).items()
+    programs = {
+        candidate: (f"{module}:{task}", {**arguments, **more})
+        for candidate, (module, more) in options.select(CANDIDATES).items()
         if _exists(candidate, module, name, task)
     }
     rows: dict[str, Row] = {
-        who: {"case": case, "candidate": who, "model": name} for who in chosen
+        c: {"case": case, "candidate": c, "model": name} for c in programs
     }
-    starts = {who: (rows[who], own, options.quick) for who, own in chosen.items()}
+    starts = {
+        name: (rows[name], program, options.quick) for name, program in programs.items()
+    }
     limits = _limits(options)
-    with started(starts, rows, _warmed) as workers, started(limits) as best:
+    with (
+        start_workers(starts, rows, _warmed) as workers,
+        start_workers(limits) as limit_workers,
+    ):
         timings = take_turns(
-            {who: worker.run for who, worker in {**workers, **best}.items()},
+            {c: worker.run for c, worker in {**workers, **limit_workers}.items()},
             **options.turns(pause=PEER_PAUSE),
         )
-        memory = {who: worker.peak_memory() for who, worker in workers.items()}
-        facts = {limit: worker.info for limit, worker in best.items()}
-    peak = facts["matrix product"]["flops"] / timings["matrix product"].median
+        memory = {c: worker.peak_memory() for c, worker in workers.items()}
+        work = {limit: worker.info for limit, worker in limit_workers.items()}
+    peak = work["matrix product"]["flops"] / timings["matrix product"].median
     for candidate in memory:
         timing = timings[candidate]
         images_per_second = batch_size / timing.median
@@ -154,7 +159,7 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
     if {OURS, _AUGMENTING} <= memory.keys():
         share = 1 - timings[OURS].median / timings[_AUGMENTING].median
         rows[_AUGMENTING]["augmentation_share"] = share
-    return [*rows.values(), *_at_best(case, facts, timings)]
+    return [*rows.values(), *_limit_rows(case, work, timings)]
 
 
 def _exists(candidate: str, module: str, name: str, task: str) -> bool:
@@ -162,7 +167,7 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
         return task == "training"
     if candidate == IN_PARTS:
         return task == "inference" and jax.devices()[0].platform == "cpu"
-    if module == "benchmarks.peers_torch":
+    if module == "benchmarks.torch_programs":
         return has_torch()
     # Flax has no deformable convolution.
     return candidate != _PLAIN or "_dcn" not in name
@@ -171,22 +176,22 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
 @contextlib.contextmanager
 def _warmed(
     row: Row, arguments: tuple[str, Mapping[str, Any]], quick: bool
-) -> Iterator[Worker]:
-    """A worker whose programs were compiled by one before it; notes both starts."""
-    with tempfile.TemporaryDirectory() as kept:
-        environment = {name: os.path.join(kept, name) for name in _KEPT}
-        worker = Worker(*arguments, environment)
+) -> Iterator[WorkerProcess]:
+    """A worker that reuses an earlier one's compiled programs; records both starts."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {name: os.path.join(cache, name) for name in _CACHES}
+        worker = WorkerProcess(*arguments, environment)
         row["first_step_cold"] = worker.first_step
         if not quick:
             worker.close()
-            worker = Worker(*arguments, environment)
+            worker = WorkerProcess(*arguments, environment)
             row["first_step_warm"] = worker.first_step
         with worker:
             yield worker
 
 
 def _limits(options: Options) -> dict[str, tuple[str, dict[str, Any]]]:
-    """What the device can do at best."""
+    """Programs that reach the device's peak rates."""
     if options.quick:
         size, megabytes = 128, 1
     elif jax.devices()[0].platform == "cpu":
@@ -195,18 +200,18 @@ def _limits(options: Options) -> dict[str, tuple[str, dict[str, Any]]]:
         size, megabytes = 8192, 2048
     product = {"size": size, "dtype": options.dtype}
     return {
-        "matrix product": ("benchmarks.programs:matrix_product", product),
-        "copy": ("benchmarks.programs:copy", {"megabytes": megabytes}),
+        "matrix product": ("benchmarks.network_programs:matrix_product", product),
+        "copy": ("benchmarks.network_programs:copy", {"megabytes": megabytes}),
     }
 
 
-def _at_best(
-    case: str, facts: Mapping[str, Any], timings: Mapping[str, Timing]
+def _limit_rows(
+    case: str, work: Mapping[str, Any], timings: Mapping[str, Timing]
 ) -> list[Row]:
     rows = []
-    for limit, fact in facts.items():
+    for limit, amounts in work.items():
         timing = timings[limit]
-        rates = {f"{k}_per_second": v / timing.median for k, v in fact.items()}
+        rates = {f"{k}_per_second": v / timing.median for k, v in amounts.items()}
         row = {"case": case, "candidate": limit, "limit": True}
         rows.append({**row, **timing.row(), **rates})
     return rows

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from benchmarks.measurements import Row
 from benchmarks.options import Options
-from benchmarks.record import Row
 from benchmarks.tables import OURS, Columns
 from benchmarks.timing import alternate
 from cnn_flax.layers import BatchNorm, Conv, max_pool
@@ -20,8 +20,8 @@ __all__ = ["COLUMNS", "TITLE", "measure"]
 TITLE = "our layers against Flax's, with the same parameters"
 COLUMNS: Columns = {}
 
-# At 224 px, of ResNet-50 (the paper's table 1), ResNeXt-50 and EfficientNet-B0: name,
-# map, channels in, channels out, kernel, stride, groups.
+# Of ResNet-50 (the paper's table 1), ResNeXt-50 and EfficientNet-B0 at 224 px: name,
+# map size, input channels, output channels, kernel, stride, groups.
 CONVOLUTIONS = (
     ("1x1 56px 64-256", 56, 64, 256, 1, 1, 1),
     ("1x1 14px 1024-256", 14, 1024, 256, 1, 1, 1),
@@ -34,13 +34,13 @@ CONVOLUTIONS = (
     ("5x5 depthwise 28px 240", 28, 240, 240, 5, 1, 240),
     ("5x5 depthwise/2 56px 144", 56, 144, 144, 5, 2, 144),
 )
-# Of ResNet-50's stem and DenseNet-121's last block: name, map, channels.
+# Of ResNet-50's stem and DenseNet-121's last block: name, map size, channels.
 POOLINGS = (("max pool 3x3/2 112px 64", 112, 64),)
 NORMS = (("batch norm 56px 256", 56, 256), ("batch norm 7px 2048", 7, 2048))
 
 
 def measure(options: Options) -> list[Row]:
-    """Measures every operation, by default at batch 8."""
+    """Measures every layer, by default at batch 8."""
     batch = options.batch_size or (1 if options.quick else 8)
     rows = []
     for name, layers, shape in islice(_cases(), 0, None, 6 if options.quick else 1):
@@ -51,20 +51,20 @@ def measure(options: Options) -> list[Row]:
         for what, program in (("forward", _forward), ("gradients", _gradients)):
             timings = alternate(
                 {
-                    who: partial(jax.jit(partial(program, layer)), variables, x)
-                    for who, layer in options.chosen(layers).items()
+                    candidate: partial(jax.jit(partial(program, layer)), variables, x)
+                    for candidate, layer in options.select(layers).items()
                 },
                 **options.turns(block_seconds=0.1),
             )
             rows += [
-                {"case": f"{name}, {what}", "candidate": who, **timing.row()}
-                for who, timing in timings.items()
+                {"case": f"{name}, {what}", "candidate": candidate, **timing.row()}
+                for candidate, timing in timings.items()
             ]
     return rows
 
 
 def _cases():
-    """Name, layers by whose they are, and the shape of an image."""
+    """Name, layers by candidate, and the shape of an image."""
     for name, size, channels, features, kernel, strides, groups in CONVOLUTIONS:
         fields = {
             "features": features,
@@ -100,7 +100,7 @@ def _our_max_pool(x):
 
 
 class _Training(nn.Module):
-    """A norm by its batch's statistics."""
+    """A normalisation with the statistics of the batch."""
 
     norm: Callable[..., nn.Module]
 

@@ -1,4 +1,4 @@
-"""What a benchmark is asked for on the command line."""
+"""Options of the command line for all benchmarks."""
 
 import dataclasses
 from typing import Any
@@ -11,17 +11,18 @@ __all__ = ["Options"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Fields that are None are the benchmark's to choose.
+    """If a field is None, the benchmark has its own default.
 
     Attributes:
-      quick: whether to show only that it works, in seconds: its figures mean nothing.
-      models: names of the registry; "all" alone: those with published accuracy.
-      candidates: which of a benchmark's candidates to measure.
-      batch_size: images a step.
+      quick: whether to check only that the benchmark works, in seconds: the figures
+        mean nothing.
+      models: names in the registry, or "all" for those with published accuracy.
+      candidates: the candidates to measure.
+      batch_size: images per step.
       image_size: height and width, in pixels.
       dtype: "float32" or "bfloat16", of the computation.
-      blocks: how often each candidate gets its turn.
-      block_seconds: about how long a turn lasts.
+      blocks: number of turns per candidate.
+      block_seconds: approximate duration of a turn.
     """
 
     quick: bool = False
@@ -36,7 +37,7 @@ class Options:
     def turns(
         self, blocks: int = 15, block_seconds: float = 1.0, pause: float = 0.0
     ) -> dict[str, Any]:
-        """Arguments of `benchmarks.timing.take_turns`, with defaults for long runs."""
+        """Returns arguments of `benchmarks.timing.take_turns`, with these defaults."""
         if self.quick:
             blocks, block_seconds, pause = 2, 0.01, 0.0
         return {
@@ -45,11 +46,11 @@ class Options:
             "pause": pause,
         }
 
-    def chosen(self, candidates: dict[str, Any]) -> dict[str, Any]:
-        """Those of a benchmark's candidates that are to be measured.
+    def select(self, candidates: dict[str, Any]) -> dict[str, Any]:
+        """Returns the candidates to measure.
 
         Raises:
-          UserError: there is none of that name.
+          UserError: a candidate does not exist.
         """
         for name in self.candidates or ():
             if name not in candidates:

@@ -1,25 +1,25 @@
-"""What users choose a model by: published accuracy against measured throughput."""
+"""Plot of published accuracy against measured throughput, to choose a model by."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cnn_flax
-from benchmarks.record import Row
+from benchmarks.axes import INK, finish
+from benchmarks.measurements import Row
 from benchmarks.tables import OURS
 from train.errors import UserError
 
 __all__ = ["accuracy", "plot_accuracy", "points"]
 
-_INK, _GRID = "#1f2937", "#e5e7eb"
-# Of a name from its point, in points.
-_SIDES = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -9))
+# Offsets of a name from its marker, in points.
+_OFFSETS = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -9))
 
 
 def accuracy(model: str) -> float | None:
-    """Share of ImageNet's validation images that published weights classify rightly.
+    """Returns the top-1 accuracy of published weights on ImageNet, in percent.
 
-    The first weights count whose authors state it, in percent; None where none do.
+    It is that of the first weights whose authors state it; None if none do.
     """
     weights = cnn_flax.model_info(model).weights
     stated = (w.imagenet_top1 for w in weights if w.imagenet_top1 is not None)
@@ -27,31 +27,31 @@ def accuracy(model: str) -> float | None:
 
 
 def points(rows: Sequence[Row]) -> list[tuple[str, str, float, float]]:
-    """Family, model, images a second and accuracy of what has both.
+    """Returns family, model, images per second and accuracy of models with both.
 
     Args:
-      rows: of the benchmark of inference.
+      rows: of the benchmark `inference`.
     """
-    found = []
+    models = []
     for row in rows:
         if row["candidate"] != OURS or "images_per_second" not in row:
             continue
         top1 = accuracy(row["model"])
         if top1 is not None:
             family = cnn_flax.model_info(row["model"]).family
-            found.append((family, row["model"], row["images_per_second"], top1))
-    return sorted(found)
+            models.append((family, row["model"], row["images_per_second"], top1))
+    return sorted(models)
 
 
 def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
-    """Draws a point a model, the families in colours of their own.
+    """Draws one marker per model, in its family's colour.
 
     Args:
-      rows: of the benchmark of inference.
+      rows: of the benchmark `inference`.
       path: of the picture.
 
     Raises:
-      UserError: no model has both, or matplotlib is not installed.
+      UserError: no model has both figures, or matplotlib is not installed.
     """
     found = points(rows)
     if not found:
@@ -68,24 +68,24 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         own = sorted((p for p in found if p[0] == family), key=lambda p: p[2])
         _, names, rates, shares = zip(*own, strict=True)
         axes.plot(rates, shares, "o", label=family, markersize=5)
-    axes.set(xscale="log", xlabel="images a second", ylabel="ImageNet top-1, %")
+    axes.set(xscale="log", xlabel="images per second", ylabel="ImageNet top-1, %")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    axes.grid(color=_GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
     axes.legend(frameon=False)
-    figure.draw_without_rendering()  # Where things stand is known from here on.
+    figure.draw_without_rendering()  # Positions are final from here on.
     places = [(rate, share) for _, _, rate, share in found]
     taken = [Bbox([c - 3, c + 3]) for c in axes.transData.transform(places)]
     for (_, name, _, _), place in zip(found, places, strict=True):
-        taken.append(_written(axes, name, place, taken))
+        taken.append(_annotate(axes, name, place, taken))
     figure.savefig(path, dpi=150)
 
 
-def _written(axes: Any, name: str, place: tuple[float, float], taken: list[Any]) -> Any:
-    """Writes a name beside its point, on a side where nothing else is; its box."""
+def _annotate(
+    axes: Any, name: str, place: tuple[float, float], taken: list[Any]
+) -> Any:
+    """Writes a name next to its marker, where it overlaps nothing; returns its box."""
 
     def write(x: float, y: float) -> Any:
         return axes.annotate(
@@ -96,13 +96,13 @@ def _written(axes: Any, name: str, place: tuple[float, float], taken: list[Any])
             ha="left" if x > 0 else "right",
             va="center",
             fontsize=6,
-            color=_INK,
+            color=INK,
         )
 
-    for side in _SIDES:
-        text = write(*side)
+    for offset in _OFFSETS:
+        text = write(*offset)
         box = text.get_window_extent()
         if not any(box.overlaps(other) for other in taken):
             return box
         text.remove()
-    return write(*_SIDES[0]).get_window_extent()
+    return write(*_OFFSETS[0]).get_window_extent()

@@ -1,7 +1,7 @@
-"""A training step on 1, 2, 4 and 8 devices, by `jit` over a mesh and by `pmap`.
+"""A training step on 1, 2, 4 and 8 devices, with `jit` over a mesh and with `pmap`.
 
-Where there is but a CPU, its devices are simulated: they share the cores, so that what
-is to be seen is what the division costs, and nothing can become faster.
+On a CPU, devices are simulated: they share the cores, so the figures show only what
+sharding costs, and nothing can become faster.
 """
 
 import os
@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 
 import cnn_flax
+from benchmarks.measurements import Row
+from benchmarks.network_programs import stepping, training_step
 from benchmarks.options import Options
-from benchmarks.programs import stepping, training_step
-from benchmarks.record import Row
 from benchmarks.tables import Columns
 from benchmarks.timing import take_turns
-from benchmarks.worker import Program, started
+from benchmarks.worker_process import Program, start_workers
 from train.parallel import AXIS, Placement, compile_step, mapped
 
 __all__ = ["COLUMNS", "TITLE", "dispatch", "measure", "step"]
 
-TITLE = "ResNet-18 on several devices; with one device more images, or the same shared"
+TITLE = "ResNet-18 on several devices, with weak and strong scaling"
 COLUMNS: Columns = {
     "images/s": ("images_per_second", ",.1f"),
     "of one device": ("of_one_device", ".0%"),
@@ -32,9 +32,10 @@ _COUNTS = (1, 2, 4, 8)
 
 
 def measure(options: Options) -> list[Row]:
-    """Measures a step, and what it takes to hand one over to the devices.
+    """Measures a step, and the dispatch of an empty step to the devices.
 
-    By default a batch of 8 a device (weak), and of 32 in all (strong), at 64 px.
+    By default the batch is 8 per device (weak scaling) or 32 in total (strong
+    scaling), at 64 px.
     """
     available = jax.device_count()
     simulated = jax.devices()[0].platform == "cpu"
@@ -47,27 +48,27 @@ def measure(options: Options) -> list[Row]:
     rows = []
     kinds = ("weak", "dispatch") if options.quick else ("weak", "strong", "dispatch")
     for kind in kinds:
-        asked: dict[tuple[str, int], dict[str, Any]] = {}
+        cases: dict[tuple[str, int], dict[str, Any]] = {}
         for count in counts:
             images = batch_size * {"weak": count, "strong": 4}.get(kind, 0)
             for wrapper in ("jit", "pmap"):
                 about = {"devices": count, "wrapper": wrapper}
                 step_of = {"batch_size": images, **model} if images else {}
-                # The whole batch has to be shared evenly.
+                # The devices share the batch evenly.
                 if images % count == 0:
-                    asked[wrapper, count] = {**about, **step_of}
+                    cases[wrapper, count] = {**about, **step_of}
         builder = f"benchmarks.scaling:{'dispatch' if kind == 'dispatch' else 'step'}"
         arguments = {
             name: (builder, one, _simulating(one["devices"]) if simulated else {})
-            for name, one in asked.items()
+            for name, one in cases.items()
         }
-        with started(arguments) as workers:
+        with start_workers(arguments) as workers:
             timings = take_turns(
                 {str(name): worker.run for name, worker in workers.items()},
                 **options.turns(block_seconds=0.5),
             )
         rates: dict[tuple[str, int], float] = {}
-        for name, one in asked.items():
+        for name, one in cases.items():
             wrapper, count = name
             timing, images = timings[str(name)], one.get("batch_size")
             each = f"batch {images}" if images else "an empty step"
@@ -97,7 +98,7 @@ def step(
     fields: dict[str, Any],
     dtype: str,
 ) -> tuple[Program, dict[str, Any]]:
-    """A training step on the first devices; for a worker."""
+    """A training step on the first devices, for a worker process."""
     placement = Placement(jax.devices()[:devices])
     axis = AXIS if wrapper == "pmap" else None
     net = cnn_flax.create_model(
@@ -112,7 +113,7 @@ def step(
 
 
 def dispatch(devices: int, wrapper: str) -> tuple[Program, dict[str, Any]]:
-    """A step that does nearly nothing on the first devices; for a worker."""
+    """A nearly empty step on the first devices, for a worker process."""
 
     def one_step(state: Any, batch: Any, key: Any) -> Any:
         del batch, key

@@ -1,16 +1,16 @@
-"""Tables of what was measured, for the terminal and for pages."""
+"""Tables of measurements, for the terminal and for pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from benchmarks.record import Row
+from benchmarks.measurements import Row
 
 __all__ = ["IN_PARTS", "OURS", "Columns", "tabulate"]
 
-# Name of a figure, its format, and what it is multiplied by before.
+# Name of a figure, its format, and optionally a factor.
 Column = tuple[str, str] | tuple[str, str, float]
-# By their headings.
+# Heading -> column.
 Columns = Mapping[str, Column]
 
 OURS = "ours"
@@ -20,14 +20,15 @@ IN_PARTS = "ours in parts"  # A few images at a time.
 def tabulate(
     rows: Sequence[Row], columns: Columns
 ) -> tuple[list[str], list[list[str]]]:
-    """A table: a line a row; columns that no row has anything for are left out.
+    """Makes a table with one line per row, without columns that are empty.
 
-    Where one of a case's candidates is "ours", the others have the ratio of their time
-    to it: how many times faster it is. What is a `limit` is no candidate.
+    If a case has the candidate "ours", the other candidates' lines have the ratio of
+    their time to its time: how many times faster ours is. Rows with `limit` are no
+    candidates.
 
     Args:
       rows: of one benchmark.
-      columns: what is shown beside time.
+      columns: columns in addition to the time.
 
     Returns:
       Headings and lines.
@@ -54,7 +55,7 @@ def tabulate(
     headings = [h for h in shown if any(line[h] for line in lines)]
     for before, line in reversed(list(pairwise(lines))):
         if line["case"] == before["case"]:
-            line["case"] = ""  # It goes on.
+            line["case"] = ""  # Same case.
     return headings, [[line[h] for h in headings] for line in lines]
 
 

@@ -1,12 +1,10 @@
-"""Honest timing: compile, burn in, then alternate, and wait for the device at each end.
+"""Honest timing: compile, warm up, then alternate, and wait for the device at each end.
 
-Alternating block by block lets whatever else the machine does hit all candidates alike.
+Candidates alternate block by block, so that other load on the machine affects all of
+them equally.
 """
 
 import dataclasses
-import importlib.metadata
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,42 +17,36 @@ __all__ = [
     "PEER_PAUSE",
     "Timing",
     "alternate",
-    "header",
-    "processor",
     "repeated",
     "take_turns",
 ]
 
-PEER_PAUSE = 0.2  # seconds: torch's idle threads spin about so long.
-
-# What a figure may depend on, of what is installed and set.
-_PACKAGES = ("jax", "flax", "torch", "torchvision", "dm-pix", "pillow")
-_VARIABLES = ("GLIBC_TUNABLES", "XLA_FLAGS")
+PEER_PAUSE = 0.2  # seconds: torch's idle threads spin for about this long.
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds a call.
+    """Seconds per call.
 
     Attributes:
-      seconds: one figure a block of calls.
+      seconds: one figure per block of calls.
     """
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Middle of the blocks, in seconds."""
+        """Median over the blocks, in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Half of the distance between the quartiles, as a share of the median."""
+        """Half of the interquartile range, relative to the median."""
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return (high - low) / 2 / self.median
 
     def row(self) -> dict[str, Any]:
-        """Its part of a row of raw results."""
+        """Returns the entries of a row of raw results."""
         seconds = [float(f"{value:.5g}") for value in self.seconds]
         return {"seconds": seconds, "median": self.median, "spread": self.spread}
 
@@ -68,18 +60,17 @@ def take_turns(
 ) -> dict[str, Timing]:
     """Times each candidate in turn, `blocks` times over.
 
-    One whose work takes ten times as long as a turn has three turns, as it would hold
-    up the others.
+    A candidate whose work takes ten times as long as a turn gets only three turns, so
+    that it does not hold up the others.
 
-    A turn begins with work that is not timed: the caches have what another candidate
-    left, and freed memory may have gone back to the system, or to a virtual machine's
-    host.
+    A turn begins with work that is not timed: the caches hold another candidate's data,
+    and freed memory may have gone back to the system, or to a virtual machine's host.
 
     Args:
-      candidates: name -> function that does its work so many times, and returns the
-        seconds that took. The first time may take longer.
-      blocks: how often each gets its turn.
-      block_seconds: about how long a turn lasts; the work is done at least once.
+      candidates: name -> function that does its work this many times and returns the
+        seconds it took. The first call may take longer.
+      blocks: number of turns per candidate.
+      block_seconds: approximate duration of a turn; the work is done at least once.
       pause: seconds before each turn.
 
     Returns:
@@ -113,9 +104,9 @@ def alternate(
     """Times functions of this process in turn; see `take_turns`.
 
     Args:
-      candidates: name -> function without arguments that gives arrays.
-      blocks: how often each gets its turn.
-      block_seconds: about how long a turn lasts; at least one call.
+      candidates: name -> function without arguments that returns arrays.
+      blocks: number of turns per candidate.
+      block_seconds: approximate duration of a turn; at least one call.
       pause: seconds before each turn.
 
     Returns:
@@ -130,7 +121,7 @@ def alternate(
 
 
 def repeated(function: Callable[[], Any]) -> Callable[[int], float]:
-    """Work for `take_turns`: calls a function without arguments that gives arrays."""
+    """Makes work for `take_turns` of a function that returns arrays."""
     return partial(_call, function)
 
 
@@ -140,34 +131,3 @@ def _call(function: Callable[[], Any], calls: int) -> float:
         result = function()
     jax.block_until_ready(result)
     return time.perf_counter() - start
-
-
-def header() -> dict[str, str]:
-    """Device and versions that a figure holds for."""
-    device = jax.devices()[0]
-    return {
-        "device": f"{jax.device_count()} x {device.device_kind}",
-        "processor": f"{processor()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        **{name: version for name in _PACKAGES if (version := _version(name))},
-        **{name: value for name in _VARIABLES if (value := os.environ.get(name))},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import jax
 
+from benchmarks.measurements import Row
 from benchmarks.networks import COLUMNS, measure_networks
 from benchmarks.options import Options
-from benchmarks.record import Row
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
 
-TITLE = "training steps of whole models: cross entropy, SGD with momentum"
+TITLE = "training steps of whole models, with cross entropy, SGD and momentum"
 
 
 def measure(options: Options) -> Iterator[Row]:

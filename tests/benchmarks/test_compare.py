@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.compare import compare
-from benchmarks.record import Record
+from benchmarks.measurements import Measurements
 
 
 def row(candidate, median, spread, **more):
@@ -9,8 +9,8 @@ def row(candidate, median, spread, **more):
     return {**name, "median": median, "spread": spread, **more}
 
 
-def test_what_is_further_apart_than_both_spreads_moved():
-    before = Record(
+def test_a_difference_above_the_sum_of_both_spreads_is_a_change():
+    before = Measurements(
         {"jax": "1", "device": "d"},
         [
             row("faster", 2.0, 0.10),
@@ -19,7 +19,7 @@ def test_what_is_further_apart_than_both_spreads_moved():
             row("gone", 2.0, 0.1),
         ],
     )
-    after = Record(
+    after = Measurements(
         {"jax": "2", "device": "d"},
         [
             # 0.5 apart, and the spreads are 0.2 and 0.15.
@@ -30,25 +30,29 @@ def test_what_is_further_apart_than_both_spreads_moved():
             row("new", 2.0, 0.1),
         ],
     )
-    found = compare(before, after)
-    assert [move.name[2] for move in found.moved] == ["slower", "faster"]
-    assert [move.ratio for move in found.moved] == [4.0, 0.75]
-    assert found.still == 1
-    assert [name[2] for name in found.lone] == ["gone", "new"]
-    assert found.differing == ["jax: 1, 2"]
+    comparison = compare(before, after)
+    assert [change.name[2] for change in comparison.changed] == ["slower", "faster"]
+    assert [change.ratio for change in comparison.changed] == [4.0, 0.75]
+    assert comparison.unchanged == 1
+    assert [name[2] for name in comparison.only_in_one] == ["gone", "new"]
+    assert comparison.differing == ["jax: 1, 2"]
 
 
-def test_what_has_no_time_is_not_compared():
+def test_rows_without_a_time_are_not_compared():
     failed = {"benchmark": "training", "case": "a", "candidate": "b", "error": "no"}
-    record = Record({}, [failed])
-    found = compare(record, record)
-    assert (found.moved, found.still, found.lone) == ([], 0, [])
+    measurements = Measurements({}, [failed])
+    comparison = compare(measurements, measurements)
+    assert (comparison.changed, comparison.unchanged, comparison.only_in_one) == (
+        [],
+        0,
+        [],
+    )
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_a_record_does_not_move_from_itself_but_from_another(factor):
-    record = Record({}, [row("a", 1.0, 0.0)])
-    assert compare(record, record).still == 1
-    other = Record({}, [row("a", factor, 0.0)])
-    (move,) = compare(record, other).moved
-    assert move.ratio == factor
+def test_a_file_has_no_change_to_itself_but_to_another(factor):
+    measurements = Measurements({}, [row("a", 1.0, 0.0)])
+    assert compare(measurements, measurements).unchanged == 1
+    other = Measurements({}, [row("a", factor, 0.0)])
+    (change,) = compare(measurements, other).changed
+    assert change.ratio == factor

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from benchmarks import record
 from benchmarks.__main__ import main
+from benchmarks.measurements import read
 
 
 def run(*arguments, folder):
@@ -21,24 +21,25 @@ def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "device: 1 x cpu" in done.stdout
     assert "1x1 56px 64-256, forward" in done.stdout
-    found = record.read(tmp_path / "new" / "operators.json")
+    measured = read(tmp_path / "new" / "operators.json")
     assert (
-        found.header["command"] == "python -m benchmarks operators --quick --json new"
+        measured.header["command"]
+        == "python -m benchmarks operators --quick --json new"
     )
-    first = found.rows[0]
+    first = measured.rows[0]
     assert first["case"] == "1x1 56px 64-256, forward"
     assert first["median"] > 0
     path = str(tmp_path / "new" / "operators.json")
     done = run("compare", path, path, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "0 moved beyond the spread" in done.stdout
+    assert "0 changed beyond the spread" in done.stdout
 
 
 @pytest.mark.slow
 def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path):
     done = run("labelling_memory", "--quick", "--json", "a.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    few, many = record.read(tmp_path / "a.json").rows
+    few, many = read(tmp_path / "a.json").rows
     assert (few["case"], many["case"]) == ("100 images", "10,000 images")
     # Names take 0.2 MB, labels 0.4; the rest is what the allocator keeps.
     assert many["peak_memory"] < few["peak_memory"] + 40e6
@@ -52,11 +53,11 @@ def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path)
         (("training", "--candidates", "our"), "There is no candidate 'our'. Nearest:"),
         (("inference", "--batch-size", "0"), "--batch-size: 0 is less than 1"),
         (("inference", "--blocks", "1"), "--blocks: 1 is less than 2"),
-        (("training", "--plot"), "--plot draws what `inference` measures"),
+        (("training", "--plot"), "--plot draws figures of `inference`"),
         (("compare", "none.json", "none.json"), "none.json cannot be read"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_are_explained(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(arguments)

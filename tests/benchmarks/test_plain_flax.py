@@ -18,8 +18,8 @@ EFFICIENTNET: Any = cnn_flax.create_model("efficientnet_b0", num_classes=3)
 IMAGES = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
 
 
-def seen(function, *args, **kwargs):
-    """What a function returns, and the types of the layers that it called."""
+def with_layer_types(function, *args, **kwargs):
+    """A function's result and the types of the layers that it called."""
     types = []
 
     def note(call, args, kwargs, context):
@@ -31,19 +31,19 @@ def seen(function, *args, **kwargs):
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_the_twin_gives_the_same_from_flaxs_layers(train):
+def test_outputs_are_the_same_with_flaxs_layers(train):
     variables = random_variables(RESNET, *IMAGES.shape)
     arguments = {"train": train, "mutable": ["batch_stats"] if train else False}
     ours = RESNET.apply(variables, IMAGES, **arguments)
     with plain_flax():
-        theirs, types = seen(RESNET.apply, variables, IMAGES, **arguments)
+        theirs, types = with_layer_types(RESNET.apply, variables, IMAGES, **arguments)
     chex.assert_trees_all_close(theirs, ours, rtol=1e-4, atol=1e-5)
-    # The stem's, a block's three and its shortcut's.
+    # One in the stem, three in the block and one in its shortcut.
     assert types.count(nn.Conv) == types.count(nn.BatchNorm) == 5
     assert Conv not in types
 
 
-def test_the_twin_has_the_same_gradients():
+def test_gradients_are_the_same_with_flaxs_layers():
     variables = random_variables(RESNET, *IMAGES.shape)
 
     def loss(params):
@@ -59,7 +59,7 @@ def test_the_twin_has_the_same_gradients():
     chex.assert_trees_all_close(theirs, ours, rtol=1e-3, atol=1e-5 * scale)
 
 
-def test_initialization_is_not_changed():
+def test_initialization_is_unchanged():
     with plain_flax():
         shapes = jax.eval_shape(EFFICIENTNET.init, jax.random.key(0), IMAGES)
     ours = jax.eval_shape(EFFICIENTNET.init, jax.random.key(0), IMAGES)

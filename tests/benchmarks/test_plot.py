@@ -15,7 +15,7 @@ def test_accuracy_is_that_of_the_first_weights_that_state_it():
     assert accuracy("resnet50_dcn") is None
 
 
-def test_points_are_ours_with_accuracy_and_throughput(tmp_path):
+def test_points_are_our_models_with_accuracy_and_throughput(tmp_path):
     rows = [
         row("vgg16", 20.0),
         row("resnet50", 40.0),

@@ -8,7 +8,7 @@ def row(candidate, median, **more):
     return {**name, "median": median, "spread": 0.05, **more}
 
 
-def test_others_have_the_ratio_of_their_time_to_ours():
+def test_other_candidates_have_the_ratio_of_their_time_to_ours():
     rows = [
         row("ours", 0.01, memory=2e6),
         row("torch", 0.015, memory=3e6),
@@ -31,7 +31,7 @@ def test_without_peers_their_columns_are_left_out():
     assert lines == [["a", "ours", "10.00", "5%", "100.0"]]
 
 
-def test_what_was_not_measured_says_why():
+def test_a_row_without_a_time_shows_the_error():
     failed = {"case": "a", "candidate": "torch", "error": "out of memory"}
     headings, lines = tabulate([row("ours", 0.01), failed], {})
     assert headings[-1] == "not measured"

@@ -1,0 +1,1 @@
+"""`docs/results.md`: accuracy of methods for few labels."""

@@ -1,1 +1,0 @@
-"""`docs/results.md`: what learning with few labels gained, and from what."""
