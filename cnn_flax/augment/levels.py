@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from cnn_flax.augment.arguments import image_operation, per_image
-from cnn_flax.layers.computed import computed
+from cnn_flax.layers.cpu.materialize import materialize
 
 __all__ = [
     "autocontrast",
@@ -163,7 +163,7 @@ def look_up(levels: jax.Array, tables: jax.Array) -> jax.Array:
         rows = jnp.zeros_like(table).at[jnp.arange(channels)].set(table)
         return rows.ravel().at[places].get(mode="promise_in_bounds")
 
-    return computed(_of_each(read, levels, tables))
+    return materialize(_of_each(read, levels, tables))
 
 
 def _of_each(function, *arrays):

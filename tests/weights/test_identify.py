@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from cnn_flax.weights import WeightsError, identify, published_weights, to_torch
-from cnn_flax.weights.convert import template
 from cnn_flax.weights.identify import find_entry, model_of, model_of_run, origin_of
 from cnn_flax.weights.native import write
+from cnn_flax.weights.variables import variable_shapes
 
 # What the names of a file and its head tell, with nothing else in it.
 TORCHVISION_B0 = {"features.0.0.weight": np.zeros((32, 3, 3, 3))}
@@ -123,7 +123,7 @@ def test_an_entry_is_found_by_words_of_its_source():
 
 def state_dict(name):
     # Not more than names and shapes: the arrays take no memory.
-    flat = template(name, {})
+    flat = variable_shapes(name, {})
     variables = {}
     for collection in ("params", "batch_stats"):
         variables[collection] = {

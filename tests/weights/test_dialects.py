@@ -3,7 +3,7 @@ import re
 import pytest
 
 from cnn_flax.weights import WeightsError
-from cnn_flax.weights.names import Dialect, Rule, dialects, rule_of
+from cnn_flax.weights.dialects import Dialect, Rule, dialects, rule_of
 
 
 def entry(path, name="resnet50"):
