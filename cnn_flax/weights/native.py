@@ -54,7 +54,7 @@ def write(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Writes a safetensors file, which appears under its name only when complete."""
-    contiguous = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    contiguous = {name: np.asarray(x, order="C") for name, x in arrays.items()}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         new = pathlib.Path(folder) / path.name
         # safetensors' own `save_file` makes files that only the user can read.
