@@ -14,7 +14,7 @@ from benchmarks.measurements import Row
 from benchmarks.options import Options
 from benchmarks.tables import OURS, Columns
 from benchmarks.worker_process import peak_memory, resident_memory
-from train.memory import use_huge_pages
+from train.huge_pages import use_huge_pages
 
 __all__ = ["COLUMNS", "TITLE", "measure"]
 
@@ -79,9 +79,9 @@ def _link(root: Path, count: int) -> None:
 
 def _label(teacher: Path, images: Path, out: Path) -> None:
     """Labels a folder and prints memory and time."""
-    from train.pseudo_label import label_images, open_images
+    from train.run.labelling import label_images, open_images_to_label
 
-    source, _ = open_images(teacher, f"files:{images}")
+    source, _ = open_images_to_label(teacher, f"files:{images}")
     listed, start = resident_memory(), time.perf_counter()
     label_images(teacher, source, out, batch_size=500, say=lambda text: None)
     seconds = time.perf_counter() - start

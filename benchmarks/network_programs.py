@@ -20,11 +20,11 @@ import cnn_flax
 from benchmarks.plain_flax import plain_flax
 from benchmarks.timing import repeated
 from benchmarks.worker_process import Program
-from train.compilation import use_compilation_cache
+from train.compilation_cache import use_compilation_cache
 from train.config import Augment
-from train.inputs import train_inputs
-from train.objectives import supervised
-from train.step import create_state, in_parts, make_train_step
+from train.learn.inputs import train_inputs
+from train.learn.step import create_state, in_parts, make_train_step
+from train.learn.supervised import supervised
 
 __all__ = [
     "copy",

@@ -21,7 +21,7 @@ def plain_flax() -> Iterator[None]:
     """
     with (
         nn.intercept_methods(_call_flax),
-        mock.patch("cnn_flax.layers.pooling.by_platform", lambda plain, *others: plain),
+        mock.patch("cnn_flax.layers.pooling.dispatch", lambda plain, *others: plain),
     ):
         yield
 

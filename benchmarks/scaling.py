@@ -18,7 +18,7 @@ from benchmarks.options import Options
 from benchmarks.tables import Columns
 from benchmarks.timing import take_turns
 from benchmarks.worker_process import Program, start_workers
-from train.parallel import AXIS, Placement, compile_step, mapped
+from train.learn.parallel import AXIS, Placement, compile_step, pmap_step
 
 __all__ = ["COLUMNS", "TITLE", "dispatch", "measure", "step"]
 
@@ -127,16 +127,16 @@ def dispatch(devices: int, wrapper: str) -> tuple[Program, dict[str, Any]]:
 def _placed(
     one_step: Any, state: Any, batch: Any, placement: Placement, wrapper: str
 ) -> tuple[Program, dict[str, Any]]:
-    state = jax.device_put(state, placement.whole)
-    batch = jax.device_put(batch, placement.split)
-    key = jax.device_put(jax.random.key(1), placement.whole)
+    state = jax.device_put(state, placement.replicated)
+    batch = jax.device_put(batch, placement.sharded)
+    key = jax.device_put(jax.random.key(1), placement.replicated)
     if wrapper == "pmap":
-        one_step = mapped(one_step, placement.devices)
-    shapes = partial(placement.shapes, sharding=placement.whole)
+        one_step = pmap_step(one_step, placement.devices)
+    shapes = partial(placement.shapes, sharding=placement.replicated)
     compiled = compile_step(
         one_step,
-        (shapes(state), placement.shapes(batch, placement.split), shapes(key)),
-        out=placement.whole,
+        (shapes(state), placement.shapes(batch, placement.sharded), shapes(key)),
+        out=placement.replicated,
         donate=(0,),
     )
     return stepping(compiled, state, batch, key), {}

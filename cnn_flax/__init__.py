@@ -11,7 +11,8 @@ from cnn_flax.analysis import (
     summary,
 )
 from cnn_flax.fold import fold_batch_norm
-from cnn_flax.registry import create_model, list_models, model_info
+from cnn_flax.info import model_info
+from cnn_flax.registry import create_model, list_models
 from cnn_flax.weights import load_pretrained, preprocess
 
 __version__ = "0.1.0"

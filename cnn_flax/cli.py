@@ -16,7 +16,8 @@ import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
 from cnn_flax.fold import fold_batch_norm
 from cnn_flax.gallery import draw_sheets
-from cnn_flax.registry import UnknownModelError, list_models, model_info, nearest
+from cnn_flax.info import model_info
+from cnn_flax.registry import UnknownModelError, list_models, nearest
 from cnn_flax.weights import (
     ImageError,
     PublishedWeights,
@@ -27,12 +28,19 @@ from cnn_flax.weights import (
     read_checkpoint,
     to_torch,
 )
-from cnn_flax.weights.convert import flatten, sizes
-from cnn_flax.weights.identify import find_entry, model_of, model_of_run, origin_of
+from cnn_flax.weights.dialects import find_dialects
+from cnn_flax.weights.identify import (
+    IdentifiedWeights,
+    identify_weights,
+    model_of,
+    model_of_run,
+    origin_of,
+)
 from cnn_flax.weights.native import from_native, is_native, write
 from cnn_flax.weights.preprocessing import read_image
 from cnn_flax.weights.runs import read_run
-from cnn_flax.weights.sources import find, find_published
+from cnn_flax.weights.sources import find
+from cnn_flax.weights.variables import flatten, sizes
 
 __all__ = ["main"]
 
@@ -137,8 +145,8 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     command.add_argument(
         "--names",
         choices=("ours", "torch"),
-        help="whose names to write; by default ours for a file that has torch's, and "
-        "torch's for others",
+        help="whose names to write; by default ours for a file with torch's names, "
+        "and torch's for other weights, if there are any for the model",
     )
     command.add_argument("--force", action="store_true", help="overwrite OUT")
 
@@ -304,7 +312,8 @@ def _convert(options: argparse.Namespace) -> None:
         if origin and origin.certain:
             metadata["source"] = origin.entry.source
 
-    names = options.names or ("torch" if was_ours else "ours")
+    has_torch_names = bool(find_dialects(name))
+    names = options.names or ("torch" if was_ours and has_torch_names else "ours")
     converted = flatten(variables) if names == "ours" else to_torch(name, variables)
     try:
         write(out, converted, {"model": name, **metadata})
@@ -320,23 +329,16 @@ def _convert(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     if options.top < 1:
         raise UserError(f"--top is at least 1, got {options.top}.")
-    name = options.model
-    info = model_info(name)
-    source = options.weights
-    path = find(source) if source else find_published(name)
-    if path.is_dir():
+    name, source = options.model, options.weights
+    model_info(name)  # It raises if there is no such model.
+    if source and (run := _run_folder(source)):
         raise UserError(
-            f"{path} is the folder of a run: python -m train predict {path} IMAGE ..."
+            f"{run} is the folder of a run: python -m train predict {run} IMAGE ..."
         )
-    entry, note = info.weights[0] if info.weights else None, ""
-    if options.entry:
-        entry = find_entry(name, options.entry)
-    elif source and (found := origin_of(name, source, path, read_checkpoint(path))):
-        entry = found.entry
-        note = "" if found.certain else ", a guess: --entry names others"
-    # Before the net is built: a mistyped name of an image is told at once.
-    images = [preprocess(entry or info)(image) for image in options.images]
-    rows = _probabilities(name, path, entry, images)
+    found = identify_weights(name, source, entry=options.entry)
+    # Before the network is built, so that a mistyped file name is reported at once.
+    images = [preprocess(found)(image) for image in options.images]
+    rows = _probabilities(found, images)
 
     classes = rows.shape[1]
     class_names = _imagenet_names() if classes == _IMAGENET_CLASSES else None
@@ -348,21 +350,27 @@ def _predict(options: argparse.Namespace) -> None:
             table.add_row(shown, class_name, str(k), f"{100 * row[k]:.2f} %")
         table.add_section()
     _print(table)
-    prepared = entry.source if entry else "no weights in particular"
+    prepared = found.entry.source if found.entry else "no weights in particular"
+    guess = found.entry and not found.certain
+    note = ", a guess: --entry names others" if guess else ""
     _print(f"Images prepared as for {prepared}{note}.")
     if classes == _IMAGENET_CLASSES and not class_names:
         _print("The classes' names: pip install 'cnn-flax[cli]'.")
 
 
+def _run_folder(source: str) -> pathlib.Path | None:
+    """The folder of a run of ours, if the source is one."""
+    folder = pathlib.Path(source).expanduser()
+    return folder if folder.is_dir() and find(folder).is_dir() else None
+
+
 def _probabilities(
-    name: str,
-    path: pathlib.Path,
-    entry: PublishedWeights | None,
-    images: Iterable[np.ndarray],
+    weights: IdentifiedWeights, images: Iterable[np.ndarray]
 ) -> np.ndarray:
-    """What the weights of a file make of images: `[n, K]`."""
-    model, variables = load_pretrained(name, path, **(entry.fields if entry else {}))
-    have = sizes(name, variables)
+    """Probabilities `[n, K]` of the classes of n images."""
+    name, path = weights.name, weights.path
+    model, variables = load_pretrained(name, path, **weights.fields)
+    have = sizes(name, flatten(variables), **weights.fields)
     if have.num_classes == 0 or have.in_channels != 3:
         raise UserError(
             f"{path} has {have.num_classes} classes and takes images of "

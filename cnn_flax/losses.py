@@ -144,13 +144,13 @@ def hint(student_features: jax.Array, teacher_features: jax.Array) -> jax.Array:
     """
     _check_shapes("features", student_features, teacher_features)
     student, teacher = _wide(student_features, teacher_features)
-    return jnp.square(teacher - student).mean() / 2
+    return optax.losses.l2_loss(student, teacher).mean()
 
 
 def _divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
     """`KL(teacher || student)` of logits `[N, K]`, mean over N."""
     teacher, student = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
-    return (jnp.exp(teacher) * (teacher - student)).sum(axis=1).mean()
+    return optax.losses.kl_divergence_with_log_targets(student, teacher).mean()
 
 
 def _softened(

@@ -10,8 +10,8 @@ from PIL import Image
 import cnn_flax
 from cnn_flax.cli import main
 from cnn_flax.weights import from_torch, read_checkpoint, to_torch
-from cnn_flax.weights.convert import flatten
 from cnn_flax.weights.native import read_metadata
+from cnn_flax.weights.variables import flatten
 from tests.weights.test_pretrained import random_variables, save_run
 
 NAME = "tf_efficientnet_lite0"
@@ -113,7 +113,7 @@ def test_summary_takes_the_size_of_the_image(capsys):
         message = refused(capsys, "summary", "resnet18", "--image-size", word)
         assert f"such as 192x256; got '{word}'" in message
     message = refused(capsys, "summary", "alexnet", "--image-size", "32")
-    assert "63 x 63 px at least" in message
+    assert "at least 63 x 63 px" in message
 
 
 # predict.
@@ -156,7 +156,9 @@ def test_predict_prepares_images_as_told(capsys, photos):
 
 def test_predict_takes_the_first_weights_without_a_file(capsys, photos, monkeypatch):
     # As if they were downloaded.
-    monkeypatch.setattr("cnn_flax.cli.find_published", lambda name: pathlib.Path(LITE0))
+    monkeypatch.setattr(
+        "cnn_flax.weights.identify.find_published", lambda name: pathlib.Path(LITE0)
+    )
     out = run(capsys, "predict", NAME, photos / "coffee.png")
     assert "Images prepared as for timm tf_efficientnet_lite0.in1k." in out
 

@@ -10,7 +10,7 @@ from cnn_flax.augment.arguments import (
     per_image,
     per_pixel,
 )
-from cnn_flax.layers.computed import computed
+from cnn_flax.layers.cpu.materialize import materialize
 
 __all__ = ["adjust_sharpness", "gaussian_blur"]
 
@@ -36,8 +36,8 @@ def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     if height <= 2 or width <= 2:
         return images
     # Flat, and each sum once: on a CPU loops over three channels are slow.
-    images = computed(images.reshape(n, height, width * channels))
-    rows = computed(images[:, :-2] + images[:, 1:-1] + images[:, 2:])
+    images = materialize(images.reshape(n, height, width * channels))
+    rows = materialize(images[:, :-2] + images[:, 1:-1] + images[:, 2:])
     around = sum(
         rows[:, :, i * channels :][:, :, : (width - 2) * channels] for i in range(3)
     )
@@ -45,7 +45,7 @@ def adjust_sharpness(images: jax.Array, factor: ArrayLike) -> jax.Array:
     # A 3 x 3 kernel of ones with 5 in the middle, divided by its sum.
     smooth = (around + 4 * middle) / 13
     blended = jnp.clip(middle + (1 - factor) * (smooth - middle), 0, 1)
-    images = images.at[:, 1:-1, channels:-channels].set(computed(blended))
+    images = images.at[:, 1:-1, channels:-channels].set(materialize(blended))
     return images.reshape(n, height, width, channels)
 
 
@@ -83,7 +83,7 @@ def gaussian_blur(
     sigmas = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     for axis, size, sigma in zip((2, 1), sizes, sigmas, strict=True):
         weights = _gaussian(size, per_image("sigma", sigma, len(images), low=0))
-        images = computed(_average(images, axis, weights))
+        images = materialize(_average(images, axis, weights))
     return images
 
 

@@ -21,7 +21,7 @@ from cnn_flax.augment.arguments import (
     image_size,
     per_channel,
 )
-from cnn_flax.layers.computed import computed
+from cnn_flax.layers.cpu.materialize import materialize
 from cnn_flax.layers.sampling import read_bilinear, read_nearest
 
 __all__ = [
@@ -96,7 +96,7 @@ def warp(
     if not (isinstance(fill, int | float) and fill == 0):
         outside = per_channel("fill", fill, n, channels)[:, None]
         shown = shown + (1 - share)[..., None] * outside
-    return computed(shown.reshape(n, out_height, out_width, channels))
+    return materialize(shown.reshape(n, out_height, out_width, channels))
 
 
 def _input_positions(matrix, height, width):

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from cnn_flax.augment import fusion_registry
 from cnn_flax.augment.arguments import image_operation, per_image
-from cnn_flax.layers.computed import computed
+from cnn_flax.layers.cpu.materialize import materialize
 
 __all__ = [
     "autocontrast",
@@ -88,7 +88,7 @@ def look_up(levels: jax.Array, tables: jax.Array) -> jax.Array:
         rows = jnp.zeros_like(table).at[jnp.arange(channels)].set(table)
         return rows.ravel().at[index].get(mode="promise_in_bounds")
 
-    return computed(_of_each(read, levels, tables))
+    return materialize(_of_each(read, levels, tables))
 
 
 def _of_each(function, *arrays):

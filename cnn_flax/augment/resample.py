@@ -15,7 +15,7 @@ from cnn_flax.augment.arguments import (
     image_size,
     per_image,
 )
-from cnn_flax.layers.computed import computed
+from cnn_flax.layers.cpu.materialize import materialize
 
 __all__ = ["resize", "resized_crop"]
 
@@ -112,7 +112,7 @@ def _resized_crop(images, window, size, interpolation, antialias):
         return resize_rows(image, left, width, size[1]).swapaxes(0, 1)
 
     # Gathers under vmap keep N as a batch dimension.
-    return computed(jax.vmap(cut)(images, *box))
+    return materialize(jax.vmap(cut)(images, *box))
 
 
 def _nearest(image, start, length, size):

@@ -5,7 +5,6 @@ their shapes and the numbers stay the same.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,10 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import lax
 
-from cnn_flax.layers.by_platform import by_platform
-from cnn_flax.layers.computed import computed_on_cpu
-from cnn_flax.layers.convolution import Geometry, convolve
-from cnn_flax.layers.depthwise import depthwise_conv
-from cnn_flax.layers.grouped import grouped_conv
+from cnn_flax.layers.cpu.convolution import Geometry, dense_conv
+from cnn_flax.layers.cpu.depthwise import depthwise_conv
+from cnn_flax.layers.cpu.grouped import grouped_conv
+from cnn_flax.layers.cpu.matrix_product import full_image_conv, pointwise_conv
 
 __all__ = ["Conv", "fan_out_normal"]
 
@@ -110,63 +108,17 @@ class Conv(nn.Module):
 
 
 def _convolve(x, kernel, geometry, groups):
+    """The formulation that is fastest for these shapes."""
     is_unpadded = geometry.padding == [(0, 0), (0, 0)]
     if kernel.shape[:2] == (1, 1) and groups == 1 and is_unpadded:
-        return _pointwise(x, kernel, geometry.strides)
+        return pointwise_conv(x, kernel, geometry.strides)
     if kernel.shape[:3] == x.shape[1:] and is_unpadded and geometry.dilation == (1, 1):
-        return _whole(x, kernel)
+        return full_image_conv(x, kernel)
     if groups == 1:
-        plain = partial(convolve, geometry=geometry)
-        return by_platform(plain, plain, partial(_gradients, plain))(x, kernel)
+        return dense_conv(x, kernel, geometry)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return depthwise_conv(x, kernel, geometry)
     return grouped_conv(x, kernel, geometry, groups)
-
-
-def _gradients(plain, arguments, y, dy):
-    """Of a convolution on a CPU, which reads `dy` in another order of its axes."""
-    del y
-    return jax.vjp(plain, *arguments)[1](computed_on_cpu(dy, arguments[1]))
-
-
-def _pointwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
-    """A 1x1 convolution as one matrix product over the channels.
-
-    XLA's CPU backend is up to eight times faster at this than at the convolution's two
-    gradients, and no backend is slower.
-    """
-    x = x[:, :: strides[0], :: strides[1]]
-    return by_platform(_product, _product, _product_gradients)(x, kernel[0, 0])
-
-
-def _product(x, kernel):
-    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
-
-
-def _product_gradients(arguments, y, dy):
-    """Of `_product`, on a CPU.
-
-    Both need `dy`, and one of them a transposed copy of it or of `x`: of whichever is
-    smaller, and not of what `dy` is computed from, element by element across the rows.
-    """
-    del y
-    x, kernel = arguments
-    dy = computed_on_cpu(dy, kernel)
-    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    if kernel.shape[0] <= kernel.shape[1]:
-        dkernel = lax.dot_general(x, dy, pixels)
-    else:
-        dkernel = lax.dot_general(dy, x, pixels).T
-    return lax.dot_general(dy, kernel, (((3,), (1,)), ((), ()))), dkernel
-
-
-def _whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution whose kernel covers the image, as one matrix product.
-
-    XLA's CPU backend is five times faster at this, and no backend is slower.
-    """
-    y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[-1])
-    return y[:, None, None]
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

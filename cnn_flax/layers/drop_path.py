@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_flax.layers.arguments import check_rate
+
 __all__ = ["DropPath"]
 
 
@@ -35,8 +37,7 @@ class DropPath(nn.Module):
         Raises:
           ValueError: if `rate` is outside [0, 1).
         """
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"drop_path_rate must be in [0, 1), got {self.rate}.")
+        check_rate("drop_path_rate", self.rate)
         if deterministic or self.rate == 0:
             return x
         key = self.make_rng("drop_path" if self.has_rng("drop_path") else "dropout")

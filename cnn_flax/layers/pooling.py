@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from cnn_flax.layers.by_platform import by_platform
-from cnn_flax.layers.computed import computed_on_cpu
+from cnn_flax.layers.cpu.dispatch import dispatch
+from cnn_flax.layers.cpu.max_pool import max_pool_gradients
 
 __all__ = ["adaptive_avg_pool", "avg_pool", "global_avg_pool", "max_pool"]
 
@@ -45,40 +45,8 @@ def max_pool(
         strides=(stride, stride),
         padding=pad,
     )
-    gradients = partial(_to_the_first, window, stride, pad)
-    return by_platform(plain, plain, gradients)(x)
-
-
-def _to_the_first(window, stride, padding, arguments, y, dy):
-    """Each window's cotangent at its first maximum, row by row."""
-    (x,) = arguments
-    dy = computed_on_cpu(dy)  # Each is read as often as a window has pixels.
-    low = jnp.full((), -jnp.inf, x.dtype)
-    padded = lax.pad(x, low, [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)])
-    zero = jnp.zeros((), x.dtype)
-    found = jnp.zeros(y.shape, bool)
-    total = jnp.zeros_like(padded)
-    ends = [(n - 1) * stride + 1 for n in y.shape[1:3]]
-    for row in range(window):
-        for column in range(window):
-            seen = padded[
-                :,
-                row : row + ends[0] : stride,
-                column : column + ends[1] : stride,
-            ]
-            here = (seen == y) & ~found
-            found |= here
-            spread = [
-                (start, size - start - end, stride - 1)
-                for start, size, end in zip(
-                    (row, column), padded.shape[1:3], ends, strict=True
-                )
-            ]
-            total += lax.pad(
-                jnp.where(here, dy, 0), zero, [(0, 0, 0), *spread, (0, 0, 0)]
-            )
-    (top, _), (left, _) = padding
-    return (total[:, top : top + x.shape[1], left : left + x.shape[2]],)
+    gradients = partial(max_pool_gradients, window, stride, pad)
+    return dispatch(plain, plain, gradients)(x)
 
 
 def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:

@@ -35,7 +35,9 @@ from cnn_flax.layers import (
     local_response_norm,
     max_pool,
 )
-from cnn_flax.layers.images import as_images
+from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.configure import configure
+from cnn_flax.layers.head import linear_head
 from cnn_flax.registry import register
 
 __all__ = ["AlexNet"]
@@ -77,10 +79,7 @@ class AlexNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(
-                f"dropout_rate must be in [0, 1), got {self.dropout_rate}."
-            )
+        check_rate("dropout_rate", self.dropout_rate)
         super().__post_init__()
 
     @nn.compact
@@ -96,14 +95,10 @@ class AlexNet(nn.Module):
         """
         x = as_images(images, self.dtype, min_size=64 if self.original else 63)
         wide = jnp.promote_types(jnp.float32, self.dtype)
-        conv_block = partial(
-            ConvBlock, conv=partial(Conv, dtype=self.dtype, param_dtype=wide), norm=None
-        )
+        conv_block = partial(ConvBlock, conv=configure(Conv, self.dtype), norm=None)
         dense = partial(
-            nn.Dense,
+            configure(nn.Dense, self.dtype),
             self.hidden_features,
-            dtype=self.dtype,
-            param_dtype=wide,
             kernel_init=nn.initializers.he_normal(),
         )
         dropout = partial(nn.Dropout, self.dropout_rate, deterministic=not train)
@@ -146,13 +141,7 @@ class AlexNet(nn.Module):
             return x
         if self.original:
             x = dropout(name="dropout7")(x)
-        return nn.Dense(
-            self.num_classes,
-            dtype=wide,
-            param_dtype=wide,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-            name="head",
-        )(x)
+        return linear_head(self.num_classes, self.dtype)(x)
 
 
 @register(paper=_PAPER)

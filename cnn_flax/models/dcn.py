@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
 from cnn_flax.layers import DeformConv
+from cnn_flax.layers.configure import configure
 from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResNet
 from cnn_flax.registry import register
 
@@ -86,12 +86,7 @@ class DeformResNet(ResNet):
         """Constructor of the blocks of a stage, which counts from 1."""
         if stage not in self.deform_stages:
             return self.block
-        conv = partial(
-            DeformConv,
-            modulated=self.modulated,
-            dtype=self.dtype,
-            param_dtype=jnp.promote_types(jnp.float32, self.dtype),
-        )
+        conv = configure(DeformConv, self.dtype, modulated=self.modulated)
         return partial(self.block, second_conv=conv)
 
 

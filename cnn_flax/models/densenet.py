@@ -25,7 +25,6 @@ The kernels are drawn as torchvision draws them (normal, fan in), the head as to
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -34,7 +33,9 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import BatchNorm, Conv, ConvBlock, global_avg_pool, max_pool
-from cnn_flax.layers.images import as_images
+from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.remat import remat
 from cnn_flax.registry import register
 
@@ -133,10 +134,7 @@ class DenseNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(
-                f"dropout_rate must be in [0, 1), got {self.dropout_rate}."
-            )
+        check_rate("dropout_rate", self.dropout_rate)
         if not 0 < self.compression <= 1:
             raise ValueError(f"compression must be in (0, 1], got {self.compression}.")
         super().__post_init__()
@@ -156,22 +154,8 @@ class DenseNet(nn.Module):
         smallest = 2 ** (len(self.stage_sizes) - 1)
         min_size = smallest if self.small_inputs else 4 * smallest - 3
         x = as_images(images, self.dtype, min_size)
-        wide = jnp.promote_types(jnp.float32, self.dtype)
-        conv = partial(
-            Conv,
-            use_bias=False,
-            dtype=self.dtype,
-            param_dtype=wide,
-            kernel_init=_fan_in_normal,
-        )
-        norm = partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=1e-5,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-            param_dtype=wide,
-        )
+        conv = configure(Conv, self.dtype, use_bias=False, kernel_init=_fan_in_normal)
+        norm = configure_norm(self.dtype, self.bn_momentum, self.bn_axis_name)
 
         # Stem.
         kernel_size, strides = (3, 1) if self.small_inputs else (7, 2)
@@ -220,13 +204,7 @@ class DenseNet(nn.Module):
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x
-        return nn.Dense(
-            self.num_classes,
-            dtype=wide,
-            param_dtype=wide,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-            name="head",
-        )(x)
+        return linear_head(self.num_classes, self.dtype)(x)
 
 
 # Variants: the paper's table 1.

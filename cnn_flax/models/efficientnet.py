@@ -36,15 +36,16 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
-    BatchNorm,
     Conv,
     ConvBlock,
     DropPath,
     SqueezeExcite,
     global_avg_pool,
 )
+from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.conv import Padding
-from cnn_flax.layers.images import as_images
+from cnn_flax.layers.head import linear_head
 from cnn_flax.registry import register
 
 __all__ = [
@@ -319,11 +320,8 @@ class EfficientNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        for field in ("dropout_rate", "drop_path_rate"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(
-                    f"{field} must be in [0, 1), got {getattr(self, field)}."
-                )
+        check_rate("dropout_rate", self.dropout_rate)
+        check_rate("drop_path_rate", self.drop_path_rate)
         for field in ("depth_multiplier", "width_multiplier"):
             if not getattr(self, field) > 0:
                 raise ValueError(
@@ -352,20 +350,17 @@ class EfficientNet(nn.Module):
           TypeError: if `images` are not floats.
         """
         x = as_images(images, self.dtype)
-        wide = jnp.promote_types(jnp.float32, self.dtype)
-        conv = partial(Conv, dtype=self.dtype, param_dtype=wide)
+        conv = configure(Conv, self.dtype)
         conv_block = partial(
             ConvBlock,
             padding=self.padding,
             activation=self.activation,
             conv=conv,
-            norm=partial(
-                BatchNorm,
-                momentum=self.bn_momentum,
+            norm=configure_norm(
+                self.dtype,
+                self.bn_momentum,
+                self.bn_axis_name,
                 epsilon=self.bn_epsilon,
-                axis_name=self.bn_axis_name,
-                dtype=self.dtype,
-                param_dtype=wide,
             ),
         )
         # Of a depthwise kernel [kh, kw, 1, C] the fan in is what is meant by fan out.
@@ -404,13 +399,8 @@ class EfficientNet(nn.Module):
         if self.num_classes == 0:
             return x
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        return nn.Dense(
-            self.num_classes,
-            dtype=wide,
-            param_dtype=wide,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
-            name="head",
-        )(x)
+        init = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
+        return linear_head(self.num_classes, self.dtype, init)(x)
 
     def _end(self, channels: int) -> int:
         """Number of channels of the stem or the head."""

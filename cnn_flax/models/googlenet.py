@@ -31,7 +31,6 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
-    BatchNorm,
     Conv,
     ConvBlock,
     adaptive_avg_pool,
@@ -40,7 +39,9 @@ from cnn_flax.layers import (
     local_response_norm,
     max_pool,
 )
-from cnn_flax.layers.images import as_images
+from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.head import dense_init, linear_head
 from cnn_flax.registry import register
 
 __all__ = ["AuxiliaryHead", "GoogLeNet", "Inception"]
@@ -49,8 +50,6 @@ _PAPER = (
     "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke and Rabinovich "
     "2014, Going deeper with convolutions, https://arxiv.org/abs/1409.4842"
 )
-
-_dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Inception(nn.Module):
@@ -107,7 +106,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[N, H, W, C] -> [N, num_classes]`."""
         wide = jnp.promote_types(jnp.float32, self.dtype)
-        dense = partial(nn.Dense, param_dtype=wide, kernel_init=_dense_init)
+        dense = partial(nn.Dense, param_dtype=wide, kernel_init=dense_init)
         if self.original:
             x = avg_pool(x.astype(wide), 5, 3)
         x = adaptive_avg_pool(x, (4, 4))
@@ -150,10 +149,9 @@ class GoogLeNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        for field in ("dropout_rate", "aux_dropout_rate"):
-            rate = getattr(self, field)
-            if rate is not None and not 0 <= rate < 1:
-                raise ValueError(f"{field} must be in [0, 1), got {rate}.")
+        check_rate("dropout_rate", self.dropout_rate)
+        if self.aux_dropout_rate is not None:
+            check_rate("aux_dropout_rate", self.aux_dropout_rate)
         super().__post_init__()
 
     @nn.compact
@@ -168,18 +166,12 @@ class GoogLeNet(nn.Module):
           TypeError: if `images` are not floats.
         """
         x = as_images(images, self.dtype)
-        wide = jnp.promote_types(jnp.float32, self.dtype)
-        norm = partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=1e-3,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-            param_dtype=wide,
+        norm = configure_norm(
+            self.dtype, self.bn_momentum, self.bn_axis_name, epsilon=1e-3
         )
         conv_block = partial(
             ConvBlock,
-            conv=partial(Conv, dtype=self.dtype, param_dtype=wide),
+            conv=configure(Conv, self.dtype),
             norm=None if self.original else norm,
         )
         inception = partial(
@@ -229,13 +221,7 @@ class GoogLeNet(nn.Module):
         if self.num_classes == 0:
             return x
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
-        return nn.Dense(
-            self.num_classes,
-            dtype=wide,
-            param_dtype=wide,
-            kernel_init=_dense_init,
-            name="head",
-        )(x)
+        return linear_head(self.num_classes, self.dtype)(x)
 
 
 # The paper's table 1, and what leaves the net after which of its modules.

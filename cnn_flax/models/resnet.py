@@ -28,7 +28,6 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
-    BatchNorm,
     Conv,
     ConvBlock,
     DropPath,
@@ -36,7 +35,9 @@ from cnn_flax.layers import (
     global_avg_pool,
     max_pool,
 )
-from cnn_flax.layers.images import as_images
+from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.head import linear_head
 from cnn_flax.registry import nearest, register
 
 __all__ = ["BasicBlock", "Bottleneck", "LabBlock", "ResNet"]
@@ -370,11 +371,8 @@ class ResNet(nn.Module):
                 f"{nearest(self.shortcut, SHORTCUTS)} "
                 f"It is one of: {', '.join(SHORTCUTS)}."
             )
-        for field in ("dropout_rate", "drop_path_rate"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(
-                    f"{field} must be in [0, 1), got {getattr(self, field)}."
-                )
+        check_rate("dropout_rate", self.dropout_rate)
+        check_rate("drop_path_rate", self.drop_path_rate)
         super().__post_init__()
 
     def block_of(self, stage: int) -> Callable[..., nn.Module]:
@@ -394,18 +392,10 @@ class ResNet(nn.Module):
           TypeError: if `images` are not floats.
         """
         x = as_images(images, self.dtype)
-        wide = jnp.promote_types(jnp.float32, self.dtype)
         conv_block = partial(
             ConvBlock,
-            conv=partial(Conv, dtype=self.dtype, param_dtype=wide),
-            norm=partial(
-                BatchNorm,
-                momentum=self.bn_momentum,
-                epsilon=1e-5,
-                axis_name=self.bn_axis_name,
-                dtype=self.dtype,
-                param_dtype=wide,
-            ),
+            conv=configure(Conv, self.dtype),
+            norm=configure_norm(self.dtype, self.bn_momentum, self.bn_axis_name),
         )
 
         # Stem.
@@ -443,13 +433,7 @@ class ResNet(nn.Module):
         if self.num_classes == 0:
             return x
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        return nn.Dense(
-            self.num_classes,
-            dtype=wide,
-            param_dtype=wide,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-            name="head",
-        )(x)
+        return linear_head(self.num_classes, self.dtype)(x)
 
 
 # Variants: the paper's table 1, and the other papers' rows for the same depths.

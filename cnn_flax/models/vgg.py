@@ -24,14 +24,14 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from cnn_flax.layers import (
-    BatchNorm,
     Conv,
     ConvBlock,
     adaptive_avg_pool,
     global_avg_pool,
     max_pool,
 )
-from cnn_flax.layers.images import as_images
+from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.registry import register
 
 __all__ = ["STAGE_SIZES", "VGG"]
@@ -85,10 +85,7 @@ class VGG(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        if not 0 <= self.dropout_rate < 1:
-            raise ValueError(
-                f"dropout_rate must be in [0, 1), got {self.dropout_rate}."
-            )
+        check_rate("dropout_rate", self.dropout_rate)
         super().__post_init__()
 
     @nn.compact
@@ -104,18 +101,11 @@ class VGG(nn.Module):
         """
         x = as_images(images, self.dtype, min_size=2 ** len(self.stage_sizes))
         wide = jnp.promote_types(jnp.float32, self.dtype)
-        norm = partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=1e-5,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-            param_dtype=wide,
-        )
+        norm = configure_norm(self.dtype, self.bn_momentum, self.bn_axis_name)
         conv_block = partial(
             ConvBlock,
             use_bias=True,
-            conv=partial(Conv, dtype=self.dtype, param_dtype=wide),
+            conv=configure(Conv, self.dtype),
             norm=norm if self.batch_norm else None,
         )
         layer = partial(

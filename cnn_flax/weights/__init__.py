@@ -1,10 +1,10 @@
 """Weights from elsewhere and back: files, torch's names and layouts, published ones."""
 
+from cnn_flax.published import PublishedWeights, published_weights
 from cnn_flax.weights.convert import from_torch, to_torch
 from cnn_flax.weights.errors import CheckpointError, WeightsError
 from cnn_flax.weights.preprocessing import ImageError, preprocess
 from cnn_flax.weights.pretrained import load_pretrained
-from cnn_flax.weights.published import PublishedWeights, published_weights
 from cnn_flax.weights.read import read_checkpoint
 
 __all__ = [

@@ -2,13 +2,13 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
-from cnn_flax.registry import create_model, list_models, model_info
+from cnn_flax.registry import list_models, registration
+from cnn_flax.weights.dialects import Dialect, Rule, dialects, find_dialects, rule_of
 from cnn_flax.weights.errors import WeightsError
 from cnn_flax.weights.layouts import (
     as_numpy,
@@ -16,11 +16,10 @@ from cnn_flax.weights.layouts import (
     to_torch_layout,
     torch_shape,
 )
-from cnn_flax.weights.names import Dialect, Rule, dialects, rule_of
+from cnn_flax.weights.variables import Sizes, flatten, variable_shapes
 
-__all__ = ["Sizes", "fits", "flatten", "from_torch", "sizes", "template", "to_torch"]
+__all__ = ["fits", "from_torch", "to_torch"]
 
-_COLLECTIONS = ("params", "batch_stats")
 _SHOWN = 4  # Entries of one kind that a message names.
 
 Flat = dict[str, Any]
@@ -59,7 +58,7 @@ def from_torch(
             f"A state dict is a dict of arrays, got {type(state_dict).__name__}; "
             "cnn_flax.weights.read_checkpoint reads one from a file."
         )
-    model_info(name)  # It raises where there is no such model.
+    registration(name)  # It raises if there is no such model.
     left_out = [
         beginning
         for field, beginning in dialects(name)[0].optional.items()
@@ -110,7 +109,7 @@ def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       UnknownModelError: if there is no such model.
       WeightsError: if the variables hold something that such a model does not have.
     """
-    model_info(name)  # It raises where there is no such model.
+    registration(name)  # It raises if there is no such model.
     dialect = dialects(name)[0]
     state_dict = {}
     for path, value in flatten(variables).items():
@@ -121,10 +120,7 @@ def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def fits(name: str, state_dict: Mapping[str, Any]) -> bool:
     """Whether a state dict of torch's has all that a model has, and no more."""
-    try:
-        known = dialects(name)
-    except WeightsError:
-        return False
+    known = find_dialects(name)
     given = {
         entry: value
         for entry, value in state_dict.items()
@@ -134,67 +130,6 @@ def fits(name: str, state_dict: Mapping[str, Any]) -> bool:
     return has_stem and not _differences(*_expected(name, given, {}), given)
 
 
-class Sizes(NamedTuple):
-    """What may differ between two checkpoints of one model.
-
-    Attributes:
-      num_classes: outputs of the head; 0 where there is none.
-      in_channels: channels of the images.
-      without: fields that are false, as the weights lack what they stand for.
-    """
-
-    num_classes: int
-    in_channels: int
-    without: tuple[str, ...] = ()
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The fields of the model that these weights ask for."""
-        return {"num_classes": self.num_classes, **dict.fromkeys(self.without, False)}
-
-
-def sizes(name: str, variables: Mapping[str, Any]) -> Sizes:
-    """The sizes that our variables are of."""
-    flat = flatten(variables)
-    dialect = dialects(name)[0]
-    head = flat.get(f"params/{dialect.head}/kernel")
-    stems = [flat.get(f"params/{stem}/kernel") for stem in dialect.stems]
-    return Sizes(
-        num_classes=0 if head is None else head.shape[-1],
-        in_channels=next(stem.shape[2] for stem in stems if stem is not None),
-        without=_without(dialect, map(_in_collection, flat)),
-    )
-
-
-def template(
-    name: str,
-    fields: Mapping[str, Any],
-    in_channels: int = 3,
-    image_size: int | None = None,
-) -> Flat:
-    """Shapes and dtypes of a model's variables by path; nothing is computed."""
-    size = image_size or model_info(name).image_size
-    images = jax.ShapeDtypeStruct((1, size, size, in_channels), np.float32)
-    model = create_model(name, **fields)
-    return flatten(jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images))
-
-
-def flatten(variables: Mapping[str, Any]) -> Flat:
-    """The leaves by path, such as "params/conv1/bn/scale".
-
-    Raises:
-      WeightsError: if there is another collection than "params" and "batch_stats".
-    """
-    for collection in variables:
-        if collection not in _COLLECTIONS:
-            raise WeightsError(
-                'Variables are {"params": ..., "batch_stats": ...}, or one of the two; '
-                f"got {collection!r}."
-            )
-    ordered = {c: variables[c] for c in _COLLECTIONS if c in variables}
-    return traverse_util.flatten_dict(ordered, sep="/")
-
-
 def _expected(
     name: str, given: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> tuple[Names, Flat]:
@@ -202,9 +137,9 @@ def _expected(
     known = dialects(name)
     found = _given_sizes(known, given)
     if fields:
-        wanted = template(name, {**found.fields, **fields}, found.in_channels)
+        wanted = variable_shapes(name, {**found.fields, **fields}, found.in_channels)
     else:
-        wanted = _template_of(name, found)
+        wanted = _shapes_of(name, found)
     candidates = [
         {path: rule_of(dialect, _in_collection(path)) for path in wanted}
         for dialect in known
@@ -215,8 +150,8 @@ def _expected(
 
 # To say which model weights are of, many are traced.
 @functools.cache
-def _template_of(name: str, of: Sizes) -> Flat:
-    return template(name, of.fields, of.in_channels)
+def _shapes_of(name: str, of: Sizes) -> Flat:
+    return variable_shapes(name, of.fields, of.in_channels)
 
 
 def _given_sizes(known: Sequence[Dialect], given: Mapping[str, Any]) -> Sizes:

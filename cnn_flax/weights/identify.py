@@ -1,22 +1,76 @@
-"""What a file of weights is: of which model, and which of the published ones."""
+"""What weights are: of which model, which published ones, for which images."""
 
+import dataclasses
+import functools
 import hashlib
 import json
+import math
+import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_flax.info import model_info
+from cnn_flax.published import PublishedWeights, published_weights
 from cnn_flax.registry import list_models, nearest
 from cnn_flax.weights.convert import fits
+from cnn_flax.weights.dialects import find_dialects, rule_of
 from cnn_flax.weights.errors import WeightsError
-from cnn_flax.weights.names import dialects, rule_of
 from cnn_flax.weights.native import is_native, read_metadata
-from cnn_flax.weights.published import PublishedWeights, published_weights
+from cnn_flax.weights.read import read_checkpoint
+from cnn_flax.weights.runs import read_record
+from cnn_flax.weights.sources import find, find_published
 
-__all__ = ["Origin", "find_entry", "model_of", "model_of_run", "origin_of"]
+__all__ = [
+    "IdentifiedWeights",
+    "Origin",
+    "find_entry",
+    "identify_weights",
+    "model_of",
+    "model_of_run",
+    "origin_of",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentifiedWeights:
+    """What weights are, and what they require of images.
+
+    `cnn_flax.preprocess` takes it.
+
+    Attributes:
+      name: the model that they are of.
+      path: their file, or the folder of a run.
+      entry: which of the model's published weights they are; None for a run, for a
+        model without any, and where the source was not looked into.
+      certain: whether the file says so. If not, it may be other published weights of
+        the same model, which are prepared differently.
+      fields: fields that the model needs for them where its own defaults differ.
+      image_size: height and width of the images, in pixels.
+      resize: short side that images are resized to before the central crop of
+        `image_size`, in pixels; both sides where `crop_mode` is "squash".
+      crop_pct: `image_size` as a share of `resize`.
+      crop_mode: what is resized: "center" (the short side) or "squash" (both).
+      interpolation: how images are resized, such as "bilinear".
+      mean: what images in [0, 1] are normalised with, one value per channel.
+      std: what they are then divided by, one value per channel.
+    """
+
+    name: str
+    path: pathlib.Path
+    entry: PublishedWeights | None
+    certain: bool
+    fields: Mapping[str, Any]
+    image_size: int
+    resize: int
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Origin(NamedTuple):
@@ -30,6 +84,109 @@ class Origin(NamedTuple):
 
     entry: PublishedWeights
     certain: bool
+
+
+def identify_weights(
+    name: str | None,
+    source: str | os.PathLike[str] | None = None,
+    *,
+    entry: str | None = None,
+    by_content: bool = True,
+) -> IdentifiedWeights:
+    """Says which weights a source gives, and what they require of images.
+
+    Args:
+      name: one of `cnn_flax.list_models()`; None finds it from the source.
+      source: as for `load_pretrained`: a file, a folder, the folder of a run, an id on
+        the Hugging Face Hub, or None for the model's first published weights.
+      entry: words of the `source` of the published weights that these are, as
+        `find_entry` takes them; None finds out.
+      by_content: whether to look into a file. Otherwise only the source's own name
+        counts: an id on the Hub is known, a file on the disk is not.
+
+    Returns:
+      What the weights are. Those of a run require what it was trained with. Those of a
+      model without published weights, or not identified, require what `model_info`
+      says.
+
+    Raises:
+      UnknownModelError: if there is no such model.
+      WeightsError: if the source is missing or of another model, or no published
+        weights, or several, have the words of `entry`.
+    """
+    if name is None and source is None:
+        raise WeightsError("Name a model or a source of weights.")
+    if name is not None:
+        model_info(name)  # It raises if there is no such model.
+    path = find_published(str(name)) if source is None else find(source)
+    if path.is_dir():
+        return _identify_run(name, path)
+    called = str(path if source is None else source)
+    arrays = functools.cache(lambda: read_checkpoint(path))
+    if name is None:
+        name = model_of(called, path, arrays())
+    published = published_weights(name)
+    if entry is not None:
+        origin = Origin(find_entry(name, entry), True)
+    elif source is None:
+        origin = Origin(published[0], True)
+    elif by_content:
+        origin = _origin(name, called, path, arrays)
+    else:
+        named = (w for w in published if w.hub_id == source)
+        origin = next((Origin(w, True) for w in named), None)
+    return _identified(name, path, origin)
+
+
+def _identified(
+    name: str, path: pathlib.Path, origin: "Origin | None"
+) -> IdentifiedWeights:
+    """What the published weights `origin` require, or the model's own defaults."""
+    if origin is not None:
+        entry, certain = origin
+        images, resize, crop_mode = entry, entry.resize, entry.crop_mode
+    else:
+        entry, certain = None, False
+        images = model_info(name)
+        resize, crop_mode = math.floor(images.image_size / images.crop_pct), "center"
+    return IdentifiedWeights(
+        name=name,
+        path=path,
+        entry=entry,
+        certain=certain,
+        fields=entry.fields if entry else {},
+        image_size=images.image_size,
+        resize=resize,
+        crop_pct=images.crop_pct,
+        crop_mode=crop_mode,
+        interpolation=images.interpolation,
+        mean=images.mean,
+        std=images.std,
+    )
+
+
+def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
+    """What a run of `python -m train` was trained with."""
+    record = read_record(folder, name)
+    inputs, config = record["input"], record.get("config", {})
+    options = config.get("input", {})
+    info = model_info(record["model"]["name"])
+    size = inputs["image_size"]
+    crop_pct = options.get("crop_pct", info.crop_pct)
+    return IdentifiedWeights(
+        name=info.name,
+        path=folder,
+        entry=None,
+        certain=True,
+        fields=config.get("network", {}).get("model_fields", {}),
+        image_size=size,
+        resize=math.floor(size / crop_pct),
+        crop_pct=crop_pct,
+        crop_mode="center",
+        interpolation=options.get("interpolation", info.interpolation),
+        mean=tuple(inputs["mean"]),
+        std=tuple(inputs["std"]),
+    )
 
 
 def model_of_run(folder: pathlib.Path) -> str:
@@ -76,35 +233,47 @@ def model_of(source: str, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) 
 def origin_of(
     name: str, source: str, path: pathlib.Path, arrays: Mapping[str, np.ndarray]
 ) -> Origin | None:
-    """Which of a model's published weights a file is; None if it has none.
+    """Returns which of a model's published weights a file is; None if it has none.
 
-    Certain are the file's own words, its name, its digest and the `config.json` beside
-    it. Otherwise the names in it tell the library, and the head the number of classes.
+    A file's metadata, name, digest and the `config.json` next to it are certain.
+    Otherwise the arrays' names give the library, and the head the number of classes.
 
     Args:
       name: the model's.
-      source: what the user called the file: itself, a folder, or an id on the Hub.
+      source: what the user called the file: a path, a folder, or an id on the Hub.
       path: the file.
       arrays: what it holds.
     """
+    return _origin(name, source, path, lambda: arrays)
+
+
+def _origin(
+    name: str,
+    source: str,
+    path: pathlib.Path,
+    arrays: Callable[[], Mapping[str, np.ndarray]],
+) -> Origin | None:
+    """`origin_of`, which reads the arrays only where nothing else is certain."""
     published = published_weights(name)
-    told = read_metadata(path).get("source")
+    if not published:
+        return None
+    own_words = read_metadata(path).get("source")
     config = _config(path.parent)
     timm = config.get("pretrained_cfg")
     tag = timm.get("tag") if isinstance(timm, dict) else None
     called = pathlib.PurePath(source).name
     hub_names = (called, path.stem, f"{config.get('architecture')}.{tag}")
     for entry in published:
-        if entry.source == told or _has_name(entry, hub_names, path.name):
+        if entry.source == own_words or _has_name(entry, hub_names, path.name):
             return Origin(entry, True)
     digest = _digest(path) if any(entry.url for entry in published) else ""
     for entry in published:
         digits = re.search(r"-([0-9a-f]{8,})\.\w+$", entry.url or "")
         if digits and digest.startswith(digits[1]):
             return Origin(entry, True)
-    rest = _of_library(name, published, arrays)
+    rest = _of_library(name, published, arrays())
     alike = len({(*_preparation(entry), str(entry.fields)) for entry in rest}) == 1
-    return Origin(rest[0], alike) if rest else None
+    return Origin(rest[0], alike)
 
 
 def find_entry(name: str, words: str) -> PublishedWeights:
@@ -139,7 +308,7 @@ def _of_library(
 ) -> list[PublishedWeights]:
     """The weights that the names and the head leave; all, if they leave none."""
     rest = list(published)
-    for dialect in dialects(name):
+    for dialect in find_dialects(name):
         head, _ = rule_of(dialect, f"{dialect.head}/kernel")
         stems = [rule_of(dialect, f"{stem}/kernel")[0] for stem in dialect.stems]
         if not any(stem in arrays for stem in stems):

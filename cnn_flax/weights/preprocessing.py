@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from cnn_flax.registry import ModelInfo
-from cnn_flax.weights.published import PublishedWeights
+from cnn_flax.info import ModelInfo
+from cnn_flax.published import PublishedWeights
+from cnn_flax.weights.identify import IdentifiedWeights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ class ImageError(ValueError):
 
 
 def preprocess(
-    entry: PublishedWeights | ModelInfo,
+    entry: PublishedWeights | IdentifiedWeights | ModelInfo,
 ) -> Callable[[ImageLike], np.ndarray]:
     """The function from an image to what a net with those weights takes.
 

@@ -11,14 +11,14 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from cnn_flax.registry import create_model, model_info
-from cnn_flax.weights.convert import Sizes, flatten, from_torch, sizes, template
+from cnn_flax.registry import create_model, registration
+from cnn_flax.weights.convert import from_torch
 from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.identify import identify_weights
 from cnn_flax.weights.native import from_native, is_native
-from cnn_flax.weights.published import published_weights
 from cnn_flax.weights.read import read_checkpoint
-from cnn_flax.weights.runs import Saved, read_run
-from cnn_flax.weights.sources import find, find_published
+from cnn_flax.weights.runs import SavedModel, read_run
+from cnn_flax.weights.variables import Sizes, flatten, sizes, variable_shapes
 
 __all__ = ["load_pretrained"]
 
@@ -60,16 +60,21 @@ def load_pretrained(
       UnknownModelError: if there is no such model.
       WeightsError: if the source is not there, cannot be read, or does not fit.
     """
-    image_size = model_info(name).image_size
-    fields = {**_published_fields(name, source), **fields}
-    path = find_published(name) if source is None else find(source)
-    if path.is_dir():
-        saved = read_run(name, path)
+    # Only what the source is called counts here, not what the file holds.
+    found = identify_weights(name, source, by_content=False)
+    if found.path.is_dir():
+        saved = read_run(name, found.path)
     else:
-        arrays = read_checkpoint(path)
+        fields = {**found.fields, **fields}
+        arrays = read_checkpoint(found.path)
         read = from_native if is_native(arrays) else from_torch
         variables = read(name, arrays, **fields)
-        saved = Saved(variables, fields, sizes(name, variables), image_size)
+        saved = SavedModel(
+            variables,
+            fields,
+            sizes(name, flatten(variables), **fields),
+            registration(name).image_size,
+        )
     fields = {**saved.fields, **fields}
     have = saved.sizes
     want = have._replace(
@@ -85,7 +90,7 @@ def load_pretrained(
 
     def shapes(of: Sizes) -> dict[str, Any]:
         all_fields = {**fields, **of.fields}
-        return template(name, all_fields, of.in_channels, saved.image_size)
+        return variable_shapes(name, all_fields, of.in_channels, saved.image_size)
 
     flat = flatten(saved.variables)
     _check_same(name, shapes(have), flat)
@@ -102,15 +107,6 @@ def load_pretrained(
         images = jnp.zeros((1, size, size, want.in_channels))
         adapted.update(_initial(model, images, fresh))
     return model, traverse_util.unflatten_dict(adapted, sep="/")
-
-
-def _published_fields(
-    name: str, source: str | os.PathLike[str] | None
-) -> Mapping[str, Any]:
-    """The fields that published weights need, if the source is such."""
-    published = published_weights(name)
-    found = published[:1] if source is None else published
-    return next((w.fields for w in found if source in (None, w.hub_id)), {})
 
 
 def _check_same(name: str, shapes: Mapping[str, Any], flat: Mapping[str, Any]) -> None:

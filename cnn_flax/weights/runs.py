@@ -9,21 +9,21 @@ import numpy as np
 from flax import traverse_util
 
 from cnn_flax.registry import create_model
-from cnn_flax.weights.convert import Sizes, template
 from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.variables import Sizes, variable_shapes
 
-__all__ = ["Saved", "read_run"]
+__all__ = ["SavedModel", "read_record", "read_run"]
 
 _FORMAT = 1  # Of config.json.
 
 
 @dataclasses.dataclass(frozen=True)
-class Saved:
+class SavedModel:
     """A model as it was saved.
 
     Attributes:
       variables: numpy arrays.
-      fields: what the model was created with.
+      fields: the fields that the model was created with.
       sizes: its numbers of classes and of input channels.
       image_size: height and width of its images, in pixels.
     """
@@ -34,22 +34,20 @@ class Saved:
     image_size: int
 
 
-def read_run(name: str, folder: pathlib.Path) -> Saved:
+def read_run(name: str, folder: pathlib.Path) -> SavedModel:
     """Reads the model of a run's last checkpoint.
 
     Raises:
       WeightsError: if the folder holds no run, the run is of another model, or it has
         no checkpoint.
     """
-    record = _read_record(folder)
+    record = read_record(folder, name)
     model = record["model"]
-    if model["name"] != name:
-        raise WeightsError(f"{folder} is a run of {model['name']}, not of {name}.")
     channels, image_size = record["input"]["channels"], record["input"]["image_size"]
-    wanted = template(name, model["fields"], channels, image_size)
+    wanted = variable_shapes(name, model["fields"], channels, image_size)
     # The number of classes may be the model's default.
     num_classes = create_model(name, **model["fields"]).num_classes
-    return Saved(
+    return SavedModel(
         variables=_restore(folder, wanted),
         fields=model["fields"],
         sizes=Sizes(num_classes, channels),
@@ -57,7 +55,12 @@ def read_run(name: str, folder: pathlib.Path) -> Saved:
     )
 
 
-def _read_record(folder: pathlib.Path) -> dict[str, Any]:
+def read_record(folder: pathlib.Path, name: str | None = None) -> dict[str, Any]:
+    """Reads a run's `config.json`.
+
+    Raises:
+      WeightsError: if it is not of a run, or the run is of another model than `name`.
+    """
     path = folder / "config.json"
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -69,12 +72,20 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
             f"{path} is not of a run that this version reads: its format is {found}, "
             f"not {_FORMAT}."
         )
+    model = record["model"]["name"]
+    if name not in (None, model):
+        raise WeightsError(f"{folder} is a run of {model}, not of {name}.")
     return record
 
 
 def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    # Of the extra `train`, as are the runs.
-    import orbax.checkpoint as ocp
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise WeightsError(
+            f"The checkpoints of the run {folder} are read with Orbax; install it: "
+            "pip install 'cnn-flax[train]'."
+        ) from error
 
     targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}
     target = traverse_util.unflatten_dict(targets, sep="/")

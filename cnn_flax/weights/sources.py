@@ -10,8 +10,8 @@ import shutil
 import tempfile
 import urllib.request
 
+from cnn_flax.published import published_weights
 from cnn_flax.weights.errors import WeightsError
-from cnn_flax.weights.published import published_weights
 
 __all__ = ["find", "find_published"]
 

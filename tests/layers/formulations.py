@@ -10,9 +10,9 @@ from flax import linen as nn
 
 from cnn_flax.layers import max_pool
 from cnn_flax.layers.batch_norm import batch_norm
-from cnn_flax.layers.convolution import Geometry, convolve
-from cnn_flax.layers.depthwise import depthwise_conv
-from cnn_flax.layers.grouped import grouped_conv
+from cnn_flax.layers.cpu.convolution import Geometry, convolve
+from cnn_flax.layers.cpu.depthwise import depthwise_conv
+from cnn_flax.layers.cpu.grouped import grouped_conv
 
 
 class Formulation(NamedTuple):

@@ -150,7 +150,7 @@ def test_smaller_images_than_leave_a_pixel_are_refused(original, smallest):
     model = small(original=original)
     shapes = feature_shapes(model, 1, smallest, smallest, 3)
     assert shapes["pool5"] == (1, 1, 1, 4)
-    message = rf"{smallest} x {smallest} px at least, got {smallest - 1} x {smallest}"
+    message = rf"at least {smallest} x {smallest} px, got {smallest - 1} x {smallest}"
     with pytest.raises(ValueError, match=message):
         feature_shapes(model, 1, smallest - 1, smallest, 3)
 

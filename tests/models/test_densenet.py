@@ -108,10 +108,10 @@ def test_small_inputs_keep_their_size_up_to_stage_1():
 def test_images_that_would_vanish_are_refused():
     model = cnn_flax.create_model("densenet121")
     feature_shapes(model, 1, 29, 29, 3)
-    with pytest.raises(ValueError, match="29 x 29 px at least, got 28 x 40"):
+    with pytest.raises(ValueError, match="at least 29 x 29 px, got 28 x 40"):
         feature_shapes(model, 1, 28, 40, 3)
     model = cnn_flax.create_model("densenet121", small_inputs=True)
-    with pytest.raises(ValueError, match="8 x 8 px at least, got 7 x 8"):
+    with pytest.raises(ValueError, match="at least 8 x 8 px, got 7 x 8"):
         feature_shapes(model, 1, 7, 8, 3)
 
 

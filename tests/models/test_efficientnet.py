@@ -17,8 +17,8 @@ from cnn_flax.models.efficientnet import (
     round_channels,
     search_scaling,
 )
-from cnn_flax.weights.convert import template
-from cnn_flax.weights.names import dialects, rule_of
+from cnn_flax.weights.dialects import dialects, rule_of
+from cnn_flax.weights.variables import variable_shapes
 from tests import figures
 from tests.models.reference import check_logits, check_training_pass, relative_norm
 from tests.models.small import feature_shapes, forward, random_variables
@@ -112,7 +112,7 @@ def test_lite_nets_scale_neither_their_ends_nor_squeeze():
     assert (shapes["stem"][-1], shapes["pre_logits"][-1]) == (32, 1280)
     assert shapes["stage1"][-1] == 24
     assert model.stage_sizes == (1, 4, 4, 6, 6, 8, 1)
-    assert not any("squeeze" in path for path in template(name, {}))
+    assert not any("squeeze" in path for path in variable_shapes(name, {}))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_no_classes_give_the_pooled_features():
 
 
 def entries(name, dialect):
-    paths = (path.partition("/")[2] for path in template(name, {}))
+    paths = (path.partition("/")[2] for path in variable_shapes(name, {}))
     return {rule_of(dialects(name)[dialect], path)[0] for path in paths}
 
 

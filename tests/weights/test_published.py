@@ -14,7 +14,7 @@ def every():
 
 
 def test_every_list_is_of_a_model_that_there_is():
-    file = importlib.resources.files("cnn_flax.weights") / "published.json"
+    file = importlib.resources.files("cnn_flax") / "published.json"
     names = json.loads(file.read_text("utf-8"))["weights"]
     assert set(names) <= set(cnn_flax.list_models())
     assert every()

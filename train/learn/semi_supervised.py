@@ -125,8 +125,8 @@ def semi_supervised(
     Returns:
       The objective. Its batch has `image`, `label`, and the unlabelled images in
       `unlabelled`: their `image` `[ratio * N, H, W, C]`, a second view `strong` if
-      there is one, and what the loss takes. Its metrics are `loss` and `accuracy` of the
-      labelled images; `unlabelled_loss`, unweighted; and the metrics of that loss.
+      there is one, and what the loss takes. Its metrics are `loss` and `accuracy` of
+      the labelled images; `unlabelled_loss`, unweighted; and the metrics of that loss.
     """
     run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
 

@@ -183,8 +183,9 @@ def headline(summary: Summary) -> str:
     """What came of it, in a line."""
     first, last = summary.teacher.accuracy, summary.models[-1].accuracy
     return (
-        f"{summary.recipe or 'Noisy Student'}: {100 * first:.1f} % to {100 * last:.1f} % "
-        f"of {summary.test_images:,} {summary.split} images, from {summary.labels:,} labels"
+        f"{summary.recipe or 'Noisy Student'}: {100 * first:.1f} % to "
+        f"{100 * last:.1f} % of {summary.test_images:,} {summary.split} images, from "
+        f"{summary.labels:,} labels"
     )
 
 

@@ -144,7 +144,8 @@ def _story(summary: Summary) -> str:
         )
     return (
         f"<p>The teacher {first} learned from {summary.labels:,} labelled images of "
-        f"{escape(summary.data)} and labelled {summary.rounds[0].labels.images:,} others, "
+        f"{escape(summary.data)} and labelled "
+        f"{summary.rounds[0].labels.images:,} others, "
         f"without noise, for student 1 {students[0]}, which learned from both, with "
         f"noise{again}.{end}</p>"
     )
@@ -191,8 +192,8 @@ def _overview(summary: Summary) -> str:
 <h2>Model by model</h2>
 <div class="charts">{chart}</div>
 <div class="wide">{_table(header, rows)}</div>
-<p class="note">Accuracy, loss (nats) and calibration error on the {summary.split} images.
-All training and labelling took {_time(summary.seconds)}.</p>
+<p class="note">Accuracy, loss (nats) and calibration error on the
+{summary.split} images. All training and labelling took {_time(summary.seconds)}.</p>
 </section>
 """
 

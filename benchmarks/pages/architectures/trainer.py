@@ -9,10 +9,10 @@ import numpy as np
 from flax import linen as nn
 
 from train.config import Optimization
-from train.data.sources import Split, open_source
-from train.objectives import supervised
-from train.optimizer import make_optimizer, make_schedule
-from train.step import create_state, make_eval_step, make_train_step
+from train.data.open_source import Split, open_source
+from train.learn.optimizer import make_optimizer, make_schedule
+from train.learn.step import create_state, make_eval_step, make_train_step
+from train.learn.supervised import supervised
 
 __all__ = ["Images", "Trainer", "digits"]
 

@@ -7,7 +7,7 @@ from benchmarks.measurements import write_lines
 from benchmarks.pages.command import page_parser
 from benchmarks.pages.folders import DOCS, MEASUREMENTS
 from benchmarks.pages.results.page import EXPERIMENTS, page
-from train.compilation import use_compilation_cache
+from train.compilation_cache import use_compilation_cache
 from train.errors import UserError
 
 

@@ -12,8 +12,8 @@ from train import recipes
 from train.config import Config, Distillation, Selection, Unlabelled
 from train.noisy_student.plan import NoisyStudent, Train, plan
 from train.noisy_student.run import run as run_noisy_student
-from train.pseudo_label import label_images, open_images
 from train.recipes.noisy_student_fashion_mnist import noisy_student
+from train.run.labelling import label_images, open_images_to_label
 
 __all__ = ["ARMS", "LABELS", "SEEDS", "measure", "section"]
 
@@ -171,7 +171,7 @@ def _pseudo_labelled(config: Config, folder: Path) -> Row:
     teacher = folder.with_name(folder.name.replace("pseudo-label", "supervised"))
     seconds = train_and_test(config, teacher)["seconds"]
     file = folder.with_name(f"{folder.name}.npy")
-    images, opened = open_images(teacher, "rest")
+    images, opened = open_images_to_label(teacher, "rest")
     label_images(teacher, images, file, opened=opened, say=lambda line: None)
     others = dataclasses.replace(
         _UNLABELLED, pseudo_labels=str(file), min_confidence=0.3

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from benchmarks.measurements import Row
 from train.config import Config
-from train.inference import evaluate_run
-from train.loop import fit
+from train.run.inference import evaluate_run
+from train.run.loop import fit
 
 __all__ = ["silent", "train", "train_and_test"]
 

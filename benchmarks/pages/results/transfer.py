@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from benchmarks.measurements import Row
 from benchmarks.pages.markdown import percent_range, source, table
 from benchmarks.pages.results.runs import train
-from train.advise import nearest_mean
 from train.config import Augment, Config, Input, Network, Optimization, Transfer
 from train.errors import UserError
+from train.run.advice import nearest_mean
 
 __all__ = [
     "ARMS",

@@ -12,7 +12,7 @@ from benchmarks.pages.folders import MEASUREMENTS
 from benchmarks.pages.results import transfer
 from train.config import Config, Input, Network
 from train.errors import UserError
-from train.loop import fit
+from train.run.loop import fit
 
 MEASURED = read_lines(MEASUREMENTS / "transfer.jsonl")
 

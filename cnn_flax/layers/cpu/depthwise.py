@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn_flax.layers.by_platform import by_platform
-from cnn_flax.layers.computed import computed_on_cpu
-from cnn_flax.layers.convolution import Geometry, convolve
+from cnn_flax.layers.cpu.convolution import Geometry, convolve
+from cnn_flax.layers.cpu.dispatch import dispatch
+from cnn_flax.layers.cpu.materialize import materialize_on_cpu
 
 __all__ = ["depthwise_conv"]
 
@@ -20,7 +20,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.A
     """
     plain = partial(convolve, geometry=geometry, groups=x.shape[-1])
     on_cpu = partial(_sum_of_shifts, geometry=geometry)
-    return by_platform(plain, on_cpu, partial(_gradients, geometry))(x, kernel)
+    return dispatch(plain, on_cpu, partial(_gradients, geometry))(x, kernel)
 
 
 def _sum_of_shifts(x, kernel, geometry):
@@ -55,7 +55,7 @@ def _shifts(x, kernel, geometry):
 def _gradients(geometry, arguments, y, dy):
     del y
     x, kernel = arguments
-    dy = computed_on_cpu(dy, kernel)
+    dy = materialize_on_cpu(dy, kernel)
     return (
         _input_gradient(x, kernel, dy, geometry),
         _kernel_gradient(x, kernel, dy, geometry),
@@ -73,7 +73,7 @@ def _input_gradient(x, kernel, dy, geometry):
         for axis, of_axis in enumerate(zip(*geometry, strict=True))
     )
     wide = jnp.promote_types(jnp.float32, x.dtype)
-    padded = computed_on_cpu(_padded(dy.astype(wide), [top, left]), kernel)
+    padded = materialize_on_cpu(_padded(dy.astype(wide), [top, left]), kernel)
     taps = kernel[:, :, None, None].astype(wide)
 
     def phase(vertical, horizontal):
@@ -123,7 +123,7 @@ def _seen_from(size, seen, taps, stride, padding, dilation):
 def _kernel_gradient(x, kernel, dy, geometry):
     wide = jnp.promote_types(jnp.float32, x.dtype)
     padding = [(*pair, 0) for pair in geometry.padding]
-    padded = computed_on_cpu(_padded(x.astype(wide), padding), kernel)
+    padded = materialize_on_cpu(_padded(x.astype(wide), padding), kernel)
     shifts = _shifts(padded, kernel, geometry._replace(padding=((0, 0), (0, 0))))
     products = [shift * dy.astype(wide) for shift in shifts]
     # One pass over the pixels for all taps; the images are summed on their own, so that

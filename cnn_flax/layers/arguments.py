@@ -1,19 +1,19 @@
-"""What every model does first: look at its input, and cast it."""
+"""Checks of what networks and layers are given."""
 
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-__all__ = ["as_images"]
+__all__ = ["as_images", "check_rate"]
 
 
 def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
-    """Images `[N, H, W, C]` in `dtype`; what is no batch of images is refused.
+    """Checks that an array is a batch of images, and casts it.
 
     Args:
       images: float `[N, H, W, C]`.
       dtype: what they are cast to.
-      min_size: height and width, in pixels, below which no map would be left.
+      min_size: smallest height and width that the network can take, in pixels.
 
     Raises:
       ValueError: if `images` is not of rank 4, empty, or smaller than `min_size`.
@@ -27,7 +27,7 @@ def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
         )
     if min(images.shape[1:3]) < min_size:
         raise ValueError(
-            f"Images are {min_size} x {min_size} px at least, got "
+            f"Images must be at least {min_size} x {min_size} px, got "
             f"{images.shape[1]} x {images.shape[2]}."
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -35,3 +35,13 @@ def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
             f"Images are floats, normalised as the weights expect; got {images.dtype}."
         )
     return images.astype(dtype)
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Checks that a probability of dropping is in [0, 1).
+
+    Raises:
+      ValueError: if it is not; names the argument.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {rate}.")

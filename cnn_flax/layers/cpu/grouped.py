@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from cnn_flax.layers.by_platform import by_platform
-from cnn_flax.layers.convolution import Geometry, convolve
+from cnn_flax.layers.cpu.convolution import Geometry, convolve
+from cnn_flax.layers.cpu.dispatch import dispatch
 
 __all__ = ["grouped_conv"]
 
@@ -23,7 +23,7 @@ def grouped_conv(
     """
     plain = partial(convolve, geometry=geometry, groups=groups)
     on_cpu = partial(_blocks, geometry=geometry, groups=groups)
-    return by_platform(plain, on_cpu)(x, kernel)
+    return dispatch(plain, on_cpu)(x, kernel)
 
 
 def _blocks(x, kernel, geometry, groups):

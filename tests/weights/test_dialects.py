@@ -2,8 +2,10 @@ import re
 
 import pytest
 
+import cnn_flax
 from cnn_flax.weights import WeightsError
-from cnn_flax.weights.names import Dialect, Rule, dialects, rule_of
+from cnn_flax.weights.dialects import Dialect, Rule, dialects, rule_of
+from cnn_flax.weights.dialects.base import _FAMILIES
 
 
 def entry(path, name="resnet50"):
@@ -29,6 +31,12 @@ def test_names_of_the_d_variants_are_timms():
     assert entry("conv1/conv3/bn/var", name) == "bn1.running_var"
     path = "stage2_block1/shortcut/conv/kernel"
     assert entry(path, name) == "layer2.0.downsample.1.weight"
+
+
+def test_each_model_is_of_one_family():
+    for name in cnn_flax.list_models():
+        assert dialects(name)
+        assert sum(bool(re.fullmatch(pattern, name)) for pattern in _FAMILIES) == 1
 
 
 def test_a_number_in_a_template_may_have_an_offset():

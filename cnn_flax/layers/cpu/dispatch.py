@@ -1,8 +1,8 @@
-"""An operation that a CPU computes by another formulation than other devices.
+"""Choosing an operation's formulation by platform.
 
-XLA's CPU backend is many times slower than the machine at some operations, which its
-other backends hand to libraries that are made for them. Users of an operation see the
-one function: the shapes, dtypes and, up to rounding, the numbers are the same.
+XLA's CPU backend runs some operations far below the speed of the machine; its other
+backends hand them to specialised libraries. Callers see one function: shapes, dtypes
+and, up to rounding, numbers are the same on every platform.
 """
 
 from collections.abc import Callable
@@ -11,34 +11,36 @@ from typing import Any
 import jax
 from jax import lax
 
-__all__ = ["by_platform"]
+__all__ = ["dispatch"]
 
 Operation = Callable[..., jax.Array]
 
 
-def by_platform(
+def dispatch(
     plain: Operation,
     on_cpu: Operation,
     cpu_gradients: Callable[..., tuple[jax.Array, ...]] | None = None,
 ) -> Operation:
-    """`plain`, which a CPU computes as `on_cpu` does.
+    """Returns an operation that runs as `on_cpu` on a CPU and as `plain` elsewhere.
 
     Reverse mode can be differentiated again; forward mode (`jax.jvp`, `jax.jacfwd`)
     works on the gradient, but not on the operation itself.
 
     Args:
-      plain: an operation on arrays, as every other platform computes it and its
-        gradients.
-      on_cpu: one that gives the same; or `plain`, where only gradients differ.
-      cpu_gradients: its gradients, from the arguments, the result and the result's
-        cotangent; by default what JAX derives from `on_cpu`.
+      plain: an operation on arrays. Every other platform runs it, and the gradients
+        that JAX derives from it.
+      on_cpu: an operation with the same result; pass `plain` where only the gradients
+        differ.
+      cpu_gradients: the gradients on a CPU, as a function of the arguments (a tuple),
+        the result and the result's cotangent; by default what JAX derives from
+        `on_cpu`.
 
     Returns:
-      An operation with a gradient of its own.
+      An operation with a custom gradient.
     """
 
     def call(*arguments):
-        if on_cpu is plain:  # Nothing to choose, nor to trace twice.
+        if on_cpu is plain:  # Nothing to choose from: trace it once.
             return plain(*arguments)
         return lax.platform_dependent(*arguments, cpu=on_cpu, default=plain)
 
@@ -46,9 +48,9 @@ def by_platform(
         y = call(*arguments)
         return y, (arguments, y)
 
-    def backward(kept, cotangent):
+    def backward(residuals, cotangent):
         return lax.platform_dependent(
-            *kept,
+            *residuals,
             cotangent,
             cpu=cpu_gradients or derived(on_cpu),
             default=derived(plain),

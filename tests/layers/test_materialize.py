@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_flax.layers.computed import computed
+from cnn_flax.layers.cpu.materialize import materialize
 
 SHAPES = [(2, 5, 7, 3), (2, 5, 7, 1), (1, 1, 1, 1), (3, 4, 6, 2)]
 
@@ -16,11 +16,11 @@ def _images(shape, dtype=jnp.float32):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_is_computed_once_is_the_same(shape, number):
     images = _images(shape)
-    np.testing.assert_array_equal(computed(images), images)
-    np.testing.assert_array_equal(jax.jit(computed)(images), images)
-    by_image = jax.vmap(lambda image: computed(image[None])[0])(images)
+    np.testing.assert_array_equal(materialize(images), images)
+    np.testing.assert_array_equal(jax.jit(materialize)(images), images)
+    by_image = jax.vmap(lambda image: materialize(image[None])[0])(images)
     strange = images.at[0, 0, 0, 0].set(number)
-    np.testing.assert_array_equal(jax.jit(computed)(strange), strange)
+    np.testing.assert_array_equal(jax.jit(materialize)(strange), strange)
     np.testing.assert_array_equal(by_image, images)
 
 
@@ -29,24 +29,24 @@ def test_what_is_computed_once_has_the_same_gradient(shape):
     images = _images(shape)
 
     def loss(images):
-        return jnp.sum(jnp.sin(3 * computed(jnp.square(images))))
+        return jnp.sum(jnp.sin(3 * materialize(jnp.square(images))))
 
     expected = jnp.cos(3 * jnp.square(images)) * 3 * 2 * images
     np.testing.assert_allclose(jax.grad(loss)(images), expected, rtol=1e-5, atol=1e-6)
-    _, tangents = jax.jvp(computed, (images,), (images + 1,))
+    _, tangents = jax.jvp(materialize, (images,), (images + 1,))
     np.testing.assert_array_equal(tangents, images + 1)
 
 
 def test_what_is_computed_once_keeps_its_last_bits_in_float64(float64):
     images = _images(SHAPES[0], jnp.float64)
-    assert computed(images).dtype == jnp.float64
-    np.testing.assert_array_equal(computed(images), images)
+    assert materialize(images).dtype == jnp.float64
+    np.testing.assert_array_equal(materialize(images), images)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (2, 5, 7, 1)])
 def test_xla_does_not_take_it_away(shape):
     def twice(images):
-        once = computed(jnp.sin(images))
+        once = materialize(jnp.sin(images))
         return once + jnp.flip(once, 1)
 
     text = jax.jit(twice).lower(_images(shape)).compile().as_text()

@@ -67,7 +67,7 @@ def published_weights(name: str) -> tuple[PublishedWeights, ...]:
 
 @functools.cache
 def _entries() -> dict[str, list[dict[str, Any]]]:
-    file = importlib.resources.files("cnn_flax.weights") / "published.json"
+    file = importlib.resources.files("cnn_flax") / "published.json"
     return json.loads(file.read_text("utf-8"))["weights"]
 
 
