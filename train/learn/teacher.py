@@ -12,9 +12,8 @@ from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.registry import nearest
-from cnn_flax.weights import WeightsError, load_pretrained, read_checkpoint
-from cnn_flax.weights.identify import origin_of
-from cnn_flax.weights.sources import find, find_published
+from cnn_flax.weights import WeightsError, load_pretrained
+from cnn_flax.weights.identify import identify_weights
 from train.config_file import read_record
 from train.data import Source
 from train.data.source import check_classes
@@ -167,18 +166,12 @@ def _from_weights(spec: str, source: Source, dtype: str) -> Teacher:
         raise UserError(f"{message} {near}".rstrip())
     if equals and not weights:
         raise UserError(f"--teacher {spec} names no weights after the =.")
-    info = cnn_flax.model_info(name)
-    entry = info.weights[0] if info.weights else None
-    path = find(weights) if weights else find_published(name)
-    if path.is_dir():
-        return _from_run(spec, name, path, source, dtype)
-    if weights:
-        origin = origin_of(name, weights, path, read_checkpoint(path))
-        entry = origin.entry if origin else None
-    fields = {**(entry.fields if entry else {}), "dtype": dtype}
-    model, variables = load_pretrained(name, path, **fields)
-    of = entry or info
-    return Teacher(spec, model, variables, tuple(of.mean), tuple(of.std))
+    known = identify_weights(name, weights or None)
+    if known.path.is_dir():
+        return _from_run(spec, name, known.path, source, dtype)
+    fields = {**known.fields, "dtype": dtype}
+    model, variables = load_pretrained(name, known.path, **fields)
+    return Teacher(spec, model, variables, known.mean, known.std)
 
 
 def _from_run(spec: str, name: str, run: Path, source: Source, dtype: str) -> Teacher:

@@ -33,12 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-import cnn_flax
-from cnn_flax.weights import load_pretrained, read_checkpoint
-from cnn_flax.weights.identify import model_of, origin_of
-from cnn_flax.weights.sources import find
+from cnn_flax.weights import load_pretrained
+from cnn_flax.weights.identify import identify_weights
 from train.config import Config, Input, Network, Optimization, Selection, Transfer
-from train.config_file import load_record
 from train.data import Source, SourceError, eval_batches, open_source
 from train.data.decode import Interpolation
 from train.data.select import evaluation_images, training_images
@@ -111,7 +108,7 @@ def starting_from(
     """
     if init == "published" and model is None:
         raise UserError("--init published needs the --model that it is published for.")
-    network, known = _known(init, model)
+    network, known = _identify(init, model)
     try:
         open_source(data, "val", seed=seed)
         val_share = 0.0
@@ -132,37 +129,17 @@ def _given(image_size: int) -> dict[str, int]:
     return {"image_size": image_size} if image_size else {}
 
 
-def _known(init: str, model: str | None) -> tuple[Network, dict[str, Any]]:
+def _identify(init: str, model: str | None) -> tuple[Network, dict[str, Any]]:
     """The network that weights are for, and the preprocessing that they expect."""
-    path = None if init == "published" else find(init)
-    if path is not None and path.is_dir():
-        record = load_record(path)
-        config, own = record["config"]["input"], record["input"]
-        names = ("crop_pct", "interpolation")
-        known = {name: config[name] for name in names}
-        known |= {"image_size": own["image_size"]}
-        known |= {name: tuple(own[name]) for name in ("mean", "std")}
-        of = record["config"]["network"]
-        name = model or of["model"]
-        return Network(name, of["model_fields"], init), known
-    entry = None
-    if path is not None:
-        arrays = read_checkpoint(path)
-        model = model or model_of(init, path, arrays)
-        origin = origin_of(model, init, path, arrays)
-        entry = origin.entry if origin else None
-    assert model is not None
-    info = cnn_flax.model_info(model)
-    entry = entry or (info.weights[0] if info.weights else None)
-    of = entry or info
-    known = {
-        "image_size": of.image_size,
-        "crop_pct": min(of.crop_pct, 1.0),
-        "interpolation": of.interpolation,
-        "mean": tuple(of.mean),
-        "std": tuple(of.std),
+    weights = identify_weights(model, None if init == "published" else init)
+    preprocessing = {
+        "image_size": weights.image_size,
+        "crop_pct": min(weights.crop_pct, 1.0),
+        "interpolation": weights.interpolation,
+        "mean": weights.mean,
+        "std": weights.std,
     }
-    return Network(model, dict(entry.fields) if entry else {}, init), known
+    return Network(weights.name, dict(weights.fields), init), preprocessing
 
 
 def advise(config: Config, *, images: int = 500) -> Advice:

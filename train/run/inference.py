@@ -11,6 +11,7 @@ import numpy as np
 import cnn_flax
 from cnn_flax.fold import fold_batch_norm
 from cnn_flax.weights import load_pretrained
+from cnn_flax.weights.identify import identify_weights
 from train.data import (
     BadImages,
     Source,
@@ -95,7 +96,7 @@ def evaluate_model(
 ) -> tuple[Evaluation, Source]:
     """Evaluates a model with published weights, or with weights from a file.
 
-    Images are preprocessed as the model's published weights expect. The data must have
+    Images are preprocessed as these weights expect. The data must have
     as many classes as the weights, and they are taken to be in the same order.
 
     Args:
@@ -113,9 +114,10 @@ def evaluate_model(
         are `UnknownModelError` and `WeightsError`.
       UserError: if the numbers of classes differ.
     """
-    info = cnn_flax.model_info(name)
+    cnn_flax.model_info(name)  # It raises if there is no such model.
     source = open_source(data, split)
-    model, variables = load_pretrained(name, weights)
+    known = identify_weights(name, weights)
+    model, variables = load_pretrained(name, known.path, **known.fields)
     classes = getattr(model, "num_classes", None)
     if classes != len(source.class_names):
         raise UserError(
@@ -127,12 +129,12 @@ def evaluate_model(
     batches = eval_batches(
         source,
         batch_size=placement.round_up(batch_size),
-        image_size=info.weights[0].image_size if info.weights else info.image_size,
-        channels=len(info.mean),
-        crop_pct=info.crop_pct,
-        interpolation=cast(Interpolation, info.interpolation),
+        image_size=known.image_size,
+        channels=len(known.mean),
+        crop_pct=min(known.crop_pct, 1.0),
+        interpolation=cast(Interpolation, known.interpolation),
     )
-    prepare = partial(eval_inputs, mean=info.mean, std=info.std)
+    prepare = partial(eval_inputs, mean=known.mean, std=known.std)
     step = jax.jit(make_eval_step(model, prepare))
     variables = jax.device_put(variables, placement.replicated)
     on_device = prefetch_to_device(batches, placement.sharded)

@@ -62,7 +62,7 @@ def test_a_run_is_evaluated_where_the_devices_cannot_share_its_batch(run, monkey
 @pytest.mark.parametrize("command", [evaluate_run, predict_images])
 def test_means_of_a_run_that_keeps_none_are_refused(run, command):
     arguments = ([],) if command is predict_images else ()
-    with pytest.raises(UserError, match="no running means.*without --ema-decay"):
+    with pytest.raises(UserError, match="no moving average.*without --ema-decay"):
         command(run, *arguments, ema=True)
 
 

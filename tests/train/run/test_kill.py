@@ -107,7 +107,7 @@ def assert_ends_undisturbed(start, whole):
     def check(run):
         assert read_result(run) is None
         out, err = start(run).communicate()
-        assert "Going on from step" in out, err
+        assert "Resuming from step" in out, err
         (lines, state), (whole_lines, whole_state) = end(run), end(whole)
         assert lines == whole_lines
         chex.assert_trees_all_equal(state, whole_state)

@@ -231,7 +231,7 @@ def test_a_file_that_is_finished_is_not_labelled_again(run, tmp_path, monkeypatc
     label(run, source, tmp_path / "labels.npy")
     before = contents(tmp_path / "labels.npy")
     monkeypatch.setattr(type(source), "read", None)
-    monkeypatch.setattr(labelling, "_labelled", lambda teacher, batches: iter(()))
+    monkeypatch.setattr(labelling, "_label", lambda teacher, batches: iter(()))
     _, said = label(run, source, tmp_path / "labels.npy")
     assert said == ["250 of 250 images are labelled already."]
     assert contents(tmp_path / "labels.npy") == before
@@ -318,12 +318,13 @@ def test_a_teacher_that_is_broken_is_no_teacher(run, tmp_path, monkeypatch):
     import jax
 
     def broken(*arguments, **options):
-        record, model, variables, step = load_run(*arguments, **options)
-        return record, model, jax.tree.map(lambda leaf: leaf * np.nan, variables), step
+        loaded = load_run(*arguments, **options)
+        broken = jax.tree.map(lambda leaf: leaf * np.nan, loaded.variables)
+        return loaded._replace(variables=broken)
 
     load_run = labelling.load_run
     monkeypatch.setattr(labelling, "load_run", broken)
-    with pytest.raises(UserError, match="its answers are not finite"):
+    with pytest.raises(UserError, match="its logits are not finite"):
         label(run, open_source("digits", count=30), tmp_path / "labels.npy")
 
 

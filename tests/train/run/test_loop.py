@@ -112,7 +112,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
         assert error.value.signal == signal.SIGINT
         assert last_checkpoint(tmp_path, tiny)[0] == step
     fit(tiny, tmp_path, console=quiet)
-    assert f"Going on from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
+    assert f"Resuming from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
     assert_same_end(tmp_path, whole, tiny)
 
 
@@ -243,7 +243,7 @@ def test_a_run_may_go_on_under_another_wrapper_and_says_so(
     fit(pmap, tmp_path, console=quiet)
     shown = quiet.file.getvalue()
     assert "parallel was jit when the run began, and is pmap now" in shown
-    assert "Going on from step 3" in shown
+    assert "Resuming from step 3" in shown
     record = read_record(tmp_path)
     assert record is not None
     assert "bn_axis_name" not in record["model"]["fields"]
@@ -303,10 +303,10 @@ def test_a_run_whose_classes_have_changed_is_refused(
             "resnet18 cannot be built for images of 8 x 8 x 1",
         ),
         ({"network": Network("resnet18", dtype="float64")}, "JAX_ENABLE_X64=1"),
-        ({"spread": Parallelism(devices=9)}, "--devices is 9, and there are 1"),
+        ({"parallelism": Parallelism(devices=9)}, "--devices is 9, and there are 1"),
         (
             {"input": Input(image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0,))},
-            "--mean must be one number or 1, one a channel of the images; got 3",
+            "--mean must be one value or 1, one per channel of the images; got 3",
         ),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_different_run_is_refused_with_the_first_fields_that_differ(tmp_path):
     assert str(error.value) == (
         f"{tmp_path} holds another run: --learning-rate is 0.1 there and 0.2 here; "
         "--momentum is 0.9 there and 0.5 here; --epochs is 3 there and 5 here; and 1 "
-        "more. Take another --out, or the same flags to go on with that run."
+        "more. Take another --out, or the same flags to resume that run."
     )
 
 

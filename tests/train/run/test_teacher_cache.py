@@ -68,7 +68,7 @@ def test_each_images_answer_is_kept(config, tmp_path):
     )
     # The step does not ask it again.
     assert program.shapes.teacher is None
-    kept = with_teacher_logits(cached(config), program, tmp_path)
+    kept = with_teacher_logits(program, tmp_path)
     before = files(tmp_path)
     assert set(before) == {"teacher_logits_train.npy", "teacher_logits_unlabelled.npy"}
     teach = jax.jit(teacher_pass(teacher, teacher.mean, teacher.std))
@@ -79,7 +79,7 @@ def test_each_images_answer_is_kept(config, tmp_path):
         images = np.stack([source.read(i) for i in range(40)]) / np.float32(255)
         logits, _ = teach(teacher.variables, (images - 0.1) / np.float32(0.7))
         np.testing.assert_allclose(rows[:40], logits, rtol=1e-3, atol=1e-4)
-    with_teacher_logits(cached(config), program, tmp_path)
+    with_teacher_logits(program, tmp_path)
     assert files(tmp_path) == before
 
 
@@ -177,7 +177,7 @@ def test_answers_to_other_images_are_refused(config, tmp_path):
     np.save(run / "teacher_logits_train.npy", np.zeros((3, 10), np.float32))
     program = build(cached(config))
     with pytest.raises(UserError, match=r"shape \[3, 10\], .* want \[40, 10\]"):
-        with_teacher_logits(cached(config), program, run)
+        with_teacher_logits(program, run)
 
 
 def test_the_flags_of_distillation_need_a_teacher(tiny):
