@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_ends_undis
     # Beside it, tensorstore's threads may say what they will.
     assert (
         f"{run} cannot be written to: File too large. It keeps the checkpoint of step "
-        f"{kept}. Make room; to go on: python -m train digits_resnet --out {run} "
+        f"{kept}. Make room; to resume: python -m train digits_resnet --out {run} "
     ) in err
     assert_ends_undisturbed(run)
 
@@ -189,6 +189,6 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, start, number):
         step = checkpoints.latest
     assert step is not None and 40 <= step < STEPS
     command = f"python -m train digits_resnet --out '{run}' {FLAGS}"
-    assert f"Stopped after step {step}. It is saved; to go on: {command}" in err
+    assert f"Stopped after step {step}. It is saved; to resume: {command}" in err
     assert "Traceback" not in err
     assert max(line["step"] for line in read_metrics(run)) <= step
