@@ -134,7 +134,7 @@ def test_without_a_scale_it_adds_the_bias():
 def test_fields_that_only_flax_takes_are_refused():
     with pytest.raises(ValueError, match="axis must be -1, got 1; flax.linen"):
         BatchNorm(axis=1)
-    with pytest.raises(ValueError, match="no mask"):
+    with pytest.raises(ValueError, match="mask is not supported"):
         BatchNorm().apply(variables(3), X, True, mask=X > 0)
 
 

@@ -389,8 +389,8 @@ def test_no_images_give_no_output():
         ({"weight": (3, 3, 4)}, r"weight is \[kh, kw, .*got shape \(3, 3, 4\)"),
         (
             {"weight": (3, 3, 2, 5)},
-            r"weight \(3, 3, 2, 5\) takes 2 channels per group, but x \(2, 6, 7, 4\) has "
-            "4 in 1 group",
+            r"weight \(3, 3, 2, 5\) takes 2 channels per group, but x "
+            r"\(2, 6, 7, 4\) has 4 in 1 group",
         ),
         (
             {"feature_groups": 2},
