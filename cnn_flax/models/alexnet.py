@@ -104,8 +104,8 @@ class AlexNet(nn.Module):
         dropout = partial(nn.Dropout, self.dropout_rate, deterministic=not train)
         groups = 2 if self.original else 1
 
-        # Convolutions. The map of 55 px in the paper's figure 2 takes 3 px more than its
-        # 224; the paper's program let the last windows extend over the border.
+        # Convolutions. The map of 55 px in the paper's figure 2 needs 3 px more than
+        # 224: the paper's program let the last windows extend over the border.
         padding = [(0, 3), (0, 3)] if self.original else 2
         x = conv_block(self.features[0], 11, 4, padding, name="layer1")(x)
         self.sow("intermediates", "conv1", x)

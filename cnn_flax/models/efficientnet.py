@@ -18,10 +18,10 @@ All of them have noise with `train=True`, as in the paper: dropout of 0.2 to 0.5
 the head, more in larger nets, and stochastic depth of up to 0.2. It needs
 `rngs={"dropout": key}`; `dropout_rate=0, drop_path_rate=0` turns it off.
 
-The paper's BatchNorm has momentum 0.99 and the authors' code epsilon 1e-3; `bn_momentum`
-and `bn_epsilon` set them. The kernels are initialised as by the authors (normal, fan
-out; the fan out of a depthwise kernel is its size), the head uniformly by its number of
-classes.
+The paper's BatchNorm has momentum 0.99 and the authors' code epsilon 1e-3, which
+`bn_momentum` and `bn_epsilon` set. The kernels are initialised as by the authors
+(normal, fan out; the fan out of a depthwise kernel is its size), the head uniformly by
+its number of classes.
 """
 
 import itertools

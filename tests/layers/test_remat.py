@@ -54,8 +54,10 @@ def gradients(net, variables, x):
 
 
 def test_it_changes_no_parameter():
-    plain, anew = (jax.jit(Net(remat=r).init)(jax.random.key(1), x) for r in (0, 1))
-    chex.assert_trees_all_equal(plain, anew)
+    plain, rematerialized = (
+        jax.jit(Net(remat=r).init)(jax.random.key(1), x) for r in (0, 1)
+    )
+    chex.assert_trees_all_equal(plain, rematerialized)
 
 
 @pytest.mark.slow
@@ -99,7 +101,9 @@ def temporary_bytes(net):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_square_of_the_depth():
-    anew = [temporary_bytes(Net(layers)) for layers in (2, 4, 8)]
+    rematerialized = [temporary_bytes(Net(layers)) for layers in (2, 4, 8)]
     # The last four layers add twice what the two before add, not four times that.
-    assert anew[2] - anew[1] < 2.5 * (anew[1] - anew[0])
-    assert anew[2] < 0.4 * temporary_bytes(Net(8, remat=False))
+    assert rematerialized[2] - rematerialized[1] < 2.5 * (
+        rematerialized[1] - rematerialized[0]
+    )
+    assert rematerialized[2] < 0.4 * temporary_bytes(Net(8, remat=False))

@@ -110,8 +110,8 @@ def test_the_net_of_2012_drops_what_its_last_hidden_layer_gives(original):
     variables = variables_of(model)
     logits, features, _ = forward(model, variables, some_images(), True)
     head = variables["params"]["head"]
-    kept = features["pre_logits"] @ head["kernel"] + head["bias"][None]
-    assert np.allclose(logits, kept, rtol=1e-4) is not original
+    undropped = features["pre_logits"] @ head["kernel"] + head["bias"][None]
+    assert np.allclose(logits, undropped, rtol=1e-4) is not original
 
 
 def test_no_classes_give_what_the_head_would_take():

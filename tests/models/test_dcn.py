@@ -163,8 +163,8 @@ def test_offsets_and_masks_learn_at_a_tenth_of_the_rate():
     chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 
-def test_stages_that_there_are_not_are_refused():
-    with pytest.raises(ValueError, match=r"some of 1, 2, 3, 4; got \(4, 5\)"):
+def test_stages_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"among 1, 2, 3, 4; got \(4, 5\)"):
         cnn_flax.create_model("resnet18_dcn", deform_stages=(4, 5))
 
 

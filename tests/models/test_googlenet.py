@@ -274,8 +274,8 @@ def test_auxiliary_heads_are_kept_where_there_are_some(checkpoint):
     less = cnn_flax.weights.from_torch("googlenet", without_heads(checkpoint))
     assert not [k for k in less["params"] if k.startswith("aux")]
     for collection in ("params", "batch_stats"):
-        kept = {k: variables[collection][k] for k in less[collection]}
-        chex.assert_trees_all_equal(kept, less[collection])
+        rest = {k: variables[collection][k] for k in less[collection]}
+        chex.assert_trees_all_equal(rest, less[collection])
 
 
 def test_auxiliary_heads_may_be_left_out_or_asked_for(checkpoint):

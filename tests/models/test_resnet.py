@@ -46,7 +46,7 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64, request
 ):
-    if "resnext" not in name:  # Its groups compute faster as they are.
+    if "resnext" not in name:  # Grouped convolutions run faster unoptimised.
         request.getfixturevalue("optimized")
     check_training_pass(name, reference_name)
 
