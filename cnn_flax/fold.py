@@ -1,4 +1,4 @@
-"""A model for inference: each BatchNorm in the convolution before it."""
+"""Folding each BatchNorm into the convolution before it, for inference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,17 +22,17 @@ def fold_batch_norm(
 
     With running statistics a BatchNorm is `y * factor + shift`, where `factor` is
     `scale / sqrt(var + epsilon)` and `shift` is `bias - mean * factor`. The kernel, and
-    the bias where there is one, take the factor; the BatchNorm adds the shift, as its
-    `bias`, and loses `scale` and statistics. What normalises anything but a convolution
-    stays as it is: in a DenseNet all norms of several layers' outputs, before the
-    layers' first convolutions, in the transitions and at the end.
+    the bias if there is one, are multiplied by the factor; the BatchNorm keeps the
+    shift as its `bias`, and loses `scale` and statistics. A norm of anything other than
+    a convolution's output stays unchanged: in a DenseNet those of concatenated outputs,
+    before the layers' first convolutions, in the transitions and at the end.
 
     Args:
       model: one of the registry.
       variables: its variables.
 
     Returns:
-      A model and its variables, whose logits in evaluation are those of `model` up to
+      A model and its variables. In evaluation its logits equal those of `model` up to
       rounding. It cannot be trained.
     """
     params: dict[_Path, Any] = {**traverse_util.flatten_dict(variables["params"])}
@@ -41,7 +41,7 @@ def fold_batch_norm(
     }
     for norm, (conv, epsilon) in _pairs(model).items():
         if (*norm, "scale") not in params:
-            continue  # It is folded.
+            continue  # It is folded already.
         mean, var = (statistics.pop((*norm, name)) for name in ("mean", "var"))
         factor = params.pop((*norm, "scale")) * jax.lax.rsqrt(var + epsilon)
         kernel = params[(*conv, "kernel")]
@@ -58,23 +58,23 @@ def fold_batch_norm(
 
 
 def _pairs(model: nn.Module) -> dict[_Path, tuple[_Path, float]]:
-    """By each BatchNorm's path: the convolution before it, and the norm's epsilon."""
-    made: dict[int, tuple[Any, _Path]] = {}
+    """From each BatchNorm's path to the convolution before it, and the epsilon."""
+    outputs: dict[int, tuple[Any, _Path]] = {}
     pairs = {}
 
     def watch(call, args, kwargs, context):
         module = context.module
         if context.method_name == "__call__" and isinstance(module, BatchNorm):
-            _, path = made.get(id(args[0]), (None, None))
+            _, path = outputs.get(id(args[0]), (None, None))
             if path is not None:
                 pairs[module.path] = (path, module.epsilon)
         y = call(*args, **kwargs)
         if isinstance(module, Conv | DeformConv):
-            made[id(y)] = (y, module.path)  # Held, so that its id stays its own.
+            outputs[id(y)] = (y, module.path)  # Holding y keeps its id unique.
         return y
 
     with nn.intercept_methods(watch):
-        # In initialization all modules are called, also those of training alone.
+        # Initialisation calls all modules, including those used only in training.
         jax.eval_shape(
             lambda images: model.init(jax.random.key(0), images),
             jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),

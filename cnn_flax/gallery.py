@@ -1,4 +1,4 @@
-"""Pictures of what each augmentation does to an image: `cnn-flax gallery`."""
+"""Contact sheets of every augmentation, for `cnn-flax gallery`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,8 +27,8 @@ class _Sweep(NamedTuple):
     """A row of a sheet: an operation over its range.
 
     Attributes:
-      values: what the operation is given, one an image.
-      change: from images `[N, H, W, C]` and the values `[N]` to images.
+      values: the operation's argument, one value per image.
+      change: from images `[N, H, W, C]` and values `[N]` to images.
     """
 
     values: Sequence[float]
@@ -56,7 +56,7 @@ def _erase_middle(images: jax.Array, side: jax.Array) -> jax.Array:
 
 
 def _where(operation: Callable[..., jax.Array]) -> _Sweep:
-    """Without and with an operation that has no strength."""
+    """A sweep of an operation without strength: off, then on."""
 
     def change(images, where):
         return jnp.where(where[:, None, None, None] > 0, operation(images), images)
@@ -93,7 +93,7 @@ _SWEEPS = {
     "autocontrast": _where(augment.autocontrast),
 }
 
-# What is drawn, from a key and images, one an image.
+# Random operations, from a key and images.
 _RANDOM: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "random_crop": partial(augment.random_crop, size=_TILE, padding=12),
     "random_resized_crop": partial(augment.random_resized_crop, size=_TILE),
@@ -135,8 +135,9 @@ def draw_sheets(pixels: np.ndarray) -> dict[str, "Image"]:
       pixels: uint8 `[H, W, 3]`; its middle is shown.
 
     Returns:
-      By name: `operations`, each over its range, with the value above each image;
-      `random`, seven draws of each random operation; `policies`, of each policy.
+      Sheets by name: `operations`, each over its range, with the value above each
+      image; `random`, seven draws of each random operation; `policies`, seven draws of
+      each policy.
 
     Raises:
       ImportError: if Pillow is not installed.
@@ -170,7 +171,7 @@ def _draws(operations, images):
 
 
 def _sheet(rows) -> "Image":
-    """One picture of rows: name -> labels or None, and images `[N, H, W, 3]`."""
+    """One picture of rows: from a name to labels or None, and images `[N, H, W, 3]`."""
     from PIL import Image, ImageDraw
 
     step = _TILE + _GAP

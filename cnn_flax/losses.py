@@ -45,12 +45,12 @@ def distillation(
     temperature: float = 4.0,
     alpha: float = 0.9,
 ) -> jax.Array:
-    """What the teacher says, and the labels, for the student to learn.
+    """Knowledge distillation: the teacher's loss and the labels' loss, weighted.
 
     `alpha * T^2 * KL(p || q) + (1 - alpha) * cross_entropy(student_logits, labels)`,
     with `p = softmax(teacher_logits / T)`, `q = softmax(student_logits / T)` and
-    `KL(p || q) = mean_n sum_k p[n, k] * log(p[n, k] / q[n, k])`. `T^2` makes up for
-    the KL's gradient, which falls as `1 / T^2` (Hinton et al. 2015,
+    `KL(p || q) = mean_n sum_k p[n, k] * log(p[n, k] / q[n, k])`. `T^2` compensates for
+    the KL's gradient, which scales as `1 / T^2` (Hinton et al. 2015,
     https://arxiv.org/abs/1503.02531, section 2). Without labels the loss is
     `T^2 * KL(p || q)`, which `alpha` does not scale.
 
@@ -59,7 +59,7 @@ def distillation(
       teacher_logits: `[N, K]`, any float dtype.
       labels: classes, int `[N]` in `[0, K)`, or probabilities, float `[N, K]`.
       temperature: `T`, above 0; the higher, the softer both distributions.
-      alpha: the teacher's share, in [0, 1]; the labels have the rest.
+      alpha: weight of the teacher's loss, in [0, 1]; the labels' loss has the rest.
 
     Returns:
       Scalar, in nats, float32 or wider.
@@ -85,20 +85,20 @@ def decoupled_distillation(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> jax.Array:
-    """Distillation in two parts: of the target class, and among the other classes.
+    """Distillation in two parts: on the target class, and among the other classes.
 
     `T^2 * (alpha * TCKD + beta * NCKD)`: TCKD is `KL(teacher || student)` of the two
     probabilities (target, not target), NCKD that of the other classes' probabilities,
     given that it is one of them; both at temperature `T`, means over N (Zhao et al.
-    2022, https://arxiv.org/abs/2203.08679, equation 7). The divergence of
-    `distillation` weighs an image's NCKD by what the teacher leaves to the other
-    classes: little where it is sure. There is no cross entropy in it: add it.
+    2022, https://arxiv.org/abs/2203.08679, equation 7). In `distillation`, an image's
+    NCKD has the weight that the teacher assigns to the other classes: little where it
+    is confident. The cross entropy is not included: add it.
 
     Args:
       student_logits: `[N, K]`, any float dtype, K at least 2.
       teacher_logits: `[N, K]`, any float dtype.
       labels: the target classes, int `[N]` in `[0, K)`, or probabilities, float
-        `[N, K]`, whose most probable class is the target (the first of equals).
+        `[N, K]`, whose most probable class is the target (the first of equal ones).
       temperature: `T`, above 0.
       alpha: weight of TCKD, at least 0.
       beta: weight of NCKD, at least 0.
@@ -111,9 +111,9 @@ def decoupled_distillation(
         above 0, or `alpha` or `beta` is negative.
     """
     if min(alpha, beta) < 0:
-        raise ValueError(f"alpha and beta must be 0 or more, got {alpha} and {beta}.")
+        raise ValueError(f"alpha and beta must be at least 0, got {alpha} and {beta}.")
     if student_logits.shape[-1] < 2:
-        raise ValueError(f"K must be 2 or more, got logits {student_logits.shape}.")
+        raise ValueError(f"K must be at least 2, got logits {student_logits.shape}.")
     _check_labels(student_logits, labels)
     student, teacher = _softened(student_logits, teacher_logits, temperature)
     target = labels if labels.ndim == 1 else labels.argmax(axis=1)
@@ -126,11 +126,12 @@ def decoupled_distillation(
 
 
 def hint(student_features: jax.Array, teacher_features: jax.Array) -> jax.Array:
-    """Half the mean square of the features' differences.
+    """Half the mean squared difference of two networks' features.
 
-    `1/2 * mean((teacher - student)^2)` over images, places and channels: equation 3 of
-    Romero et al. 2015 (FitNets, https://arxiv.org/abs/1412.6550) divided by the number
-    of features. The student's come from a learned regressor to the teacher's channels.
+    `1/2 * mean((teacher - student)^2)` over images, positions and channels: equation 3
+    of Romero et al. 2015 (FitNets, https://arxiv.org/abs/1412.6550) divided by the
+    number of features. The student's features come from a learned regressor to the
+    teacher's channels.
 
     Args:
       student_features: any shape, such as `[N, H, W, C]`, any float dtype.
@@ -140,7 +141,7 @@ def hint(student_features: jax.Array, teacher_features: jax.Array) -> jax.Array:
       Scalar, float32 or wider.
 
     Raises:
-      ValueError: if the shapes differ: sizes are neither resized nor broadcast.
+      ValueError: if the shapes differ: nothing is resized or broadcast.
     """
     _check_shapes("features", student_features, teacher_features)
     student, teacher = _wide(student_features, teacher_features)
@@ -166,7 +167,7 @@ def _softened(
 def _decoupled(logits: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits of (target, not target) `[N, 2]` and of the other classes `[N, K - 1]`."""
     classes = logits.shape[1]
-    # The classes after the target, and round to the one before it.
+    # From the target through the classes after it, around to the one before it.
     order = (target[:, None] + jnp.arange(classes)[None]) % classes
     logits = jnp.take_along_axis(logits, order, axis=1)
     others = logits[:, 1:]
@@ -189,6 +190,6 @@ def _check_labels(logits: jax.Array, labels: jax.Array) -> None:
 def _check_shapes(what: str, student: jax.Array, teacher: jax.Array) -> None:
     if student.shape != teacher.shape:
         raise ValueError(
-            f"Student's and teacher's {what} have one shape; got {student.shape} and "
-            f"{teacher.shape}."
+            f"Student's and teacher's {what} must have the same shape; got "
+            f"{student.shape} and {teacher.shape}."
         )

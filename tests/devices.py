@@ -1,4 +1,4 @@
-"""Programs that tests run on simulated devices, whose number is set as JAX starts."""
+"""Running programs on simulated devices, whose number is fixed when JAX starts."""
 
 import json
 import os

@@ -44,6 +44,6 @@ def seeded_state_dict(shapes):
 
 
 def images(n, height, width, seed=0):
-    """Float32 `[n, height, width, 3]`, the same numbers as the figures' NCHW."""
+    """Float32 `[n, height, width, 3]`, the same values as the figures' NCHW."""
     nchw = np.random.default_rng(seed).standard_normal((n, 3, height, width))
     return np.ascontiguousarray(nchw.astype(np.float32).transpose(0, 2, 3, 1))

@@ -27,7 +27,7 @@ def wide(monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """The photographs that torch's logits are of, as files."""
+    """The photographs with reference logits, as files."""
     folder = tmp_path_factory.mktemp("photos")
     arrays = np.load(PHOTOS)
     for name in ("chelsea", "coffee", "china"):
@@ -75,7 +75,7 @@ def test_list_takes_a_pattern(capsys):
     assert "Nearest: resnet" in refused(capsys, "list", "resnot*")
 
 
-def test_info_tells_of_a_model_and_its_weights(capsys):
+def test_info_shows_a_model_and_its_weights(capsys):
     out = run(capsys, "info", "resnet50")
     assert "25,557,032" in out
     assert "50 weighted layers" in out
@@ -119,7 +119,7 @@ def test_summary_takes_the_size_of_the_image(capsys):
 # predict.
 
 
-def test_predict_names_what_is_on_photographs(capsys, photos):
+def test_predict_classifies_photographs(capsys, photos):
     files = [photos / f"{name}.png" for name in ("chelsea", "coffee", "china")]
     out = run(capsys, "predict", NAME, "--weights", LITE0, *files)
     table = rows(out)
@@ -133,21 +133,21 @@ def test_predict_names_what_is_on_photographs(capsys, photos):
     assert f"Images prepared as for {SOURCE}." in out
 
 
-def test_predict_shows_names_of_files_as_they_are(capsys, photos, tmp_path):
+def test_predict_shows_file_names_unchanged(capsys, photos, tmp_path):
     path = tmp_path / "[red]coffee[1].png"
     path.symlink_to(photos / "coffee.png")
     out = run(capsys, "predict", NAME, "--weights", LITE0, path)
     assert rows(out)[0][:2] == [str(path), "espresso"]
 
 
-def test_predict_takes_as_many_classes_as_asked_for(capsys, photos):
+def test_predict_shows_as_many_classes_as_asked_for(capsys, photos):
     words = ("predict", NAME, "--weights", LITE0, photos / "coffee.png", "--top")
     assert len(rows(run(capsys, *words, 1))) == 1
-    assert "--top is at least 1, got 0" in refused(capsys, *words, 0)
+    assert "--top must be at least 1, got 0" in refused(capsys, *words, 0)
     assert "invalid int value: 'x'" in refused(capsys, *words, "x")
 
 
-def test_predict_prepares_images_as_told(capsys, photos):
+def test_predict_prepares_images_as_for_the_named_entry(capsys, photos):
     words = ("predict", NAME, "--weights", LITE0, photos / "coffee.png", "--entry")
     out = run(capsys, *words, "timm")
     assert "Images prepared as for timm tf_efficientnet_lite0.in1k." in out
@@ -155,7 +155,7 @@ def test_predict_prepares_images_as_told(capsys, photos):
 
 
 def test_predict_takes_the_first_weights_without_a_file(capsys, photos, monkeypatch):
-    # As if they were downloaded.
+    # As if they had been downloaded.
     monkeypatch.setattr(
         "cnn_flax.weights.identify.find_published", lambda name: pathlib.Path(LITE0)
     )
@@ -252,7 +252,7 @@ def test_convert_takes_a_run(capsys, tmp_path):
 
 def test_convert_refuses_what_it_cannot_write(capsys, tmp_path):
     words = ("convert", LITE0, tmp_path / "x.pth")
-    assert "OUT is a .safetensors file" in refused(capsys, *words)
+    assert "OUT must be a .safetensors file" in refused(capsys, *words)
     absent = tmp_path / "absent/x.safetensors"
     words = ("convert", LITE0, absent, "--model", NAME)
     assert "absent/x.safetensors cannot be written" in refused(capsys, *words)
@@ -260,7 +260,7 @@ def test_convert_refuses_what_it_cannot_write(capsys, tmp_path):
     assert "There is no model 'lite0'" in refused(capsys, *words)
 
 
-# The line itself.
+# The command line.
 
 
 @pytest.mark.parametrize(
@@ -269,11 +269,11 @@ def test_convert_refuses_what_it_cannot_write(capsys, tmp_path):
         (["predcit"], "There is no command 'predcit'. Nearest: predict."),
         (["info", "resnet51"], "There is no model 'resnet51'. Nearest: resnet50"),
         (["predict", "vgg11", "a.png", "--wieghts", "b"], "Nearest: --weights."),
-        (["info"], "arguments are required: model (cnn-flax info --help tells more.)"),
+        (["info"], "arguments are required: model (See cnn-flax info --help.)"),
         (["convert", "a", "b", "--names", "tf"], "invalid choice: 'tf'"),
     ],
 )
-def test_what_is_wrong_with_a_line_is_told(capsys, words, error):
+def test_what_is_wrong_with_a_command_line_is_reported(capsys, words, error):
     assert error in refused(capsys, *words)
 
 

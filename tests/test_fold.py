@@ -20,7 +20,7 @@ IMAGES = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
 
 
 class Block(nn.Module):
-    """One convolution and its norm, and a norm of what is no convolution."""
+    """One convolution with its norm, and a norm of something else."""
 
     @nn.compact
     def __call__(self, x, *, train=False):
@@ -55,10 +55,10 @@ def test_a_convolution_takes_factor_and_shift_by_hand():
         "bn": {"bias": jnp.array([-2.0, -2])},
     }
     chex.assert_trees_all_close(folded["params"]["block"], expected, rtol=1e-6)
-    # What normalises no convolution stays.
-    kept = {kind: {"bn": variables[kind]["bn"]} for kind in variables}
+    # A norm of anything but a convolution's output is unchanged.
+    unchanged = {kind: {"bn": variables[kind]["bn"]} for kind in variables}
     folded["params"].pop("block")
-    chex.assert_trees_all_equal(folded, kept)
+    chex.assert_trees_all_equal(folded, unchanged)
     assert "scale" in variables["params"]["block"]["bn"]
 
 
@@ -70,7 +70,7 @@ def test_a_folded_model_runs_compiled_and_from_bytes():
     template = jax.tree.map(jnp.zeros_like, folded)
     restored = serialization.from_bytes(template, serialization.to_bytes(folded))
     chex.assert_trees_all_equal(restored, folded)
-    # Only the convolution's bias is left to add.
+    # Only the convolution's bias remains.
     with pytest.raises(ValueError, match="folded BatchNorm cannot be trained"):
         model.apply(folded, IMAGES, train=True, mutable=["batch_stats"])
 
@@ -82,13 +82,13 @@ def test_folding_again_changes_nothing():
 
 def test_layers_that_are_computed_anew_are_folded_too():
     fields = {"stage_sizes": (2,), "growth_rate": 4, "num_classes": 3}
-    plain, anew = (
+    plain, rematerialized = (
         cnn_flax.create_model("densenet121", small_inputs=True, remat=remat, **fields)
         for remat in (False, True)
     )
     variables = random_variables(plain, *IMAGES.shape)
     expected = plain.apply(variables, IMAGES)
-    model, folded = cnn_flax.fold_batch_norm(anew, variables)
+    model, folded = cnn_flax.fold_batch_norm(rematerialized, variables)
     chex.assert_trees_all_equal(folded, cnn_flax.fold_batch_norm(plain, variables)[1])
     assert relative_norm(model.apply(folded, IMAGES), expected) < 1e-5
 

@@ -5,12 +5,12 @@ from PIL import Image
 from cnn_flax import augment, gallery
 from cnn_flax.cli import main
 
-# Crops and sizes have no range, or are those of others; noise and colours are drawn.
+# Crops and sizes have no range or share one; noise and colours are random.
 WITHOUT_A_ROW = {
     *("add_noise", "center_crop", "crop", "jitter", "normalize", "resize"),
     # Not operations on images.
     *("OPERATIONS", "apply_operations", "compose", "one_of", "some_of"),
-    # Of two images and their labels.
+    # Take two images and their labels.
     *("blend_pairs", "cutmix", "cutmix_or_mixup", "mix_chains", "mixup", "paste_pairs"),
 }
 
@@ -24,7 +24,7 @@ def test_every_operation_is_on_a_sheet():
 
 @pytest.fixture
 def few_rows(monkeypatch):
-    """As many as show what a sheet is."""
+    """Just enough operations to show the layout of a sheet."""
     for table, names in (
         ("_SWEEPS", ("solarize, threshold", "invert")),
         ("_RANDOM", ("random_horizontal_flip",)),
@@ -51,7 +51,7 @@ def test_a_sheet_shows_an_operation_over_its_range(few_rows, photo, tmp_path, ca
     sheet = np.asarray(Image.open(out / "operations.png"))
     colours = {tuple(colour) for colour in sheet.reshape(-1, 3).tolist()}
     assert {(255, 255, 255), (200, 100, 50), (55, 155, 205)} <= colours
-    # The last threshold inverts all, the first nothing: left and right of its row.
+    # The first threshold inverts nothing, the last everything: the ends of the row.
     row = sheet[80]
     assert tuple(row[160]) == (200, 100, 50)
     assert tuple(row[-30]) == (55, 155, 205)

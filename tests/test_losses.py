@@ -67,7 +67,7 @@ def test_distillation_by_hand(labels, temperature):
     divergence = np.mean([sum(p[n] * np.log(p[n] / q[n])) for n in range(6)])
     entropy = np.mean(-np.sum(probabilities * np.log(_softmax(student)), axis=1))
     expected = 0.6 * temperature**2 * divergence + 0.4 * entropy
-    # The gradient by each logit: T (q - p) and q - p.
+    # The gradient with respect to each logit: T (q - p) and q - p.
     gradient = 0.6 * temperature * (q - p) + 0.4 * (_softmax(student) - probabilities)
     with jax.enable_x64():
         loss = jax.value_and_grad(losses.distillation)
@@ -181,16 +181,18 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 2"):
         losses.distillation(LOGITS, TEACHER, LABELS, alpha=2)
     with pytest.raises(
-        ValueError, match=r"logits have one shape.*\(6, 10\) and \(6, 9\)"
+        ValueError, match=r"logits must have the same shape.*\(6, 10\) and \(6, 9\)"
     ):
         losses.distillation(LOGITS, TEACHER[:, :9])
     with pytest.raises(ValueError, match=r"\[N\] or \[N, K\].*\(5,\)"):
         losses.distillation(LOGITS, TEACHER, LABELS[:5])
-    with pytest.raises(ValueError, match=r"0 or more, got 1.0 and -1"):
+    with pytest.raises(ValueError, match=r"at least 0, got 1.0 and -1"):
         losses.decoupled_distillation(LOGITS, TEACHER, LABELS, beta=-1)
-    with pytest.raises(ValueError, match=r"K must be 2 or more.*\(6, 1\)"):
+    with pytest.raises(ValueError, match=r"K must be at least 2.*\(6, 1\)"):
         losses.decoupled_distillation(LOGITS[:, :1], TEACHER[:, :1], LABELS)
-    with pytest.raises(ValueError, match=r"features have one shape.*\(6, 10\)"):
+    with pytest.raises(
+        ValueError, match=r"features must have the same shape.*\(6, 10\)"
+    ):
         losses.hint(LOGITS, TEACHER[:1])
 
 

@@ -1,4 +1,4 @@
-"""The README tells users of NNX how to wrap a model; this keeps it true."""
+"""Keeps the README's instructions for users of NNX true."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Blocks and operators that more than one paper uses."""
+"""Layers and operators shared by several architectures."""
 
 from cnn_flax.layers.batch_norm import BatchNorm
 from cnn_flax.layers.conv import Conv

@@ -1,4 +1,4 @@
-"""Batch normalisation, whose gradient keeps no more than its input.
+"""Batch normalisation whose gradient saves no more than its input.
 
 Ioffe and Szegedy 2015, "Batch normalization", https://arxiv.org/abs/1502.03167.
 """
@@ -19,20 +19,20 @@ class BatchNorm(nn.BatchNorm):
 
     Parameters are `scale` and `bias`, running statistics (`batch_stats`) `mean` and
     `var`, each `[C]`. The statistics are float32, or as wide as the parameters, from
-    the start. Without `scale` it adds `bias` alone: what `cnn_flax.fold_batch_norm`
-    leaves of it.
+    the start. Without `scale` it only adds `bias`, which is what remains of it after
+    `cnn_flax.fold_batch_norm`.
 
     Attributes:
       momentum: decay of the running statistics (torch's momentum is 1 minus this).
       epsilon: what is added to the variance.
       axis_name: mapped axis to take batch statistics over, under `jax.pmap`. Under
-        `jax.jit` they are over the whole batch, on however many devices it lies.
+        `jax.jit` they are over the whole batch, on any number of devices.
       dtype: dtype of the result; None infers it from input and parameters.
       param_dtype: dtype of the parameters.
 
     Raises:
-      ValueError: if a field has another value than Flax's default which it has no use
-        for; `flax.linen.BatchNorm` has it.
+      ValueError: if a field of Flax's that is fixed here has another value;
+        `flax.linen.BatchNorm` takes it.
     """
 
     def __post_init__(self):
@@ -57,14 +57,14 @@ class BatchNorm(nn.BatchNorm):
         Args:
           x: float.
           use_running_average: whether to normalise by the running statistics instead
-            of the batch's, and leave them as they are; here or as a field.
-          mask: none is taken.
+            of the batch's, and leave them unchanged; here or as a field.
+          mask: not supported.
 
         Raises:
-          ValueError: if there is a mask, or it is folded and to normalise by the batch.
+          ValueError: if there is a mask, or a folded layer must normalise by the batch.
         """
         if mask is not None:
-            raise ValueError("There can be no mask; flax.linen.BatchNorm takes one.")
+            raise ValueError("mask is not supported; flax.linen.BatchNorm takes one.")
         evaluates = nn.merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
@@ -84,7 +84,7 @@ class BatchNorm(nn.BatchNorm):
             y = _normalized(x, mean.value, var.value, scale, bias, self.epsilon)
             return y.astype(dtype)
         x = x.astype(jnp.promote_types(dtype, x.dtype))
-        # Initialization is outside of what is mapped, and keeps the statistics.
+        # Initialization is outside the mapped function, and leaves the statistics.
         axis_name = None if self.is_initializing() else self.axis_name
         results: Any = batch_norm(x, scale, bias, self.epsilon, axis_name)
         y, *new = results
@@ -116,17 +116,18 @@ def batch_norm(
     """Normalises by the batch; algorithm 1 of the paper.
 
     The gradient is the closed form of the paper's section 3, which needs the input and
-    numbers a channel. Forward mode (`jax.jvp`) works on it, but not on the operation.
+    a few values per channel. Forward mode (`jax.jvp`) works on the gradient, but not on
+    the operation.
 
     Args:
       x: float `[N, ..., C]`.
       scale: the paper's gamma, `[C]`.
       bias: the paper's beta, `[C]`.
       epsilon: what is added to the variance.
-      axis_name: mapped axis that the batch is spread over, or None.
+      axis_name: mapped axis that the batch is split over, or None.
 
     Returns:
-      What is normalised, `[N, ..., C]`, and the mean and the biased variance, `[C]`;
+      The normalised input, `[N, ..., C]`, and the mean and the biased variance, `[C]`;
       all in float32 or wider.
     """
     return _forward(x, scale, bias, epsilon, axis_name)[0]
@@ -141,18 +142,18 @@ def _forward(x, scale, bias, epsilon, axis_name):
     return (y, mean, var), (x, scale, bias, mean, var)
 
 
-def _backward(epsilon, axis_name, kept, cotangents):
-    x, scale, bias, mean, var = kept
+def _backward(epsilon, axis_name, residuals, cotangents):
+    x, scale, bias, mean, var = residuals
     dy, dmean, dvar = cotangents
     over_std = lax.rsqrt(var + epsilon)
     centred = x.astype(dy.dtype) - _per_channel(mean, x)
     own = _means(dy, dy * centred)
-    both = _shared(own, axis_name)
-    dmean, dvar = _shared((dmean, dvar), axis_name)
-    # A float: a large batch has more pixels than 32 bits count.
+    both = _averaged(own, axis_name)
+    dmean, dvar = _averaged((dmean, dvar), axis_name)
+    # A float, as a large batch has more pixels than 32 bits can count.
     count = float(x.size // x.shape[-1])
     factor = scale * over_std
-    # Of the elements' cotangents, of 1, and of the elements.
+    # dx is linear in the cotangents, the elements and 1, with these coefficients.
     slope = -factor * over_std**2 * both[1] + 2 / count * dvar
     offset = -factor * both[0] + dmean / count
     dx = (
@@ -160,7 +161,7 @@ def _backward(epsilon, axis_name, kept, cotangents):
         + centred * _per_channel(slope, x)
         + _per_channel(offset, x)
     )
-    # Sums over the device's own elements: whoever averages gradients adds them up.
+    # Sums over the device's own elements: the caller reduces gradients over devices.
     dscale, dbias = count * over_std * own[1], count * own[0]
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
@@ -174,20 +175,20 @@ def _normalized(x, mean, var, scale, bias, epsilon):
 
 
 def _means(*arrays, axis_name=None):
-    """Means over all but the channels, `[C]`."""
+    """Means over all axes except the channels, `[C]`."""
 
     def at_once(*arrays):
         return [x.mean(tuple(range(x.ndim - 1))) for x in arrays]
 
     def by_image(*arrays):
-        # A sum that leaves the channels alone runs on one core.
+        # XLA runs a sum over all axes but the channels on one core.
         return [x.mean(tuple(range(1, x.ndim - 1))).mean(0) for x in arrays]
 
     means = lax.platform_dependent(*arrays, cpu=by_image, default=at_once)
-    return _shared(means, axis_name)
+    return _averaged(means, axis_name)
 
 
-def _shared(values, axis_name):
+def _averaged(values, axis_name):
     return values if axis_name is None else lax.pmean(values, axis_name)
 
 

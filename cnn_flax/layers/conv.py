@@ -1,7 +1,7 @@
-"""The convolution that every model uses, and how it is computed.
+"""The convolution that every model uses.
 
-Faster formulations of the same operation go here, behind the one layer: the parameters,
-their shapes and the numbers stay the same.
+Faster formulations of the same operation are chosen behind the one layer: parameters,
+shapes and numbers stay the same.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from cnn_flax.layers.cpu.matrix_product import full_image_conv, pointwise_conv
 
 __all__ = ["Conv", "fan_out_normal"]
 
-# He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form; as
+# He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form, which is
 # torchvision's `kaiming_normal_(mode="fan_out")`: an untruncated normal.
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -30,7 +30,8 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 class Conv(nn.Module):
     """2-D convolution, NHWC, with the fields and parameters of `flax.linen.Conv`.
 
-    Gradients are its own: forward mode (`jax.jvp`) works on them, but not on it.
+    It has custom gradients: forward mode (`jax.jvp`) works on them, but not on the
+    layer itself.
 
     Parameters are `kernel` `[kh, kw, C / groups, features]` and, with `use_bias`,
     `bias` `[features]`.
@@ -39,10 +40,10 @@ class Conv(nn.Module):
       features: number of output channels.
       kernel_size: (vertical, horizontal), in pixels.
       strides: one number or (vertical, horizontal).
-      padding: zeros around the image: one number, one number an axis, or a (low, high)
-        pair an axis; "SAME" and "VALID" as in Flax. "SAME" depends on the image's size
+      padding: zeros around the image: one number, one number per axis, or a (low, high)
+        pair per axis; "SAME" and "VALID" as in Flax. "SAME" depends on the image's size
         wherever there is a stride.
-      kernel_dilation: step between the kernel's taps: one number or one an axis.
+      kernel_dilation: step between the kernel's taps: one number or one per axis.
       feature_group_count: number of groups of channels that do not see each other.
       use_bias: whether to add a bias.
       dtype: dtype of the computation; None infers it from input and parameters.

@@ -1,4 +1,4 @@
-"""Convolution, normalisation, activation: the brick that every later paper builds on.
+"""Convolution, normalisation and activation, the block that later papers build on.
 
 Ioffe and Szegedy 2015, "Batch normalization", https://arxiv.org/abs/1502.03167.
 """
@@ -18,7 +18,7 @@ __all__ = ["ConvBlock"]
 class ConvBlock(nn.Module):
     """Convolution, norm and activation; either of the last two may be left out.
 
-    The parameters stand under `conv` and `bn`.
+    Its parameters are under `conv` and `bn`.
 
     Attributes:
       features: number of output channels.
@@ -27,10 +27,10 @@ class ConvBlock(nn.Module):
       padding: zeros around the image; None is `kernel_size // 2` on every side, which
         keeps the size at stride 1 for an odd kernel.
       groups: number of groups of channels that do not see each other.
-      use_bias: whether the convolution has a bias; None: only without a norm.
+      use_bias: whether the convolution has a bias; None means only without a norm.
       activation: elementwise function after the norm, or None.
-      conv: constructor of the convolution, with what all of a net's have in common.
-      norm: constructor of the norm, likewise; what it makes is called with
+      conv: constructor of the convolution, configured for the network.
+      norm: constructor of the norm, configured for the network; the norm is called with
         `use_running_average`. None for no norm.
       norm_scale_init: initializer of the norm's scale.
     """

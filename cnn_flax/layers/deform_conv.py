@@ -1,4 +1,4 @@
-"""Deformable convolution: the taps of the kernel wander over the image.
+"""Deformable convolution: the kernel's taps sample where learned offsets send them.
 
 - v1: Dai, Qi, Xiong, Li, Zhang, Hu and Wei 2017, "Deformable convolutional networks",
   https://arxiv.org/abs/1703.06211, section 2.1: each tap has an offset.
@@ -39,15 +39,16 @@ def deform_conv2d(
     feature_groups: int = 1,
     offset_groups: int = 1,
 ) -> jax.Array:
-    """Convolution whose taps read the image where the offsets send them.
+    """Convolution whose taps sample the image at learned offsets.
 
     `y[p] = bias + sum over k of weight[k] . (mask[p, k] * x(p * stride - padding +
     k * dilation + offset[p, k]))`, where `x` between pixels is bilinear and the pixels
-    outside the image are zero. Same values and gradients as torchvision's, whose
-    channels come first.
+    outside the image are zero. Same values and gradients as torchvision's, which has
+    channels first.
 
-    Positions are float32, or `offset`'s dtype where that is wider; so is what is summed
-    over the taps. Only one tap's samples are in memory at a time, in the gradient too.
+    Positions are float32, or `offset`'s dtype where that is wider; the sum over the
+    taps is float32 or wider too. Only one tap's samples are in memory at a time, also
+    in the backward pass.
 
     Args:
       x: `[N, H, W, C]`.
@@ -55,20 +56,20 @@ def deform_conv2d(
         ordered by offset group, tap (row by row), (dy, dx).
       weight: `[kh, kw, C / feature_groups, features]`.
       bias: `[features]`, or None.
-      mask: `[N, H', W', offset_groups * kh * kw]`, ordered likewise; None: 1 (v1).
+      mask: `[N, H', W', offset_groups * kh * kw]`, in the same order; None: 1 (v1).
       stride: step between output positions, in pixels: one number or (vertical,
         horizontal).
-      padding: zeros on each side of the image: likewise.
-      dilation: step between the kernel's taps: likewise.
+      padding: zeros on each side of the image: one number or (vertical, horizontal).
+      dilation: step between the kernel's taps: one number or (vertical, horizontal).
       feature_groups: number of groups of channels that do not see each other.
       offset_groups: number of groups of input channels with offsets of their own.
 
     Returns:
       `[N, H', W', features]` with `H' = (H + 2 * padding - dilation * (kh - 1) - 1) //
-      stride + 1`, in the wider of the dtypes of `x` and `weight`.
+      stride + 1`, in the wider dtype of `x` and `weight`.
 
     Raises:
-      ValueError: if a shape does not fit the others, or a number is out of its range.
+      ValueError: if a shape does not fit the others, or a number is out of range.
     """
     geometry = _Geometry(
         _pair("stride", stride, least=1),
@@ -94,11 +95,11 @@ def deform_conv2d(
 
 
 class DeformConv(nn.Module):
-    """Deformable convolution with a branch of its own for offsets and masks.
+    """Deformable convolution with a branch that computes offsets and masks.
 
-    The branch is a plain convolution of the same input and geometry, in float32 or
-    wider. It begins at zero: a new layer equals the plain convolution with its kernel,
-    or half of it where it is modulated, as the masks begin at sigmoid(0).
+    The branch is a plain convolution with the same input and geometry, in float32 or
+    wider. It is initialised to zero: a new layer equals the plain convolution with its
+    kernel, or half of it where it is modulated, as the masks begin at sigmoid(0).
 
     Parameters are those of `Conv`, and under `offset` the branch's: `kernel`
     `[kh, kw, C, offset_groups * kh * kw * (3 if modulated else 2)]`, all offsets before
@@ -109,7 +110,8 @@ class DeformConv(nn.Module):
       kernel_size: (vertical, horizontal), in pixels.
       strides: one number or (vertical, horizontal).
       padding: zeros on each side of the image: one number or (vertical, horizontal).
-      kernel_dilation: step between the kernel's taps: likewise.
+      kernel_dilation: step between the kernel's taps: one number or (vertical,
+        horizontal).
       feature_group_count: number of groups of channels that do not see each other.
       offset_groups: number of groups of input channels with offsets of their own.
       modulated: whether each tap has a mask in (0, 1) as well (v2).
@@ -208,7 +210,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
         )
     if weight.shape[2] * feature_groups != channels:
         raise ValueError(
-            f"weight {weight.shape} takes {weight.shape[2]} channels a group, but x "
+            f"weight {weight.shape} takes {weight.shape[2]} channels per group, but x "
             f"{x.shape} has {channels} in {feature_groups} group(s)."
         )
     if offset_groups < 1 or channels % offset_groups:
@@ -242,7 +244,7 @@ def _check_shape(name, array, expected, meaning):
 
 
 class _Geometry(NamedTuple):
-    """What the operator is besides its arrays."""
+    """The operator's arguments other than arrays."""
 
     stride: Pair
     padding: Pair
@@ -261,9 +263,9 @@ class _Geometry(NamedTuple):
 
 @functools.cache
 def _operator(geometry: _Geometry) -> Callable[..., jax.Array]:
-    """The operator as one call in a traced program, whose name says the geometry.
+    """The operator as one call in a traced program, whose name gives the geometry.
 
-    Who reads such a program, as the receptive field's analysis does, need not look
+    Code that reads traced programs, such as the receptive field analysis, need not look
     inside.
     """
 
@@ -277,13 +279,13 @@ def _operator(geometry: _Geometry) -> Callable[..., jax.Array]:
 
 
 def _convolve(x, offset, weight, mask, geometry):
-    """The sum over the taps, float32 or wider."""
+    """The sum over the taps, in float32 or wider."""
     n, height, width, channels = x.shape
     kh, kw, _, features = weight.shape
     dtype = jnp.result_type(x, weight)
 
-    # `[N, H * W, C']` for each offset group. N stays an axis of its own, so that on
-    # many devices each gathers from its own images alone.
+    # `[N, H * W, C']` for each offset group. N stays a separate axis, so that each
+    # device gathers only from its own images.
     pixels = jnp.split(
         x.reshape(n, height * width, channels), geometry.offset_groups, axis=2
     )
@@ -292,19 +294,19 @@ def _convolve(x, offset, weight, mask, geometry):
         (mask,) = _by_tap(mask, geometry.offset_groups, kh * kw)
     kernels = weight.reshape(kh * kw, *weight.shape[2:])
 
-    def read(pixels, y, x, scale):
+    def sample(pixels, y, x, scale):
         return read_bilinear(pixels, (height, width), y, x, scale)
 
-    # The checkpoint makes the gradient sample again, so that no tap's samples are kept.
+    # The checkpoint makes the backward pass sample again: no tap's samples are saved.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add_tap(total, tap):
         y, x, scale, kernel = tap
         samples = [
-            jax.vmap(read)(group, y[g], x[g], None if scale is None else scale[g])
+            jax.vmap(sample)(group, y[g], x[g], None if scale is None else scale[g])
             for g, group in enumerate(pixels)
         ]
-        sample = jnp.concatenate(samples, axis=2).astype(dtype)
-        return total + _product(sample, kernel, geometry.feature_groups), None
+        joined = jnp.concatenate(samples, axis=2).astype(dtype)
+        return total + _product(joined, kernel, geometry.feature_groups), None
 
     wide = jnp.promote_types(jnp.float32, dtype)
     total = jnp.zeros((n, y.shape[3], features), wide)
@@ -313,7 +315,7 @@ def _convolve(x, offset, weight, mask, geometry):
 
 
 def _positions(offset, kernel_size, geometry):
-    """Where the taps read, vertically and horizontally: each as `_by_tap` has it."""
+    """Vertical and horizontal sampling positions of the taps, in `_by_tap`'s layout."""
     dtype = jnp.promote_types(jnp.float32, offset.dtype)
     taps = kernel_size[0] * kernel_size[1]
     positions = offset.shape[1] * offset.shape[2]
@@ -340,7 +342,7 @@ def _by_tap(array, groups, taps):
 
 
 def _product(sample, kernel, groups):
-    """`[N, P, C]` times `[C / groups, features]`: `[N, P, features]`, wide."""
+    """`[N, P, C]` times `[C / groups, features]`, in float32 or wider."""
     wide = jnp.promote_types(jnp.float32, sample.dtype)
     if groups == 1:
         return jnp.matmul(sample, kernel, preferred_element_type=wide)

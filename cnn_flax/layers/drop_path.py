@@ -1,4 +1,4 @@
-"""Stochastic depth: whole residual branches are dropped, an image at a time.
+"""Stochastic depth: residual branches are dropped as a whole, image by image.
 
 Huang et al. 2016, "Deep networks with stochastic depth",
 https://arxiv.org/abs/1603.09382.
@@ -17,14 +17,14 @@ __all__ = ["DropPath"]
 class DropPath(nn.Module):
     """Zeroes an image's branch with probability `rate`, else scales it by 1/(1 - rate).
 
-    Each image draws from its own key, made from its position in the global batch, so
-    that a draw does not depend on how many devices share the batch. The key comes from
-    the collection "drop_path" where `apply` is given one, else from "dropout".
+    Each image has its own key, derived from its position in the global batch, so that
+    its draw does not depend on the number of devices. The key comes from the collection
+    "drop_path" if `apply` is given one, else from "dropout".
 
     Attributes:
       rate: probability of dropping, in [0, 1).
       axis_name: the mapped axis that the batch is split over under `jax.pmap` or
-        `jax.shard_map`; None where the whole batch is seen.
+        `jax.shard_map`; None where the layer sees the whole batch.
     """
 
     rate: float

@@ -1,4 +1,4 @@
-"""Reading images at the positions of a grid, as torch's `grid_sample` does.
+"""Sampling images at the positions of a grid, with the semantics of torch.
 
 Jaderberg, Simonyan, Zisserman and Kavukcuoglu 2015, "Spatial transformer networks",
 https://arxiv.org/abs/1506.02025, section 3.3.
@@ -23,7 +23,7 @@ def grid_sample(
     padding_mode: str = "zeros",
     align_corners: bool = False,
 ) -> jax.Array:
-    """Reads each image at positions of its own; torch's values and gradients.
+    """Samples each image at its own positions; torch's values and gradients.
 
     Positions are computed in float32, or `grid`'s dtype where that is wider.
 
@@ -33,10 +33,10 @@ def grid_sample(
         the image, 1 the right or lower one.
       mode: "bilinear", or "nearest", which rounds halves to even and gives the grid no
         gradient.
-      padding_mode: what lies outside: "zeros", the "border" pixel, or the image
-        mirrored at its ends ("reflection").
-      align_corners: whether the image ends at the centres of its outermost pixels, in
-        place of their outer edges.
+      padding_mode: what lies outside the image: "zeros", the "border" pixel, or the
+        image mirrored at its ends ("reflection").
+      align_corners: whether the image ends at the centres of its outermost pixels
+        instead of their outer edges.
 
     Returns:
       `[N, H', W', C]` in the dtype of `x`.
@@ -45,12 +45,12 @@ def grid_sample(
       ValueError: if there is no such mode, or a shape does not fit.
       TypeError: if `x` or `grid` are not floats.
     """
-    for name, value, known in [
+    for name, value, choices in [
         ("mode", mode, _MODES),
         ("padding_mode", padding_mode, _PADDING_MODES),
     ]:
-        if value not in known:
-            raise ValueError(f"{name} is one of {', '.join(known)}; got {value!r}.")
+        if value not in choices:
+            raise ValueError(f"{name} is one of {', '.join(choices)}; got {value!r}.")
     if x.ndim != 4 or grid.ndim != 4 or (x.shape[0], 2) != grid.shape[::3]:
         raise ValueError(
             f"x is [N, H, W, C] and grid [N, H', W', 2]; got the shapes {x.shape} and "
@@ -58,7 +58,7 @@ def grid_sample(
         )
     for name, array in [("x", x), ("grid", grid)]:
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(f"{name} is of floats, got {array.dtype}.")
+            raise TypeError(f"{name} must have a float dtype, got {array.dtype}.")
 
     n, height, width, channels = x.shape
     positions = grid.astype(jnp.promote_types(jnp.float32, grid.dtype))
@@ -68,15 +68,15 @@ def grid_sample(
         for axis, size in enumerate((width, height))
     )
 
-    def read(pixels, y, x):
+    def sample(pixels, y, x):
         return _MODES[mode](pixels, (height, width), y, x)
 
-    y = jax.vmap(read)(x.reshape(n, height * width, channels), row, column)
+    y = jax.vmap(sample)(x.reshape(n, height * width, channels), row, column)
     return y.reshape(*grid.shape[:3], channels).astype(x.dtype)
 
 
 def _pixel(position, size, padding_mode, align_corners):
-    """From [-1, 1] to pixels, 0 being the centre of the first one."""
+    """From [-1, 1] to pixels, where 0 is the centre of the first one."""
     if align_corners:
         pixel = (position + 1) / 2 * (size - 1)
     else:
@@ -96,6 +96,6 @@ def _reflect(pixel, low, span):
 
 
 def _clamp(pixel, last):
-    # A pixel on the border itself has gradient zero in torch; `jnp.clip` gives it half.
+    # torch has gradient zero exactly at the border, `jnp.clip` half of the slope.
     inside = (pixel > 0) & (pixel < last)
     return jnp.where(inside, pixel, lax.stop_gradient(jnp.clip(pixel, 0, last)))

@@ -19,19 +19,19 @@ def local_response_norm(
     beta: float = 0.75,
     k: float = 2.0,
 ) -> jax.Array:
-    """Divides each channel by a power of the squares of the channels around it.
+    """Divides each channel by a power of the summed squares of neighbouring channels.
 
     `y[i] = x[i] / (k + alpha * sum_j x[j] ** 2) ** beta`, with j from `i - size // 2`
-    to `i + (size - 1) // 2` where there are such channels. This is the paper's formula,
-    and the defaults are its constants; torch's `LocalResponseNorm` divides `alpha` by
-    `size`.
+    to `i + (size - 1) // 2`, within the channels that exist. This is the paper's
+    formula with its constants as defaults; torch's `LocalResponseNorm` divides `alpha`
+    by `size`.
 
     Args:
       x: `[..., C]`, float.
       size: number of channels in the sum, the paper's n.
       alpha: weight of the sum.
       beta: the power.
-      k: what is added to the weighted sum; above 0.
+      k: added to the weighted sum; above 0.
 
     Returns:
       An array of the shape and dtype of `x`, computed in float32 or wider.
@@ -40,14 +40,14 @@ def local_response_norm(
       ValueError: if `size` is below 1 or `k` is not above 0.
     """
     if size < 1:
-        raise ValueError(f"size must be 1 or more channels, got {size}.")
+        raise ValueError(f"size must be at least 1 channel, got {size}.")
     if k <= 0:
         raise ValueError(f"k must be above 0, or zeros are divided by 0; got {k}.")
     wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     channels = x.shape[-1]
     around = [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)]
     squares = jnp.pad(wide**2, around)
-    # A sum of slices is one fused loop, where `reduce_window` is none on a CPU.
+    # XLA fuses a sum of slices into one loop, but not `reduce_window` on a CPU.
     total = sum(
         lax.slice_in_dim(squares, j, j + channels, axis=-1) for j in range(size)
     )

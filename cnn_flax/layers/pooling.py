@@ -1,4 +1,4 @@
-"""Pooling with the paddings that the published nets use."""
+"""Pooling with the paddings of the published networks."""
 
 from functools import partial
 from typing import Any
@@ -29,8 +29,8 @@ def max_pool(
       window: height and width of the window, in pixels.
       stride: step between windows, in pixels.
       padding: pixels of minus infinity on each side.
-      ceil_mode: whether a last window may hang over the border, so that no pixel is
-        left out; as torch's for `window >= stride + padding`.
+      ceil_mode: whether a last window may extend over the border, so that no pixel is
+        left out; the same as torch's for `window >= stride + padding`.
 
     Returns:
       `[N, H', W', C]` with `H' = (H + 2 * padding - window) / stride + 1`, rounded down
@@ -50,7 +50,7 @@ def max_pool(
 
 
 def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Mean of each window, the last ones cut at the border (torch's `ceil_mode`).
+    """Mean of each window; the last ones are cut at the border (torch's `ceil_mode`).
 
     Args:
       x: `[N, H, W, C]`.
@@ -58,8 +58,8 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
       stride: step between windows, in pixels.
 
     Returns:
-      `[N, ceil(H / stride), ceil(W / stride), C]` where `window == stride`; a window
-      that hangs over the border is the mean of what lies inside.
+      `[N, ceil(H / stride), ceil(W / stride), C]` where `window == stride`. A window
+      that extends over the border is the mean of the pixels inside.
     """
     pad: Any = tuple((0, _overhang(size, window, stride)) for size in x.shape[1:3])
     return nn.avg_pool(
@@ -73,10 +73,10 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 
 
 def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Mean over windows that share the image out, in float32 or wider.
+    """Mean over windows that divide the image, in float32 or wider.
 
     Window i of n along an axis of L pixels goes from `floor(i * L / n)` to
-    `ceil((i + 1) * L / n)`, as torch's: neighbours overlap where n does not divide L,
+    `ceil((i + 1) * L / n)`, as in torch: neighbours overlap where n does not divide L,
     and pixels repeat where n is above L.
 
     Args:
@@ -84,7 +84,7 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
       size: height and width of the result, in pixels.
 
     Returns:
-      `[N, *size, C]`; `x` itself where it is of that size.
+      `[N, *size, C]`; `x` itself where it has that size.
     """
     x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     for axis, n in zip((1, 2), size, strict=True):
@@ -100,5 +100,5 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _overhang(size: int, window: int, stride: int) -> int:
-    """Pixels that a last window lacks where windows leave no pixel out."""
+    """Pixels by which the last window extends over the border, if none is left out."""
     return max(window - size, (window - size) % stride)

@@ -1,4 +1,4 @@
-"""Layers that keep their arguments alone for the gradient's pass.
+"""Rematerialization: layers that save only their arguments for the backward pass.
 
 Chen, Xu, Zhang and Guestrin 2016, "Training deep nets with sublinear memory cost",
 https://arxiv.org/abs/1604.06174.
@@ -15,22 +15,22 @@ __all__ = ["remat"]
 
 
 def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]:
-    """Calls a layer so that the gradient's pass computes its insides anew.
+    """Calls a layer so that the backward pass recomputes its intermediate results.
 
-    Whoever goes on with the arguments that come back, in place of those that went in,
-    has the gradients of all calls added up one call after the other. `flax.linen.remat`
-    leaves that to the compiler, which first computes them all; and on a CPU it has no
-    effect at all, since XLA merges the second computation with the first. Forward mode
-    (`jax.jvp`) does not work.
+    It returns the arguments as well. Use these afterwards instead of the originals: the
+    backward pass then runs call by call and accumulates their gradients one after the
+    other. `flax.linen.remat` leaves the order to the compiler, which computes all
+    calls' results first, and on a CPU it has no effect at all, since XLA merges the
+    recomputation with the forward pass. Forward mode (`jax.jvp`) does not work.
 
     Args:
-      layer: a module made in a compact method and not called yet, with parameters and
-        batch statistics alone, and no random numbers.
-      *args: its arguments.
-      **options: its further arguments, which no gradient goes to.
+      layer: a module created in a compact method and not called yet, which has only
+        parameters and batch statistics, and draws no random numbers.
+      *args: its differentiable arguments.
+      **options: its further arguments, which get no gradient.
 
     Returns:
-      What the layer returns, and `args`.
+      The layer's result, and `args`.
     """
     if layer.is_initializing():
         return layer(*args, **options), args
@@ -46,24 +46,24 @@ def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]
     def forward(variables, args):
         return call(variables, args), (variables, args)
 
-    def backward(kept, cotangents):
-        variables, args = kept
+    def backward(residuals, cotangents):
+        variables, args = residuals
         args, cotangents = _after(variables["params"], args, cotangents)
         return jax.vjp(call, variables, args)[1](cotangents)
 
-    keeping = jax.custom_vjp(call)
-    keeping.defvjp(forward, backward)
+    rematerialized = jax.custom_vjp(call)
+    rematerialized.defvjp(forward, backward)
     variables = layer.variables
     variables = {c: variables[c] for c in ("params", "batch_stats") if c in variables}
-    (y, args), new = keeping(variables, args)
-    for name, statistics in new.get("batch_stats", {}).items():
+    (y, args), new = rematerialized(variables, args)
+    for name, statistics in (new.get("batch_stats") or {}).items():
         layer.put_variable("batch_stats", name, statistics)
     return y, args
 
 
 @jax.custom_vjp
 def _after(params, args, cotangents):
-    """`args` and `cotangents`, not to be had before all cotangents are."""
+    """Returns `args` and `cotangents`, available only once all cotangents are."""
     return lax.platform_dependent(
         params, args, cotangents, cpu=_after_loop, default=_after_barrier
     )
@@ -75,9 +75,9 @@ def _after_barrier(params, args, cotangents):
 
 
 def _after_loop(params, args, cotangents):
-    # XLA's CPU backend drops barriers before it merges what is computed twice. This
-    # loop never runs, which only the running program can know: to the compiler, what
-    # it leaves of `zero` and the cotangents is new, and there when it is over.
+    # XLA's CPU backend drops barriers before it merges equal computations. This loop
+    # never iterates, but the compiler cannot know that: it has to treat `zero` and the
+    # cotangents that come out as new values, available when the loop ends.
     unknown = jax.tree.leaves(params)[0].reshape(-1)[0]
 
     def body(state):

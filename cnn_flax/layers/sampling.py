@@ -1,4 +1,4 @@
-"""Reading an image between its pixels."""
+"""Sampling an image between its pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -13,33 +13,33 @@ def read_bilinear(
     x: jax.Array,
     scale: jax.Array | None = None,
 ) -> jax.Array:
-    """Weighs the four pixels around each position; those outside weigh zero.
+    """Interpolates the four pixels around each position; those outside weigh zero.
 
-    Positions may lie anywhere: far outside and at infinity they read zero. One that is
-    not a number reads what is not a number.
+    Positions may lie anywhere: far outside and at infinity they read zero. NaN reads
+    NaN.
 
     Args:
-      pixels: `[H * W, C]`, one image in row-major order. A batch comes by `jax.vmap`;
-        flat `[N * H * W, C]` would be gathered whole on every device.
+      pixels: `[H * W, C]`, one image in row-major order. Use `jax.vmap` for a batch:
+        every device would gather the whole of a flat `[N * H * W, C]`.
       size: (H, W).
-      y: `[P]` vertical positions, in pixels; 0 is the centre of the first one.
+      y: `[P]` vertical positions, in pixels; 0 is the centre of the first pixel.
       x: `[P]` horizontal positions, in pixels.
-      scale: `[P]` factors of the values, or None.
+      scale: `[P]` factors that the values are multiplied by, or None.
 
     Returns:
-      `[P, C]`, in the wider of the dtypes of pixels and positions.
+      `[P, C]`, in the wider dtype of pixels and positions.
     """
     row, vertical = _neighbours(y, size[0])
     column, horizontal = _neighbours(x, size[1])
-    # One place for all four corners: on a CPU their indices cost more than the pixels.
+    # One index for all four corners: on a CPU, indices cost more than pixels.
     first = row * size[1] + column
     total = 0
-    for down, share in enumerate(vertical):
+    for down, row_weight in enumerate(vertical):
         if scale is not None:
-            share *= scale
-        for right, part in enumerate(horizontal):
+            row_weight *= scale
+        for right, column_weight in enumerate(horizontal):
             corner = _take(pixels, first + (down * size[1] + right))
-            total += (share * part)[:, None] * corner
+            total += (row_weight * column_weight)[:, None] * corner
     return jnp.asarray(total)
 
 
@@ -48,7 +48,7 @@ def read_nearest(
 ) -> jax.Array:
     """Takes the pixel nearest to each position; outside the image it reads zero.
 
-    Halves are rounded to even numbers, as torch does. Arguments as in `read_bilinear`.
+    Halves are rounded to even, as in torch. Arguments as for `read_bilinear`.
 
     Returns:
       `[P, C]`, in the pixels' dtype.
@@ -60,32 +60,33 @@ def read_nearest(
 
 
 def _neighbours(position, size):
-    """Two neighbours on one axis: the first one's index, and the weights of both.
+    """Two neighbours along one axis: the first one's index, and the weights of both.
 
-    They are those around the position, or the outermost ones of the image where it is
-    outside; of an image of one pixel there is but one.
+    They are the pixels around the position, or the outermost ones of the image where
+    the position is outside. An image of one pixel has only one.
     """
     low = jnp.floor(position)
-    part = position - low
+    fraction = position - low
     first = jnp.clip(low, 0, max(size - 2, 0))
-    # Pixels from the first one to the one below the position. What is not a number is
-    # on neither side, and stays in the weights.
+    # Distance from the first neighbour to the pixel below the position. NaN fails all
+    # comparisons, and so stays in the weights.
     off = low - first
-    zero = jnp.zeros_like(part)
+    zero = jnp.zeros_like(fraction)
+    rest = 1 - fraction
     weights = (
-        jnp.where((off < -1) | (off > 0), zero, jnp.where(off < 0, part, 1 - part)),
-        jnp.where((off < 0) | (off > 1), zero, jnp.where(off > 0, 1 - part, part)),
+        jnp.where((off < -1) | (off > 0), zero, jnp.where(off < 0, fraction, rest)),
+        jnp.where((off < 0) | (off > 1), zero, jnp.where(off > 0, rest, fraction)),
     )
     return first.astype(jnp.int32), weights[:size]
 
 
 def _inside(pixel, weight, size):
-    """An index that exists, and the weight, which is zero where `pixel` does not."""
+    """An index inside the image, and the weight: zero where `pixel` is outside."""
     outside = (pixel < 0) | (pixel > size - 1)
     index = jnp.clip(pixel.astype(jnp.int32), 0, size - 1)
     return index, jnp.where(outside, jnp.zeros_like(weight), weight)
 
 
 def _take(pixels, index):
-    # The indices are in the image: nothing is left for XLA to check.
+    # The indices are inside the image, so XLA need not check them.
     return pixels.at[index].get(mode="promise_in_bounds")

@@ -1,4 +1,4 @@
-"""Squeeze and excitation: channels weighed by what the whole image holds.
+"""Squeeze and excitation: channels weighted by features of the whole image.
 
 Hu, Shen, Albanie, Sun and Wu 2017, "Squeeze-and-excitation networks",
 https://arxiv.org/abs/1709.01507, figure 2.
@@ -16,14 +16,13 @@ __all__ = ["SqueezeExcite"]
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a number in (0, 1) that all channels' means decide.
+    """Scales each channel by a gate in (0, 1), computed from all channels' means.
 
-    Two biased 1x1 convolutions on the means, `reduce` and `expand`, with a sigmoid at
-    the end.
+    Two biased 1x1 convolutions on the means, `reduce` and `expand`, then a sigmoid.
 
     Attributes:
-      features: number of channels between the two.
-      activation: elementwise function between the two.
+      features: number of channels between the two convolutions.
+      activation: elementwise function between them.
       conv_block: constructor of convolution, norm and activation.
     """
 

@@ -1,4 +1,4 @@
-"""The architectures, one file a paper; importing this registers them all."""
+"""The architectures, one file per paper; importing this package registers them."""
 
 from cnn_flax.models import (
     alexnet,

@@ -7,16 +7,16 @@ and the author's own sequel, Krizhevsky 2014, "One weird trick for parallelizing
 convolutional neural networks", https://arxiv.org/abs/1404.5997.
 
 - `alexnet` is torchvision's: one tower with the sequel's widths, no normalisation, and
-  dropout on what the first two dense layers take in.
+  dropout on the inputs of the first two dense layers.
 - `alexnet_lrn` is the net of 2012: two groups in the second, fourth and fifth
-  convolution, where its two GPUs did not talk to each other, local response
-  normalisation after the first two, and dropout on what the first two dense layers
-  give.
+  convolution, where its two GPUs did not exchange activations, local response
+  normalisation after the first two, and dropout on the outputs of the first two dense
+  layers.
 
-Differences from the papers, in both: the last map is average-pooled to 6 x 6 px where
-it is of another size, as torchvision does, so that any size from 63 px (64 px in
-`alexnet_lrn`) will do. Kernels are drawn as He et al. 2015 have it and biases begin at
-0, where the paper draws all from a normal of 0.01 and begins some biases at 1.
+Differences from the papers, in both: the last map is average-pooled to 6 x 6 px if it
+has another size, as in torchvision, so that any image size from 63 px (64 px in
+`alexnet_lrn`) works. Kernels are drawn as in He et al. 2015 and biases begin at 0; the
+paper draws all kernels from a normal of 0.01 and begins some biases at 1.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class AlexNet(nn.Module):
     Attributes:
       features: channels of the five convolutions.
       hidden_features: outputs of the first two dense layers.
-      num_classes: outputs of the head; 0 leaves it out and gives what it would take.
+      num_classes: outputs of the head; 0 leaves it out and returns its input.
       original: whether it is the net of 2012: two groups in the second, fourth and
         fifth convolution, local response normalisation, and dropout after the first
         two dense layers instead of before them.
@@ -104,8 +104,8 @@ class AlexNet(nn.Module):
         dropout = partial(nn.Dropout, self.dropout_rate, deterministic=not train)
         groups = 2 if self.original else 1
 
-        # Convolutions. A map of 55 px, as the paper's figure 2 has it, takes 3 px more
-        # than the 224 of the paper; its program let the last windows hang over.
+        # Convolutions. The map of 55 px in the paper's figure 2 needs 3 px more than
+        # 224: the paper's program let the last windows extend over the border.
         padding = [(0, 3), (0, 3)] if self.original else 2
         x = conv_block(self.features[0], 11, 4, padding, name="layer1")(x)
         self.sow("intermediates", "conv1", x)

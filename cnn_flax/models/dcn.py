@@ -1,16 +1,17 @@
-"""DCN: ResNets whose 3x3 convolutions choose where they look.
+"""DCN: ResNets whose 3x3 convolutions learn where they sample.
 
 - v1, `resnet*_dcn`: Dai, Qi, Xiong, Li, Zhang, Hu and Wei 2017, "Deformable
   convolutional networks", https://arxiv.org/abs/1703.06211: each tap has an offset. The
-  paper deforms stage 4 alone, `deform_stages=(4,)`; here it is stages 2 to 4 as in v2.
+  paper deforms only stage 4, `deform_stages=(4,)`; here it is stages 2 to 4 as in v2.
 - v2, `resnet*_dcnv2`: Zhu, Hu, Lin and Dai 2019, "Deformable ConvNets v2: more
   deformable, better results", https://arxiv.org/abs/1811.11168: each tap has a mask as
   well, in stages 2 to 4 (the papers' conv3 to conv5).
 
-The papers put such nets into detectors; here they classify. The deformable convolution
-is a bottleneck's 3x3 or a basic block's second 3x3. All else is `ResNet`, torchvision's
-variant. A net of v1 that begins with a ResNet's weights gives that ResNet's logits; in
-v2 the masks begin at 1/2, and the statistics of the norms behind them must adapt.
+The papers use such nets in detectors; here they classify. The deformable convolution is
+a bottleneck's 3x3 or a basic block's second 3x3. Everything else is `ResNet`,
+torchvision's variant. A v1 net initialised with a ResNet's weights gives that ResNet's
+logits; in v2 the masks begin at 1/2, and the statistics of the norms after them must
+adapt.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,15 +37,15 @@ _PAPER_V2 = (
     "results, https://arxiv.org/abs/1811.11168"
 )
 
-# What the learning rate of offsets and masks is multiplied by: v2's section 3.2. v1's
-# section 2.1 leaves it at 1.
+# Factor on the learning rate of offsets and masks: v2's section 3.2. v1's section 2.1
+# leaves it at 1.
 OFFSET_RATE = 0.1
 
 
 def label_offsets(params: Any) -> Any:
-    """Tells the branches that give offsets and masks from the rest of a net.
+    """Labels the branches that compute offsets and masks, and the rest of a net.
 
-    For v2's rule that they learn at `OFFSET_RATE` times the rate of the rest:
+    For v2's rule that they learn at `OFFSET_RATE` times the learning rate of the rest:
 
         optax.multi_transform(
             {"offset": optax.sgd(OFFSET_RATE * rate), "rest": optax.sgd(rate)},
@@ -63,10 +64,10 @@ def label_offsets(params: Any) -> Any:
 
 
 class DeformResNet(ResNet):
-    """`ResNet` with deformable convolutions; it has their fields and these.
+    """`ResNet` with deformable convolutions; it has these fields in addition.
 
     Attributes:
-      deform_stages: the stages, of 1 to 4, whose blocks have one.
+      deform_stages: the stages, from 1 to 4, whose blocks have one.
       modulated: whether each tap has a mask as well as an offset (v2).
     """
 
@@ -77,13 +78,13 @@ class DeformResNet(ResNet):
         stages = range(1, len(self.stage_sizes) + 1)
         if not set(self.deform_stages) <= set(stages):
             raise ValueError(
-                f"deform_stages are some of {', '.join(map(str, stages))}; "
+                f"deform_stages must be among {', '.join(map(str, stages))}; "
                 f"got {self.deform_stages}."
             )
         super().__post_init__()
 
     def block_of(self, stage: int) -> Callable[..., nn.Module]:
-        """Constructor of the blocks of a stage, which counts from 1."""
+        """Constructor of the blocks of a stage; stages count from 1."""
         if stage not in self.deform_stages:
             return self.block
         conv = configure(DeformConv, self.dtype, modulated=self.modulated)

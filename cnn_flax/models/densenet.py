@@ -5,22 +5,22 @@ networks", https://arxiv.org/abs/1608.06993. The nets are DenseNet-BC: bottlenec
 transitions that compress. `densenet121` to `201` are torchvision's, which equal the
 paper's table 1; `densenet161` is its net of growth rate 48 and a stem of 96 channels.
 
-Each layer normalises all that came before it, which the gradient's pass needs again:
-kept, it takes memory that grows with the square of the depth. `remat=True` keeps the
-layers' outputs alone and computes their insides anew, so that memory grows with the
-depth. Measured on a CPU, the temporary memory of one training pass with 8 images of 224
-px in float32 (XLA's own count), in MiB:
+Each layer normalises all previous outputs, and the backward pass needs the results
+again: saving them takes memory that grows with the square of the depth. `remat=True`
+saves only the layers' outputs and recomputes the rest, so that memory grows linearly
+with the depth. Temporary memory of one training pass on a CPU with 8 images of 224 px
+in float32 (by XLA's own account), in MiB:
 
 | net | `remat=False` | `remat=True` |
 | --- | --- | --- |
 | DenseNet-121 | 1,459 | 283 |
 | DenseNet-201 | 2,278 | 306 |
 
-A dense block of 8, 16 and 32 layers takes 58, 145 and 429 MiB without and 20, 27 and 43
-with it (2 images of 112 px). On that CPU it is no slower: 2.7 against 3.2 s a pass of
-DenseNet-121. On a GPU it was not measured.
+Dense blocks of 8, 16 and 32 layers take 58, 145 and 429 MiB without it, and 20, 27 and
+43 MiB with it (2 images of 112 px). On that CPU it is no slower: 2.7 s per pass of
+DenseNet-121, 3.2 s without. It was not measured on a GPU.
 
-The kernels are drawn as torchvision draws them (normal, fan in), the head as torch's
+The kernels are initialised as in torchvision (normal, fan in), the head as torch's
 `Linear`.
 """
 
@@ -50,13 +50,13 @@ _fan_in_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1x1, then BN, ReLU, 3x3, on all that came before (section 3).
+    """BN, ReLU, 1x1, then BN, ReLU, 3x3, on all previous outputs (section 3).
 
     Attributes:
       growth_rate: number of channels that it adds (the paper's k).
       bn_size: channels between the convolutions, as a multiple of `growth_rate`.
-      conv: constructor of the convolution, with what all of a net's have in common.
-      norm: constructor of the norm, likewise.
+      conv: constructor of the convolution, configured for the network.
+      norm: constructor of the norm, configured for the network.
     """
 
     growth_rate: int
@@ -80,8 +80,8 @@ class Transition(nn.Module):
 
     Attributes:
       features: number of output channels.
-      conv: constructor of the convolution, with what all of a net's have in common.
-      norm: constructor of the norm, likewise.
+      conv: constructor of the convolution, configured for the network.
+      norm: constructor of the norm, configured for the network.
     """
 
     features: int
@@ -103,17 +103,17 @@ class DenseNet(nn.Module):
     blocks, before the transitions), `pre_logits`.
 
     Attributes:
-      stage_sizes: number of layers a dense block.
+      stage_sizes: number of layers per dense block.
       growth_rate: channels that each layer adds (the paper's k).
       num_init_features: channels of the stem.
       bn_size: channels inside a layer, as a multiple of `growth_rate`.
-      compression: share of its channels that a transition keeps (the paper's theta).
-      num_classes: outputs of the head; 0 leaves it out and gives the pooled features.
+      compression: share of the channels that a transition keeps (the paper's theta).
+      num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
       small_inputs: whether the stem is one 3x3 with stride 1 and no max pooling
         follows, for images of 28 to 64 px (section 3, "Implementation details").
-      dropout_rate: probability of dropping an element of what a layer adds, in [0, 1).
-      remat: whether the gradient's pass computes the layers' insides anew instead of
-        keeping them; see the head of this file.
+      dropout_rate: probability of dropping an element of a layer's output, in [0, 1).
+      remat: whether the backward pass recomputes the layers' intermediate results
+        instead of saving them; see the head of this file.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -144,13 +144,13 @@ class DenseNet(nn.Module):
         """Float `[N, H, W, C] -> [N, num_classes]`, or `[N, features]` without a head.
 
         Stage 1 is `[N, ceil(H / 4), ceil(W / 4), ...]`, or `[N, H, W, ...]` with
-        `small_inputs`; each further one half of that, rounded down.
+        `small_inputs`; each further stage is half of that, rounded down.
 
         Raises:
-          ValueError: if `images` is not of rank 4, or too small to be halved so often.
+          ValueError: if `images` is not of rank 4, or too small to halve this often.
           TypeError: if `images` are not floats.
         """
-        # The last stage has one pixel of these.
+        # At these sizes the last stage has one pixel.
         smallest = 2 ** (len(self.stage_sizes) - 1)
         min_size = smallest if self.small_inputs else 4 * smallest - 3
         x = as_images(images, self.dtype, min_size)

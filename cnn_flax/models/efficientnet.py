@@ -1,26 +1,26 @@
-"""EfficientNet: one small net, scaled in depth, width and resolution together.
+"""EfficientNet: one small network, scaled in depth, width and resolution together.
 
 Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural
 networks", https://arxiv.org/abs/1905.11946. All nets are the paper's table 1, scaled:
 
-- `efficientnet_b0` to `b7` are torchvision's: padding as in torch, and BatchNorm as its
-  weights came (`b0` to `b4` from timm: epsilon 1e-5, momentum 0.1 in torch's sense;
-  `b5` to `b7` from TensorFlow: 1e-3 and 0.01).
-- `tf_efficientnet_b0` to `b8` and `l2` have the authors' weights, as timm has them:
+- `efficientnet_b0` to `b7` are torchvision's: padding as in torch, and BatchNorm as in
+  the weights' origin (`b0` to `b4` from timm: epsilon 1e-5, momentum 0.1 in torch's
+  sense; `b5` to `b7` from TensorFlow: 1e-3 and 0.01).
+- `tf_efficientnet_b0` to `b8` and `l2` have the authors' weights, as in timm:
   TensorFlow's "SAME" padding, which depends on the image's size, and epsilon 1e-3.
   `b8`: Xie et al. 2019, https://arxiv.org/abs/1911.09665; `l2`: Xie et al. 2019,
   https://arxiv.org/abs/1911.04252, table 7.
 - `tf_efficientnet_lite0` to `lite4` are the authors' nets for small devices: no squeeze
-  and excitation, ReLU6 in place of SiLU; stem, head and the depth of the first and last
+  and excitation, ReLU6 instead of SiLU; stem, head and the depth of the first and last
   stage are not scaled.
 
-`train=True` is noisy in all of them, as in the paper: dropout of 0.2 to 0.5 before the
-head, more in larger nets, and stochastic depth of up to 0.2. It takes
+All of them have noise with `train=True`, as in the paper: dropout of 0.2 to 0.5 before
+the head, more in larger nets, and stochastic depth of up to 0.2. It needs
 `rngs={"dropout": key}`; `dropout_rate=0, drop_path_rate=0` turns it off.
 
 The paper's BatchNorm has momentum 0.99 and the authors' code epsilon 1e-3, which
-`bn_momentum` and `bn_epsilon` set. The kernels are drawn as the authors draw them
-(normal, fan out; a depthwise kernel's fan out is its own size), the head uniformly by
+`bn_momentum` and `bn_epsilon` set. The kernels are initialised as by the authors
+(normal, fan out; the fan out of a depthwise kernel is its size), the head uniformly by
 its number of classes.
 """
 
@@ -77,7 +77,7 @@ _RESOLUTION = 224  # Of B0, in pixels.
 
 
 class Coefficients(NamedTuple):
-    """What depth, width and resolution are multiplied by at phi = 1.
+    """Factors on depth, width and resolution at phi = 1.
 
     The paper's are (1.2, 1.1, 1.15).
     """
@@ -91,8 +91,8 @@ class Scaling(NamedTuple):
     """How much larger than B0 a net is.
 
     Attributes:
-      depth: what numbers of blocks are multiplied by: `depth_multiplier`.
-      width: what numbers of channels are multiplied by: `width_multiplier`.
+      depth: factor on the numbers of blocks: `depth_multiplier`.
+      width: factor on the numbers of channels: `width_multiplier`.
       resolution: height and width of the images, in pixels.
     """
 
@@ -106,14 +106,14 @@ def compound_scaling(
 ) -> Scaling:
     """The net that takes about `(alpha * beta**2 * gamma**2) ** phi` times B0's work.
 
-    The defaults are the paper's. Its B1 to B7 are near such nets but chosen by hand: B7
-    is (3.1, 2.0, 600), and `phi=7` gives (3.58, 1.95, 596).
+    The defaults are the paper's. Its B1 to B7 are close to such nets, but chosen by
+    hand: B7 is (3.1, 2.0, 600), and `phi=7` gives (3.58, 1.95, 596).
 
     Args:
       phi: the compound coefficient; 0 is B0.
-      alpha: what depth is multiplied by at `phi=1`.
-      beta: what width is multiplied by at `phi=1`.
-      gamma: what resolution is multiplied by at `phi=1`.
+      alpha: factor on the depth at `phi=1`.
+      beta: factor on the width at `phi=1`.
+      gamma: factor on the resolution at `phi=1`.
 
     Raises:
       ValueError: if a coefficient is not positive.
@@ -130,29 +130,28 @@ def search_scaling(
     step: float = 0.05,
     tolerance: float = 0.1,
 ) -> Coefficients:
-    """The best coefficients at phi = 1, by trying all of a grid (section 3.3, step 1).
+    """The best coefficients at phi = 1, by grid search (section 3.3, step 1).
 
     The grid holds 1, 1 + `step`, 1 + 2 `step` ... along each axis, wherever
-    `alpha * beta**2 * gamma**2` is within `tolerance` of 2, that is twice B0's work.
-    The paper's answer, (1.2, 1.1, 1.15), gives 1.92.
+    `alpha * beta**2 * gamma**2` is within `tolerance` of 2, which is twice B0's work.
+    The paper's result, (1.2, 1.1, 1.15), gives 1.92.
 
     Args:
-      score: what is to be as large as possible, given alpha, beta and gamma: usually
-        the accuracy of the net that `compound_scaling(1, alpha, beta, gamma)` gives,
-        after a training.
+      score: what to maximise, as a function of alpha, beta and gamma: usually the
+        accuracy of the trained net of `compound_scaling(1, alpha, beta, gamma)`.
       step: distance between neighbours in the grid, which has 109 points at 0.05.
-      tolerance: distance from 2 that is allowed.
+      tolerance: allowed distance from 2.
 
     Returns:
-      The coefficients with the highest score; the first of them in the grid's order
-      (alpha, then beta, then gamma) if several have it.
+      The coefficients with the highest score; of equal ones the first in the grid's
+      order (alpha, then beta, then gamma).
 
     Raises:
       ValueError: if no coefficients fit, or a score is not a number.
     """
     if not step > 0:
         raise ValueError(f"step must be positive, got {step}.")
-    # No coefficient can be larger than this, the others being 1.
+    # The largest value that a coefficient can have if the others are 1.
     values = [round(1 + i * step, 10) for i in range(int((1 + tolerance) / step) + 1)]
     grid = [
         Coefficients(alpha, beta, gamma)
@@ -162,7 +161,7 @@ def search_scaling(
     if not grid:
         raise ValueError(
             "No alpha, beta and gamma have alpha * beta**2 * gamma**2 within "
-            f"{tolerance} of 2 on a grid of step {step}: take a finer one."
+            f"{tolerance} of 2 on a grid of step {step}: take a finer grid."
         )
 
     def checked(coefficients: Coefficients) -> float:
@@ -184,7 +183,7 @@ def round_channels(channels: float) -> int:
 
 
 class MBConv(nn.Module):
-    """Expand by 1x1, filter channel by channel, weigh channels, project by 1x1.
+    """Expand by 1x1, filter depthwise, weight the channels, project by 1x1.
 
     Sandler et al. 2018, "MobileNetV2", https://arxiv.org/abs/1801.04381, with squeeze
     and excitation. There is a shortcut where shapes do not change.
@@ -194,11 +193,12 @@ class MBConv(nn.Module):
       kernel_size: height and width of the depthwise kernel, in pixels.
       strides: what height and width are divided by, rounded up.
       expand_ratio: channels inside, as a multiple of the input's; 1 has no expansion.
-      se_ratio: squeezed channels as a share of the input's; 0 has no squeeze.
+      se_ratio: squeezed channels as a share of the input's; 0 has no squeeze and
+        excitation.
       activation: elementwise function.
       drop_path: constructor of the noise on the branch.
       conv_block: constructor of convolution, norm and activation.
-      depthwise: likewise, of the depthwise convolution's.
+      depthwise: the same for the depthwise convolution.
     """
 
     features: int
@@ -282,23 +282,23 @@ class EfficientNet(nn.Module):
     Intermediates: `stem` (what stage 1 receives), `stage1` to `stage7`, `pre_logits`.
 
     Attributes:
-      depth_multiplier: what the stages' numbers of blocks are multiplied by, rounded
-        up.
-      width_multiplier: what all numbers of channels are multiplied by, rounded to
+      depth_multiplier: factor on the stages' numbers of blocks, which are rounded up.
+      width_multiplier: factor on all numbers of channels, which are rounded to
         multiples of 8.
-      num_classes: outputs of the head; 0 leaves it out and gives the pooled features.
+      num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
       stages: the stages before scaling, as `Stage` or lists of its numbers.
       scale_ends: whether stem, last 1x1 and the depth of the first and last stage are
         scaled too.
-      se_ratio: squeezed channels as a share of a block's input; 0: no squeeze.
+      se_ratio: squeezed channels as a share of a block's input; 0: no squeeze and
+        excitation.
       activation: elementwise function.
       padding: zeros around the image at each convolution: "SAME" as in TensorFlow; None
         is half the kernel on every side, as in torch.
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
       drop_path_rate: probability of dropping a block's branch, in [0, 1); it grows
-        linearly from 0 at the first block, and would be reached behind the last.
+        linearly from 0 at the first block, and would be reached after the last.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
-      bn_epsilon: what is added to the variance.
+      bn_epsilon: added to the variance.
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
         float32, or `dtype` where that is wider.
@@ -331,7 +331,7 @@ class EfficientNet(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Number of blocks a stage, after scaling."""
+        """Number of blocks per stage, after scaling."""
         blocks = [Stage(*stage).blocks for stage in self.stages]
         scaled = [math.ceil(n * self.depth_multiplier) for n in blocks]
         if not self.scale_ends:
@@ -363,7 +363,7 @@ class EfficientNet(nn.Module):
                 epsilon=self.bn_epsilon,
             ),
         )
-        # Of a depthwise kernel [kh, kw, 1, C] the fan in is what is meant by fan out.
+        # For a depthwise kernel [kh, kw, 1, C], JAX's fan in is the authors' fan out.
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         depthwise = partial(conv_block, conv=partial(conv, kernel_init=init))
 

@@ -1,24 +1,24 @@
-"""GoogLeNet: inception modules, which see a map at several scales at once.
+"""GoogLeNet: inception modules, which filter a map at several scales at once.
 
 Szegedy et al. 2014, "Going deeper with convolutions", https://arxiv.org/abs/1409.4842.
 
 - `googlenet_lrn` is the paper's net. Local response normalisation has AlexNet's
-  constants, of which the paper says nothing.
-- `googlenet` is torchvision's. It differs from the paper in that every convolution has
-  a BatchNorm (eps 1e-3) in place of a bias and of the stem's normalisation; the branch
+  constants, as the paper states none.
+- `googlenet` is torchvision's. It differs from the paper: every convolution has a
+  BatchNorm (eps 1e-3) instead of a bias and of the stem's normalisation; the branch
   that the paper calls 5x5 is 3x3; the last max pooling is 2x2; the auxiliary heads
-  average over four uneven windows an axis; dropout is 0.2 in place of 0.4.
+  average over four uneven windows per axis; dropout is 0.2 instead of 0.4.
 
-Both take any size: max pooling leaves no pixel out (`ceil_mode`), and the auxiliary
-heads pool what map there is to 4 x 4 px. torchvision's weights expect images normalised
-with mean = std = 0.5, as `model_info` says; its `transform_input` makes that of images
-normalised with ImageNet's figures.
+Both take any image size: max pooling leaves no pixel out (`ceil_mode`), and the
+auxiliary heads pool any map to 4 x 4 px. torchvision's weights expect images normalised
+with mean = std = 0.5, as `model_info` says; its `transform_input` converts images that
+are normalised with ImageNet's statistics.
 
-The auxiliary heads run in training alone. Their logits leave as intermediates, so a
+The auxiliary heads run only in training. Their logits are sown as intermediates, so a
 training step passes `mutable=["batch_stats", "intermediates"]` and adds 0.3 of their
 losses to the loss; without "intermediates" the heads learn nothing.
 
-Kernels are drawn as He et al. 2015 have it, dense layers as torch's `Linear`.
+Kernels are initialised as in He et al. 2015, dense layers as torch's `Linear`.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ _PAPER = (
 
 
 class Inception(nn.Module):
-    """Four branches side by side (the paper's figure 2 b).
+    """Four parallel branches (the paper's figure 2 b).
 
     Attributes:
       features: channels in the order of the paper's table 1: 1x1; 3x3 reduce, 3x3; 5x5
@@ -84,12 +84,12 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A small classifier on a map in mid-net, which feeds gradients in (section 5).
+    """A small classifier on an intermediate map, which adds gradients (section 5).
 
     Attributes:
       num_classes: number of outputs.
       original: whether the map is averaged over 5x5 windows with stride 3 first, which
-        makes 4 x 4 px of the 14 that 224 px give.
+        turns the 14 x 14 px of a 224 px image into 4 x 4.
       dropout_rate: probability of dropping a hidden output, in [0, 1).
       conv_block: constructor of convolution, norm and activation.
       dtype: dtype of the computation. Parameters, pooling and logits are float32, or
@@ -125,14 +125,14 @@ class GoogLeNet(nn.Module):
     `aux1_logits` and `aux2_logits`, after inception 4a and 4d.
 
     Attributes:
-      num_classes: outputs of each head; 0 leaves them out and gives the pooled
+      num_classes: outputs of each head; 0 leaves them out and returns the pooled
         features.
       original: whether it is the paper's net: biases and local response normalisation
-        in place of BatchNorm, and the paper's kernels and poolings.
+        instead of BatchNorm, and the paper's kernels and poolings.
       aux_logits: whether there are auxiliary heads.
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
       aux_dropout_rate: probability of dropping an auxiliary head's hidden output, in
-        [0, 1); None: the paper's 0.7, and 0 where `dropout_rate` is 0.
+        [0, 1); None: the paper's 0.7, or 0 if `dropout_rate` is 0.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, average pooling and heads
@@ -201,7 +201,7 @@ class GoogLeNet(nn.Module):
         x = max_pool(x, 3, 2, ceil_mode=True)
         self.sow("intermediates", "stem", x)
 
-        # Stages. Parameters of the auxiliary heads are made in evaluation mode too.
+        # Stages. Initialisation creates the auxiliary heads' parameters in any mode.
         heads = _HEADS if self.aux_logits and self.num_classes else {}
         for name, features in _INCEPTIONS.items():
             x = inception(features, name=f"inception{name}")(x, train=train)
@@ -224,7 +224,7 @@ class GoogLeNet(nn.Module):
         return linear_head(self.num_classes, self.dtype)(x)
 
 
-# The paper's table 1, and what leaves the net after which of its modules.
+# The paper's table 1, and which features are sown after which module.
 
 _INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),

@@ -3,8 +3,8 @@
 He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition",
 https://arxiv.org/abs/1512.03385, with the variants that weights are published for:
 
-- `resnet18` to `resnet152` are torchvision's ("v1.5"): a bottleneck's stride stands in
-  its 3x3. The paper puts it in the first 1x1: `stride_in_1x1=True`.
+- `resnet18` to `resnet152` are torchvision's ("v1.5"): the 3x3 of a bottleneck has the
+  stride. In the paper the first 1x1 has it: `stride_in_1x1=True`.
 - `resnet18d` to `resnet101d`: He et al. 2018, "Bag of tricks for image classification",
   https://arxiv.org/abs/1812.01187, figure 2: three 3x3 in the stem, and shortcuts that
   average before they project.
@@ -12,9 +12,9 @@ https://arxiv.org/abs/1512.03385, with the variants that weights are published f
   https://arxiv.org/abs/1611.05431: the 3x3 in 32 groups.
 - `wide_resnet*`: Zagoruyko and Komodakis 2016, "Wide residual networks",
   https://arxiv.org/abs/1605.07146: the bottleneck's 3x3 twice as wide.
-- `lab_resnet34`: a course's exercise, with departures that its docstring lists.
+- `lab_resnet34`: a course's exercise, whose docstring lists its departures.
 
-The kernels are drawn from the 2015 paper's own initialization (normal, fan out), the
+The kernels are drawn from the 2015 paper's own initialisation (normal, fan out), the
 head as torch's `Linear`.
 """
 
@@ -60,7 +60,7 @@ _PAPER_WIDE = (
 )
 
 
-# Shortcuts: what stands beside a block's convolutions.
+# Shortcuts: the paths parallel to a block's convolutions.
 
 
 def projection(x, features, strides, conv_block, train):
@@ -77,7 +77,7 @@ def projection_all(x, features, strides, conv_block, train):
 
 
 def projection_3x3(x, features, strides, conv_block, train):
-    """As "projection", with a 3x3 wherever it is strided: no pixel is passed over."""
+    """Like "projection", with a 3x3 where it is strided: no pixel is skipped."""
     if strides == 1:
         return projection(x, features, strides, conv_block, train)
     block = conv_block(features, 3, strides, activation=None, name="shortcut")
@@ -85,7 +85,7 @@ def projection_3x3(x, features, strides, conv_block, train):
 
 
 def pool_projection(x, features, strides, conv_block, train):
-    """Average pooling, then 1x1, where shapes change: no pixel is passed over."""
+    """Average pooling, then 1x1, where shapes change: no pixel is skipped."""
     if strides > 1:
         x = avg_pool(x, strides, strides)
     return projection(x, features, 1, conv_block, train)
@@ -111,17 +111,17 @@ SHORTCUTS: dict[str, Callable[..., jax.Array] | None] = {
     "pool_projection": pool_projection,
     "zero_pad": zero_pad,
     "matrix": matrix,
-    "none": None,  # A plain net, to show why the shortcut is there.
+    "none": None,  # A plain net, to show what the shortcut is for.
 }
 
 
 class ResizeMatrix(nn.Module):
     """Divides height and width by `strides` with one trainable matrix each.
 
-    The matrices begin as average pooling, and fix the image size that the net takes.
+    The matrices begin as average pooling. They fix the image size of the net.
 
     Attributes:
-      strides: what the size is divided by, rounded up.
+      strides: divisor of the size, which is rounded up.
     """
 
     strides: int
@@ -146,23 +146,23 @@ class ResizeMatrix(nn.Module):
 
 
 class Block(nn.Module):
-    """What the blocks have in common: their fields, and the end of each.
+    """Base of the blocks: their fields, and how a branch joins its shortcut.
 
     Attributes:
-      features: number of channels inside; `expansion` times as many leave.
-      strides: what height and width are divided by, rounded up.
+      features: number of channels inside; the output has `expansion` times as many.
+      strides: divisor of height and width, which are rounded up.
       shortcut: one of `SHORTCUTS`.
       groups: number of groups of the 3x3 (ResNeXt's cardinality); 1 in a basic block.
-      width_per_group: channels a group of the 3x3 where `features` is 64, growing with
-        `features`; 64 in a basic block.
+      width_per_group: channels per group of the 3x3 where `features` is 64, growing
+        with `features`; 64 in a basic block.
       stride_in_1x1: whether a bottleneck's first 1x1 has the stride, as in the paper.
       zero_init_last_norm: whether the last norm's scale begins at 0, so that the block
         begins as its shortcut (Goyal et al. 2017, https://arxiv.org/abs/1706.02677,
         section 5.1).
-      attention: constructor of what ends the branch (SENet), called with the number of
-        channels, conv_block and a name; None for nothing.
+      attention: constructor of the branch's last module (SENet), called with the number
+        of channels, conv_block and a name; None for no such module.
       second_conv: constructor of the second convolution, the one that DCN deforms:
-        a basic block's second 3x3, a bottleneck's only one; None: as the others.
+        a basic block's second 3x3, a bottleneck's only one; None: same as the others.
       drop_path: constructor of the noise on the branch.
       conv_block: constructor of convolution, norm and activation.
     """
@@ -204,7 +204,7 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions beside a shortcut (the paper's figure 5, left)."""
+    """Two 3x3 convolutions with a shortcut (the paper's figure 5, left)."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -231,7 +231,7 @@ class BasicBlock(Block):
 
 
 class LabBlock(Block):
-    """The exercise's block: see `lab_resnet34` for what is different."""
+    """The exercise's block; `lab_resnet34` lists the differences."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -245,7 +245,7 @@ class LabBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut (the paper's figure 5, right)."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut (the paper's figure 5, right)."""
 
     expansion = 4
 
@@ -283,12 +283,12 @@ def small_stem(features, conv_block, name):
 
 
 def lab_stem(features, conv_block, name):
-    """The exercise's 7x7: biased, and with padding 1 where the paper's has 3."""
+    """The exercise's 7x7: biased, and with padding 1 instead of the paper's 3."""
     return conv_block(features, 7, 2, padding=1, use_bias=True, name=name)
 
 
 class DeepStem(nn.Module):
-    """Three 3x3 in place of the 7x7 (the bag of tricks' figure 2 b, ResNet-C).
+    """Three 3x3 instead of the 7x7 (the bag of tricks' figure 2 b, ResNet-C).
 
     Attributes:
       features: number of output channels; half as many in the first two.
@@ -315,28 +315,28 @@ class ResNet(nn.Module):
     Intermediates: `stem` (what stage 1 receives), `stage1` to `stage4`, `pre_logits`.
 
     Attributes:
-      stage_sizes: number of blocks a stage.
+      stage_sizes: number of blocks per stage.
       block: class of the blocks.
       width: channels of the stem and inside the blocks of stage 1; each further stage
         has twice as many.
-      num_classes: outputs of the head; 0 leaves it out and gives the pooled features.
+      num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
       stem: constructor of the stem, called with features, conv_block and name.
-      stem_pool: the pooling that follows it.
+      stem_pool: the pooling after the stem.
       small_inputs: whether the stem is one 3x3 with stride 1 and no max pooling
         follows, for images of 28 to 64 px.
-      shortcut: what stands beside a block's convolutions: "projection" (1x1 where
+      shortcut: the path parallel to a block's convolutions: "projection" (1x1 where
         shapes change), "projection_all" (1x1 everywhere), "projection_3x3" (3x3 where
         strided), "pool_projection" (average pooling, then 1x1), "zero_pad" (no
-        parameters), "matrix" (trainable matrices over height and width, then 1x1; the
-        image size is then fixed) or "none" (a plain net).
+        parameters), "matrix" (trainable matrices over height and width, then 1x1, which
+        fixes the image size) or "none" (a plain net).
       groups: number of groups of a bottleneck's 3x3.
-      width_per_group: channels a group in stage 1, where `width` is 64.
+      width_per_group: channels per group in stage 1, where `width` is 64.
       stride_in_1x1: whether a bottleneck's first 1x1 has the stride, as in the paper.
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
       drop_path_rate: probability of dropping the last block's branch, in [0, 1); it
         grows linearly from 0 at the first block.
       zero_init_last_norm: whether each block begins as its shortcut.
-      attention: constructor of what ends each block's branch; None for nothing.
+      attention: constructor of each branch's last module; None for no such module.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -376,8 +376,8 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     def block_of(self, stage: int) -> Callable[..., nn.Module]:
-        """Constructor of the blocks of a stage, which counts from 1."""
-        del stage  # They are the same everywhere but in DCN.
+        """Constructor of the blocks of a stage; stages count from 1."""
+        del stage  # All stages have the same, except in DCN.
         return self.block
 
     @nn.compact
@@ -519,19 +519,19 @@ def wide_resnet101_2(**fields: Any) -> ResNet:
 
 @register(paper=_PAPER)
 def lab_resnet34(**fields: Any) -> ResNet:
-    """ResNet-34 as a course's exercise has it: 22,720,680 parameters, 224 px.
+    """ResNet-34 as in a course's exercise: 22,720,680 parameters, 224 px.
 
     Its departures from the paper:
 
-    - every convolution has a bias, also before a BatchNorm, where it has no effect;
-    - the 7x7 of the stem has padding 1 in place of 3 (224 px give a map of 55 px);
-    - every block has a 1x1 shortcut, also where shapes do not change, with a bias and
+    - every convolution has a bias, even before a BatchNorm, where it has no effect;
+    - the 7x7 of the stem has padding 1 instead of 3 (224 px give a map of 55 px);
+    - every block has a 1x1 shortcut, even where shapes do not change, with a bias and
       without BatchNorm;
     - a block's second convolution is followed by a ReLU before the addition, so that a
-      branch only adds; there is the paper's ReLU after it too.
+      branch can only increase values; the paper's ReLU after the addition stays.
 
-    The exercise ends with a 7x7 average pooling, which at 224 px is the global one that
-    stands here; the exercise takes no other size.
+    The exercise ends with a 7x7 average pooling and takes only 224 px, at which that is
+    the global pooling used here.
     """
     return _resnet(
         (3, 4, 6, 3), LabBlock, fields, stem=lab_stem, shortcut="projection_all"

@@ -1,21 +1,21 @@
-"""SENet: residual blocks whose branch ends in squeeze and excitation.
+"""SENet: residual blocks whose branches end in squeeze and excitation.
 
 Hu, Shen, Albanie, Sun and Wu 2017, "Squeeze-and-excitation networks",
 https://arxiv.org/abs/1709.01507. The nets are `ResNet` with an `attention`; those with
 published weights come from two trainings:
 
 - `seresnet*` and `seresnext*` are timm's ResNets of those names. The squeezed width is
-  a multiple of 8, and at least that: in `seresnet18` and `34` it is 8 in stage 1, where
-  the paper's reduction of 16 gives 4.
+  a multiple of 8, at least 8: in `seresnet18` and `34` it is 8 in stage 1, where the
+  paper's reduction of 16 gives 4.
 - `legacy_*` are the authors' own nets, as timm has them from Caffe: the paper's
-  reduction; a max pooling without padding whose last window hangs over the border;
+  reduction; a max pooling without padding whose last window extends over the border;
   `legacy_seresnet*` with the stride in a bottleneck's first 1x1, as in the ResNet paper
   (`legacy_seresnext*` and `legacy_senet154` have it in the 3x3); basic blocks with one
   more ReLU, before the squeeze.
 - `legacy_senet154` is the paper's largest net (its appendix).
 
-The paper leaves out the biases of the excitation's two layers in its later experiments;
-all weights that were published have them.
+The paper's later experiments leave out the biases of the excitation's two layers; all
+published weights have them.
 """
 
 from functools import partial
@@ -37,11 +37,11 @@ _PAPER = (
 _REDUCTION = 16  # The paper's r, section 3.2.
 
 
-# Attention: constructors called with the number of channels, conv_block and a name.
+# Attention: constructors, called with the number of channels, conv_block and a name.
 
 
 def squeeze_excite(channels, conv_block, name):
-    """timm's: the squeezed width is the nearest multiple of 8, but not 0."""
+    """timm's: the squeezed width is the nearest multiple of 8, at least 8."""
     features = max(8, (channels // _REDUCTION + 4) // 8 * 8)
     return SqueezeExcite(features, conv_block=conv_block, name=name)
 
@@ -72,7 +72,7 @@ class LegacyBasicBlock(Block):
 class SENetBottleneck(Block):
     """SENet-154's: the grouped 3x3 is as wide as the output, the first 1x1 half that.
 
-    `width_per_group` has no part in it.
+    `width_per_group` is not used.
     """
 
     expansion = 4
@@ -97,7 +97,7 @@ class SENetBottleneck(Block):
 
 
 def wide_deep_stem(features, conv_block, name):
-    """Three 3x3, the last with twice the channels of stage 1's inside."""
+    """Three 3x3, the last with twice the inner channels of stage 1."""
     return DeepStem(2 * features, conv_block, name=name)
 
 
@@ -192,8 +192,8 @@ def legacy_seresnext101_32x4d(**fields: Any) -> ResNet:
 def legacy_senet154(**fields: Any) -> ResNet:
     """SENet-154: 115,088,984 parameters, trained at 224 px.
 
-    Beside its bottleneck: three 3x3 in the stem, 64 groups, 3x3 shortcuts where they
-    are strided, and dropout of 0.2 before the head.
+    It has its own bottleneck, three 3x3 in the stem, 64 groups, 3x3 shortcuts where
+    strided, and dropout of 0.2 before the head.
     """
     return _legacy(
         (3, 8, 36, 3),

@@ -1,17 +1,17 @@
-"""VGG: 3x3 convolutions, and little else.
+"""VGG: stacks of 3x3 convolutions.
 
 Simonyan and Zisserman 2014, "Very deep convolutional networks for large-scale image
 recognition", https://arxiv.org/abs/1409.1556, configurations A, B, D and E; `_bn` has
-BatchNorm after each convolution, which the paper was too early for.
+BatchNorm after each convolution, which the paper predates.
 
-The three last layers are convolutions, 7x7, 1x1 and 1x1, as in the paper's section 3.2.
+The last three layers are convolutions, 7x7, 1x1 and 1x1, as in the paper's section 3.2.
 By default they see the last map average-pooled to 7 x 7 px, which is torchvision's net
 at any size from 32 px; with `dense_evaluation` they slide over the map of a larger
-image, which is the paper's way of testing, on the same weights.
+image with the same weights, which is how the paper tests.
 
-Kernels are drawn as torchvision has it: in the stages as He et al. 2015, in the last
-three layers from a normal of 0.01. The paper draws all from the latter, with the deep
-nets begun from a shallow one.
+Kernels are initialised as in torchvision: in the stages as He et al. 2015, in the last
+three layers from a normal of 0.01. The paper draws all kernels from the latter, and
+initialises the deep nets from a shallow one.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ _PAPER = (
     "image recognition, https://arxiv.org/abs/1409.1556"
 )
 
-# Convolutions a stage by the net's depth: the paper's table 1, columns A, B, D and E.
+# Convolutions per stage by the net's depth: the paper's table 1, columns A, B, D and E.
 STAGE_SIZES = {
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -51,21 +51,21 @@ STAGE_SIZES = {
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions, a max pooling after each; then the classifier.
+    """Stages of 3x3 convolutions, each followed by max pooling; then the classifier.
 
     Intermediates: `conv1_1` and so on (stage, convolution; after the ReLU), `stage1` to
     `stage5` (after the pooling), `pre_logits`.
 
     Attributes:
-      stage_sizes: number of convolutions a stage.
+      stage_sizes: number of convolutions per stage.
       batch_norm: whether a BatchNorm follows each convolution.
-      width: channels of the first stage; twice as many in each further one, up to
+      width: channels of the first stage; each further stage has twice as many, up to
         eight times as many.
       hidden_features: outputs of the first two layers of the classifier.
-      num_classes: outputs of the head; 0 leaves it out and gives what it would take.
+      num_classes: outputs of the head; 0 leaves it out and returns its input.
       dense_evaluation: whether evaluation slides the classifier over the map of an
         image that is larger than 224 px, and averages the class scores. An axis of the
-        map that is shorter than 7 px is still pooled to 7.
+        map shorter than 7 px is still pooled to 7.
       dropout_rate: probability of dropping an output of a hidden layer, in [0, 1).
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
@@ -132,7 +132,7 @@ class VGG(nn.Module):
         x = layer(self.hidden_features, (7, 7), dtype=self.dtype, name="fc6")(x)
         x = dropout(name="dropout6")(nn.relu(x))
         x = layer(self.hidden_features, (1, 1), dtype=self.dtype, name="fc7")(x)
-        # The head is linear: the scores of the mean are the mean of the scores.
+        # The head is linear: the logits of the mean are the mean of the logits.
         x = global_avg_pool(nn.relu(x))
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:

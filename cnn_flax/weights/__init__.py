@@ -1,4 +1,4 @@
-"""Weights from elsewhere and back: files, torch's names and layouts, published ones."""
+"""Weights: reading files, torch's names and layouts and back, published weights."""
 
 from cnn_flax.published import PublishedWeights, published_weights
 from cnn_flax.weights.convert import from_torch, to_torch

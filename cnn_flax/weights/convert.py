@@ -1,4 +1,4 @@
-"""torch's checkpoints and our variables, each from the other, bit by bit."""
+"""Converting torch's checkpoints to our variables and back, bit by bit."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,24 +29,25 @@ Names = dict[str, tuple[str, Rule]]
 def from_torch(
     name: str, state_dict: Mapping[str, Any], **fields: Any
 ) -> dict[str, Any]:
-    """Our variables of a model, from torch's state dict of it.
+    """Converts torch's state dict of a model to our variables.
 
-    torchvision's and timm's names are told apart by themselves. The numbers of classes
-    and of input channels follow the state dict; without a head, `num_classes` is 0.
-    Auxiliary heads are kept where there are some, unless `aux_logits=False` says to
-    leave them out. Weights of a plain ResNet fit a deformable one too, whose branches
-    for offsets are then zero. `num_batches_tracked` is dropped: Flax counts no batches.
+    The naming scheme, torchvision's or timm's, is detected automatically. The numbers
+    of classes and of input channels follow the state dict; without a head,
+    `num_classes` is 0. Auxiliary heads are included where there are some, unless
+    `aux_logits=False`. Weights of a plain ResNet fit a deformable one too, whose
+    branches for offsets are then zero. `num_batches_tracked` is dropped, as Flax counts
+    no batches.
 
     Args:
       name: one of `cnn_flax.list_models()`.
       state_dict: torch's names and arrays, in torch's layouts: numpy arrays, torch
-        tensors, or whatever else numpy takes.
+        tensors, or anything else that numpy accepts.
       **fields: fields that the model is created with, where they change its
         parameters, such as `shortcut="projection_all"`.
 
     Returns:
-      {"params": ..., "batch_stats": ...}: numpy arrays of the dtypes that they had;
-      copies, not views of the state dict.
+      {"params": ..., "batch_stats": ...}: numpy arrays of the state dict's dtypes;
+      copies, not views.
 
     Raises:
       UnknownModelError: if there is no such model.
@@ -64,23 +65,23 @@ def from_torch(
         for field, beginning in dialects(name)[0].optional.items()
         if not fields.get(field, True)
     ]
-    given = {
+    arrays = {
         entry: value
         for entry, value in state_dict.items()
         if not entry.endswith("num_batches_tracked")
         and not entry.startswith(tuple(left_out))
     }
-    names, wanted = _expected(name, given, fields)
-    given |= _zeros(names, wanted, given)
-    differences = _differences(names, wanted, given)
+    names, wanted = _expected(name, arrays, fields)
+    arrays |= _zeros(names, wanted, arrays)
+    differences = _differences(names, wanted, arrays)
     if differences:
         raise WeightsError(
             f"The state dict does not fit {name}. {differences}"
-            + _resemblance(name, given)
+            + _resemblance(name, arrays)
         )
     flat = {
         path: from_torch_layout(
-            path, as_numpy(given[entry]), rule.flattened, len(wanted[path].shape)
+            path, as_numpy(arrays[entry]), rule.flattened, len(wanted[path].shape)
         )
         for path, (entry, rule) in names.items()
     }
@@ -88,26 +89,26 @@ def from_torch(
 
 
 def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A state dict for torch, from our variables of a model: `from_torch`, backwards.
+    """Converts our variables of a model to a state dict: the inverse of `from_torch`.
 
-    Takes every tree of the model's shape: parameters alone, gradients, averages, in any
-    dtype, with any number of classes and input channels. The names are torchvision's,
-    or timm's where torchvision has no such model.
+    Takes every tree of the model's structure: parameters alone, gradients, averages, in
+    any dtype, with any number of classes and input channels. The names are
+    torchvision's, or timm's where torchvision has no such model.
 
     There is no `num_batches_tracked`, which torch's BatchNorm needs only without a
-    momentum; `load_state_dict` takes a plain dict without it, with `strict=True` too.
+    momentum; `load_state_dict` takes a plain dict without it, even with `strict=True`.
 
     Args:
       name: one of `cnn_flax.list_models()`.
       variables: {"params": ..., "batch_stats": ...}, or one of the two.
 
     Returns:
-      torch's names and numpy arrays, in torch's layouts, of the dtypes that they had;
-      copies, not views of the variables.
+      torch's names and numpy arrays, in torch's layouts, of the variables' dtypes;
+      copies, not views.
 
     Raises:
       UnknownModelError: if there is no such model.
-      WeightsError: if the variables hold something that such a model does not have.
+      WeightsError: if the variables hold something that the model does not have.
     """
     registration(name)  # It raises if there is no such model.
     dialect = dialects(name)[0]
@@ -119,53 +120,55 @@ def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def fits(name: str, state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict of torch's has all that a model has, and no more."""
-    known = find_dialects(name)
-    given = {
+    """Whether a torch state dict has exactly the entries of a model."""
+    family = find_dialects(name)
+    arrays = {
         entry: value
         for entry, value in state_dict.items()
         if not entry.endswith("num_batches_tracked")
     }
-    has_stem = any(_given_shape(d, stem, given) for d in known for stem in d.stems)
-    return has_stem and not _differences(*_expected(name, given, {}), given)
+    has_stem = any(_shape_in(d, stem, arrays) for d in family for stem in d.stems)
+    return has_stem and not _differences(*_expected(name, arrays, {}), arrays)
 
 
 def _expected(
-    name: str, given: Mapping[str, Any], fields: Mapping[str, Any]
+    name: str, arrays: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> tuple[Names, Flat]:
-    """Our paths with torch's names, and the template, both of the given sizes."""
-    known = dialects(name)
-    found = _given_sizes(known, given)
+    """Our paths with torch's names, and the shapes, for the sizes of a state dict."""
+    family = dialects(name)
+    found = _sizes_in(family, arrays)
     if fields:
         wanted = variable_shapes(name, {**found.fields, **fields}, found.in_channels)
     else:
         wanted = _shapes_of(name, found)
     candidates = [
         {path: rule_of(dialect, _in_collection(path)) for path in wanted}
-        for dialect in known
+        for dialect in family
     ]
-    best = max(candidates, key=lambda names: sum(e in given for e, _ in names.values()))
+    best = max(
+        candidates, key=lambda names: sum(e in arrays for e, _ in names.values())
+    )
     return best, wanted
 
 
-# To say which model weights are of, many are traced.
+# Identifying the model of a state dict traces many of them.
 @functools.cache
 def _shapes_of(name: str, of: Sizes) -> Flat:
     return variable_shapes(name, of.fields, of.in_channels)
 
 
-def _given_sizes(known: Sequence[Dialect], given: Mapping[str, Any]) -> Sizes:
-    heads = [_given_shape(dialect, dialect.head, given) for dialect in known]
-    stems = [_given_shape(d, stem, given) for d in known for stem in d.stems]
+def _sizes_in(family: Sequence[Dialect], arrays: Mapping[str, Any]) -> Sizes:
+    heads = [_shape_in(dialect, dialect.head, arrays) for dialect in family]
+    stems = [_shape_in(d, stem, arrays) for d in family for stem in d.stems]
     return Sizes(
         num_classes=next((shape[0] for shape in heads if len(shape) == 2), 0),
         in_channels=next((shape[1] for shape in stems if len(shape) == 4), 3),
-        without=_without(known[0], given),
+        without=_without(family[0], arrays),
     )
 
 
 def _without(dialect: Dialect, names: Iterable[str]) -> tuple[str, ...]:
-    """The optional fields of which none of the names, ours or torch's, has a trace."""
+    """The optional fields whose modules are absent from the names, ours or torch's."""
     names = list(names)
     return tuple(
         field
@@ -174,18 +177,18 @@ def _without(dialect: Dialect, names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _given_shape(
-    dialect: Dialect, module: str, given: Mapping[str, Any]
+def _shape_in(
+    dialect: Dialect, module: str, arrays: Mapping[str, Any]
 ) -> tuple[int, ...]:
-    """Shape of a module's weight in torch's layout; empty where there is none."""
+    """Shape of a module's weight in torch's layout; empty if there is none."""
     entry, _ = rule_of(dialect, f"{module}/kernel")
-    return np.shape(given[entry]) if entry in given else ()
+    return np.shape(arrays[entry]) if entry in arrays else ()
 
 
-def _zeros(names: Names, wanted: Flat, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The modules that begin at zero, where none of them is given."""
+def _zeros(names: Names, wanted: Flat, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Zeros for the modules that begin at zero, if none of them is present."""
     new = {entry: path for path, (entry, rule) in names.items() if rule.begins_at_zero}
-    if any(entry in given for entry in new):
+    if any(entry in arrays for entry in new):
         return {}
     return {
         entry: np.zeros(torch_shape(path, wanted[path].shape, None), np.float32)
@@ -193,19 +196,19 @@ def _zeros(names: Names, wanted: Flat, given: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _differences(names: Names, wanted: Flat, given: Mapping[str, Any]) -> str:
-    """What is wrong with a state dict, or an empty string."""
+def _differences(names: Names, wanted: Flat, arrays: Mapping[str, Any]) -> str:
+    """Says what is wrong with a state dict; empty if nothing is."""
     shapes = {
         entry: torch_shape(path, wanted[path].shape, rule.flattened)
         for path, (entry, rule) in names.items()
     }
     kinds = {
-        "Missing": [entry for entry in shapes if entry not in given],
-        "Unexpected": [entry for entry in given if entry not in shapes],
+        "Missing": [entry for entry in shapes if entry not in arrays],
+        "Unexpected": [entry for entry in arrays if entry not in shapes],
         "Of another shape": [
-            f"{entry} {list(np.shape(given[entry]))} for {list(shape)}"
+            f"{entry} {list(np.shape(arrays[entry]))} for {list(shape)}"
             for entry, shape in shapes.items()
-            if entry in given and np.shape(given[entry]) != shape
+            if entry in arrays and np.shape(arrays[entry]) != shape
         ],
     }
     return " ".join(_sentence(kind, found) for kind, found in kinds.items() if found)
@@ -216,10 +219,10 @@ def _sentence(kind: str, found: list[str]) -> str:
     return f"{kind}: {', '.join(found[:_SHOWN])}{more}."
 
 
-def _resemblance(name: str, given: Mapping[str, Any]) -> str:
-    """A sentence that names the model that a state dict fits, or an empty string."""
+def _resemblance(name: str, arrays: Mapping[str, Any]) -> str:
+    """A sentence that names the model that a state dict fits; empty if none does."""
     for other in list_models():
-        if fits(other, given):
+        if fits(other, arrays):
             fields = " without those fields" if other == name else ""
             return f" It fits {other}{fields}."
     return ""

@@ -1,11 +1,11 @@
-"""What the weights' functions raise on bad input."""
+"""Errors of this package."""
 
 __all__ = ["CheckpointError", "WeightsError"]
 
 
 class WeightsError(ValueError):
-    """Weights that do not fit the model, or are not to be had."""
+    """Weights do not fit the model, or are not available."""
 
 
 class CheckpointError(WeightsError):
-    """A file that is no checkpoint, or holds more than tensors."""
+    """A file is not a checkpoint, or holds more than tensors."""

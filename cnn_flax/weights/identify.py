@@ -30,7 +30,6 @@ __all__ = [
     "find_entry",
     "identify_weights",
     "model_of",
-    "model_of_run",
     "origin_of",
 ]
 
@@ -78,7 +77,7 @@ class Origin(NamedTuple):
 
     Attributes:
       entry: the weights.
-      certain: whether the file tells it; if not, several may be meant, and `entry` is
+      certain: whether the file says so; if not, several are possible, and `entry` is
         the first of them.
     """
 
@@ -189,45 +188,33 @@ def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
     )
 
 
-def model_of_run(folder: pathlib.Path) -> str:
-    """The name of a run's model.
-
-    Raises:
-      WeightsError: if the folder holds no run.
-    """
-    try:
-        return _config(folder)["model"]["name"]
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"{folder} holds no run.") from error
-
-
 def model_of(source: str, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """The name of the model that a file's weights are of.
+    """Returns the name of the model that a file's weights are of.
 
-    The file may say it, or its name, or the `config.json` beside it; else every model
-    is tried, which takes up to a minute.
+    The file's metadata, its name or the `config.json` next to it may say so; otherwise
+    every model is tried, which takes up to a minute.
 
     Args:
-      source: what the user called it: a file, a folder, or an id on the Hub.
+      source: what the user called the file: a path, a folder, or an id on the Hub.
       path: the file.
       arrays: what it holds.
 
     Raises:
-      WeightsError: if none fits, or more than one; names these.
+      WeightsError: if no model fits, or more than one; names these.
     """
-    known = list_models()
+    models = list_models()
     hints = [read_metadata(path).get("model"), _config(path.parent).get("architecture")]
     called = pathlib.PurePath(source).name
-    hints += sorted(filter(called.startswith, known), key=len, reverse=True)
+    hints += sorted(filter(called.startswith, models), key=len, reverse=True)
     for name in hints:
-        if name in known and (is_native(arrays) or fits(name, arrays)):
+        if name in models and (is_native(arrays) or fits(name, arrays)):
             return name
-    found = [] if is_native(arrays) else [n for n in known if fits(n, arrays)]
+    found = [] if is_native(arrays) else [n for n in models if fits(n, arrays)]
     if len(found) == 1:
         return found[0]
     if found:
         raise WeightsError(f"{path} fits {', '.join(found)}: name one of them.")
-    raise WeightsError(f"{path} does not tell what model it is of: name it.")
+    raise WeightsError(f"{path} does not say which model it is of: name it.")
 
 
 def origin_of(
@@ -277,10 +264,10 @@ def _origin(
 
 
 def find_entry(name: str, words: str) -> PublishedWeights:
-    """The one of a model's published weights whose source has those words.
+    """Returns a model's published weights whose source contains the given words.
 
     Raises:
-      WeightsError: if there is none, or more than one; names some.
+      WeightsError: if there are none, or more than one; names some.
     """
     published = published_weights(name)
     by_source = {entry.source: entry for entry in published}
@@ -291,10 +278,10 @@ def find_entry(name: str, words: str) -> PublishedWeights:
         return by_source[found[0]]
     if found:
         raise WeightsError(
-            f"{words!r} is of several published weights of {name}: {', '.join(found)}."
+            f"{words!r} fits several published weights of {name}: {', '.join(found)}."
         )
     hint = nearest(words, by_source) or f"There are: {', '.join(by_source) or 'none'}."
-    raise WeightsError(f"No published weights of {name} are {words!r}. {hint}")
+    raise WeightsError(f"No published weights of {name} fit {words!r}. {hint}")
 
 
 def _has_name(entry: PublishedWeights, hub_names: Sequence[str], file: str) -> bool:
@@ -306,7 +293,7 @@ def _has_name(entry: PublishedWeights, hub_names: Sequence[str], file: str) -> b
 def _of_library(
     name: str, published: Sequence[PublishedWeights], arrays: Mapping[str, np.ndarray]
 ) -> list[PublishedWeights]:
-    """The weights that the names and the head leave; all, if they leave none."""
+    """The weights that fit the arrays' names and head; all of them if none fit."""
     rest = list(published)
     for dialect in find_dialects(name):
         head, _ = rule_of(dialect, f"{dialect.head}/kernel")
@@ -334,7 +321,7 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any]:
-    """The `config.json` of a folder, a run's or Hugging Face's; empty if none."""
+    """The `config.json` of a folder, a run's or Hugging Face's; empty if missing."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):

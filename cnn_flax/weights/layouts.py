@@ -1,4 +1,4 @@
-"""The axes of a parameter, as we and as torch order them.
+"""The order of a parameter's axes, ours and torch's.
 
 | parameter | ours | torch's |
 | --- | --- | --- |
@@ -6,9 +6,9 @@
 | kernel of a dense layer | `[I, O]` | `[O, I]` |
 | any other | the same | the same |
 
-A dense layer on a flattened map has its inputs in the order (height, width, channel)
-with us, and (channel, height, width) in torch. Where a convolution of ours covers the
-map that it was trained on (VGG's classifier), torch has such a dense layer.
+A dense layer on a flattened map has its inputs in our order (height, width, channel),
+and in torch's (channel, height, width). Where our convolution covers the map that it
+was trained on (VGG's classifier), torch has such a dense layer.
 """
 
 import math
@@ -32,12 +32,12 @@ def to_torch_layout(
     """A copy of our parameter in torch's layout.
 
     Args:
-      path: our path of it; "kernel" is its last part where it is one.
+      path: our path of it; the last part is "kernel" for a kernel.
       x: the parameter.
       flattened: height and width of the map that torch's dense layer takes flattened.
 
     Raises:
-      WeightsError: if a kernel is of another rank than 2 and 4.
+      WeightsError: if a kernel's rank is neither 2 nor 4.
     """
     if not _is_kernel(path):
         return np.array(x)
@@ -52,9 +52,9 @@ def to_torch_layout(
 def from_torch_layout(
     path: str, x: np.ndarray, flattened: tuple[int, int] | None = None, rank: int = 2
 ) -> np.ndarray:
-    """A copy of a parameter of torch's in our layout: `to_torch_layout`, backwards.
+    """A copy of torch's parameter in our layout: the inverse of `to_torch_layout`.
 
-    Where it takes a map flattened, ours may be of `rank` 2 or 4.
+    Where torch's layer takes a map flattened, ours may be of `rank` 2 or 4.
     """
     if not _is_kernel(path):
         return np.array(x)
@@ -68,7 +68,7 @@ def from_torch_layout(
 def torch_shape(
     path: str, shape: Sequence[int], flattened: tuple[int, int] | None = None
 ) -> tuple[int, ...]:
-    """The shape in torch's layout of our parameter of that shape."""
+    """The shape in torch's layout of our parameter with that shape."""
     if not _is_kernel(path):
         return tuple(shape)
     outputs, *inputs = (shape[axis] for axis in _axes(path, shape))
@@ -76,11 +76,11 @@ def torch_shape(
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """A numpy array of whatever holds one, with its dtype; torch is not imported."""
+    """Converts an array or a torch tensor to numpy with its dtype, without torch."""
     if hasattr(value, "detach"):  # A torch tensor.
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
-            # numpy itself has no such dtype. Every bfloat16 is a float32.
+            # numpy has no bfloat16. Every bfloat16 is exact in float32.
             return value.float().numpy().astype(ml_dtypes.bfloat16)
         return value.numpy()
     return np.asarray(value)
@@ -89,7 +89,7 @@ def as_numpy(value: Any) -> np.ndarray:
 def _axes(path: str, shape: Sequence[int]) -> tuple[int, ...]:
     if len(shape) not in _TORCH_AXES:
         raise WeightsError(
-            f"{path} has the shape {list(shape)}; a kernel is of rank 4 or 2."
+            f"{path} has the shape {list(shape)}; a kernel has rank 4 or 2."
         )
     return _TORCH_AXES[len(shape)]
 

@@ -1,4 +1,4 @@
-"""Images as published weights expect them."""
+"""Preparing images as published weights require."""
 
 import math
 import os
@@ -14,7 +14,14 @@ from cnn_flax.weights.identify import IdentifiedWeights
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageError", "ImageLike", "is_grey", "plain", "preprocess", "read_image"]
+__all__ = [
+    "ImageError",
+    "ImageLike",
+    "is_grey",
+    "preprocess",
+    "read_image",
+    "to_8_bits",
+]
 
 ImageLike = Union["Image", np.ndarray, str, os.PathLike[str]]
 
@@ -23,28 +30,28 @@ _GREY = ("1", "L", "LA", "La")
 
 
 class ImageError(ValueError):
-    """An image that cannot be read, or has no 8 bits a channel."""
+    """An image cannot be read, or cannot be converted to 8 bits per channel."""
 
 
 def preprocess(
     entry: PublishedWeights | IdentifiedWeights | ModelInfo,
 ) -> Callable[[ImageLike], np.ndarray]:
-    """The function from an image to what a net with those weights takes.
+    """Returns the function that prepares an image for a net with given weights.
 
-    As torchvision and timm do it for evaluation: the short side is resized to
-    `entry.resize` (both sides where `crop_mode` is "squash") by Pillow's antialiased
-    filter, the central square of `entry.image_size` is cut out, scaled to [0, 1], less
-    `mean`, divided by `std`.
+    It prepares images as torchvision and timm do for evaluation: the short side is
+    resized to `entry.resize` (both sides where `crop_mode` is "squash") with Pillow's
+    antialiased filter; the central square of `entry.image_size` is cut out, scaled to
+    [0, 1] and normalised with `mean` and `std`.
 
     The function takes a Pillow image, a path, or an array `uint8 [H, W]` or
-    `[H, W, 1, 3 or 4]`. It turns the image as its EXIF orientation says, repeats grey,
-    scales 16-bit grey to 8 bits, and lays what is transparent over white (torchvision's
-    and timm's loaders ignore orientation and transparency). It gives
-    `float32 [image_size, image_size, 3]`; `np.stack` makes a batch of several.
+    `[H, W, 1, 3 or 4]`. It applies the EXIF orientation, repeats grey, scales 16-bit
+    grey to 8 bits, and composites transparent pixels over white (torchvision's and
+    timm's loaders ignore orientation and transparency). It returns
+    `float32 [image_size, image_size, 3]`; `np.stack` makes a batch.
 
     Args:
-      entry: one of `model_info(name).weights`, or `model_info(name)` for the first of
-        them; for a model without any: resized to 8/7, bilinear, ImageNet's mean and
+      entry: one of `model_info(name).weights`; or `model_info(name)` for the first of
+        them, and for a model without any: resized to 8/7, bilinear, ImageNet's mean and
         standard deviation.
 
     Returns:
@@ -92,7 +99,7 @@ def _require_pillow() -> None:
 
 
 def read_image(image: ImageLike) -> "Image":
-    """The image in mode RGB, as `preprocess` reads it.
+    """Reads an image in mode RGB, as `preprocess` does.
 
     Raises:
       ImageError: if it cannot be read.
@@ -102,9 +109,9 @@ def read_image(image: ImageLike) -> "Image":
     from PIL import Image, ImageOps
 
     if isinstance(image, np.ndarray):
-        return plain(_from_array(image)).convert("RGB")
+        return to_8_bits(_from_array(image)).convert("RGB")
     if isinstance(image, Image.Image):
-        return plain(ImageOps.exif_transpose(image)).convert("RGB")
+        return to_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
     if not isinstance(image, str | os.PathLike):
         raise TypeError(
             "An image is a path, a Pillow image or a uint8 array, got "
@@ -112,23 +119,23 @@ def read_image(image: ImageLike) -> "Image":
         )
     try:
         with Image.open(image) as opened:
-            return plain(ImageOps.exif_transpose(opened)).convert("RGB")
+            return to_8_bits(ImageOps.exif_transpose(opened)).convert("RGB")
     except FileNotFoundError as error:
         raise ImageError(f"There is no image {image}.") from error
     except ImageError as error:
         raise ImageError(f"{image}: {error}") from error
-    # Broken files make Pillow's decoders raise nearly anything.
+    # Pillow's decoders raise nearly anything on broken files.
     except Exception as error:
-        known = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its format is not known" if known else error
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "its format is not known" if unknown else error
         raise ImageError(f"{image} cannot be read as an image: {reason}.") from error
 
 
 def _from_array(pixels: np.ndarray) -> "Image":
     from PIL import Image
 
-    wanted = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _CHANNELS)
-    if pixels.dtype != np.uint8 or not wanted or not pixels.size:
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _CHANNELS)
+    if pixels.dtype != np.uint8 or not fits or not pixels.size:
         raise ImageError(
             "An image is a uint8 array [H, W] or [H, W, 1, 3 or 4], got "
             f"{pixels.dtype} {list(pixels.shape)}."
@@ -138,14 +145,14 @@ def _from_array(pixels: np.ndarray) -> "Image":
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def plain(image: "Image") -> "Image":
-    """The image in mode L where it is grey, else RGB, 8 bits a value.
+def to_8_bits(image: "Image") -> "Image":
+    """Converts an image to mode L if it is grey, else to RGB, with 8 bits per channel.
 
-    Palettes, CMYK and the like become RGB. What is transparent is laid over white.
-    16-bit grey is scaled to 8 bits, `round(value * 255 / 65535)`.
+    Palettes, CMYK and the like become RGB. Transparent pixels are composited over
+    white. 16-bit grey is scaled to 8 bits, `round(value * 255 / 65535)`.
 
     Raises:
-      ImageError: if it is of a kind without a fixed range (float, 32-bit).
+      ImageError: if its pixels have no fixed range (float, 32-bit).
     """
     from PIL import Image
 
@@ -155,15 +162,13 @@ def plain(image: "Image") -> "Image":
         values = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ImageError(
-            f"Pixels of the mode {image.mode} (32 bits) have no fixed range."
-        )
+        raise ImageError(f"Pixels of mode {image.mode} (32 bits) have no fixed range.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     mode = "L" if grey else "RGB"
-    # What `convert` does not change it copies.
+    # `convert` copies even what it does not change.
     return image if image.mode == mode else image.convert(mode)
 
 

@@ -17,9 +17,9 @@ from cnn_flax.weights.errors import CheckpointError
 
 __all__ = ["read_checkpoint"]
 
-# What programs save their state dicts under; averaged weights before the others.
+# Keys that programs save their state dicts under; averaged weights come first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-# What DataParallel and `torch.compile` put before every name.
+# Prefixes that DataParallel and `torch.compile` add to every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 _SAFETENSORS = {
@@ -42,7 +42,7 @@ _SAFETENSORS = {
     "C64": np.complex64,
 }
 
-# What the parsers raise on bytes that make no sense.
+# What the parsers raise on damaged files.
 _DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError),
     *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
@@ -51,27 +51,27 @@ _DAMAGE = (
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads a file of weights: safetensors, `.npz`, or what `torch.save` writes.
+    """Reads a file of weights: safetensors, `.npz`, or a file of `torch.save`.
 
-    The format is found by the content, not by the name. Of torch's files both the zip
-    archive and the older stream are read, without torch; no code in them is run, and
-    one that holds anything but tensors is refused.
+    The format is detected from the content, not from the name. torch's zip archive and
+    its older stream are both read without torch; no code in them is run, and a file
+    that holds anything other than tensors is rejected.
 
-    A state dict that a training program saved within a larger dict is found there
+    A state dict that a training program saved inside a larger dict is found there
     (under "state_dict", "model", "model_state_dict"; averaged weights, "state_dict_ema"
-    or "model_ema", come first), and what stands beside it is left out. A prefix of all
-    names that DataParallel ("module.") or `torch.compile` put there is taken off.
+    or "model_ema", come first), and the rest of that dict is ignored. A prefix that
+    DataParallel ("module.") or `torch.compile` added to all names is removed.
 
     Args:
       path: the file.
 
     Returns:
-      Arrays by name, with the dtypes that the file has; bfloat16 and float8 are those
-      of ml_dtypes, which JAX uses.
+      Arrays by name, with the file's dtypes; bfloat16 and float8 are those of
+      ml_dtypes, which JAX uses.
 
     Raises:
-      CheckpointError: if there is no such file, it is no checkpoint, it is damaged, or
-        it holds more than tensors; names what it holds.
+      CheckpointError: if there is no such file, or it is not a checkpoint, is damaged,
+        or holds more than tensors; names what it holds.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
@@ -94,7 +94,7 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     file.seek(0)
     if not head:
         raise CheckpointError("is empty")
-    # A length of 8 bytes, then JSON. The length may begin as the others do.
+    # A length of 8 bytes, then JSON. The length may begin like the other formats.
     if head[8:9] == b"{":
         return _arrays(_read_safetensors(file), _numbers)
     if head.startswith(b"PK"):
@@ -143,8 +143,8 @@ def _read_torch(file: torch_file.TorchFile) -> dict[str, np.ndarray]:
 
 
 def _arrays(tree: Any, array: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict in what was saved, each leaf through `array`."""
-    # Trainers wrap wrappers; a dict may also hold itself.
+    """Finds the state dict in what was saved; converts each leaf with `array`."""
+    # Trainers nest wrappers; a dict may also contain itself, hence the limit.
     for _ in range(3):
         if not isinstance(tree, dict):
             raise CheckpointError(f"holds a {type(tree).__name__}, no dict of tensors")

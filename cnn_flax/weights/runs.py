@@ -103,6 +103,6 @@ def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
             return manager.restore(step, args=args)["model"]
         except (KeyError, ValueError, FileNotFoundError) as error:
             raise WeightsError(
-                f"The checkpoint of step {step} in {folder} is not of the model in "
+                f"The checkpoint of step {step} in {folder} does not fit the model in "
                 f"its config.json: {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""Where weights come from: the disk, the Hugging Face Hub, an address on the web."""
+"""Finding weights: on the disk, on the Hugging Face Hub, at an address on the web."""
 
 import hashlib
 import http.client
@@ -17,18 +17,18 @@ __all__ = ["find", "find_published"]
 
 _log = logging.getLogger("cnn_flax")
 
-# What Hugging Face's libraries call the weights in a folder.
+# Names of the weights in a folder, by Hugging Face's convention.
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def find(source: str | os.PathLike[str]) -> pathlib.Path:
-    """The file of weights, or the folder of a run, that a user means.
+    """Returns the file of weights, or the folder of a run, that a source names.
 
     Args:
-      source: a file, a folder, or the hub id `owner/name`, in this order.
+      source: a file, a folder, or the hub id `owner/name`, tried in this order.
 
     Raises:
-      WeightsError: if there is no such thing, or the Hub does not give it.
+      WeightsError: if there is no such source, or it cannot be had from the Hub.
     """
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
@@ -41,7 +41,7 @@ def find(source: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def find_published(name: str) -> pathlib.Path:
-    """The file of a model's first published weights, downloaded if need be.
+    """Returns the file of a model's first published weights, downloaded if needed.
 
     Raises:
       WeightsError: if there are none, or they cannot be downloaded.
@@ -88,7 +88,7 @@ def _from_hub(repository: str) -> pathlib.Path:
                 )
             )
         except EntryNotFoundError as error:
-            # It gave up on the network once; the next file may be in its cache.
+            # The network is down; the next file may be in the local cache.
             offline = isinstance(error, LocalEntryNotFoundError)
             reason = reason or str(error)
         except (OSError, ValueError) as error:
@@ -101,34 +101,37 @@ def _from_hub(repository: str) -> pathlib.Path:
 
 
 def _download(url: str) -> pathlib.Path:
-    """The file of that address in our cache; its name holds digits of its SHA-256."""
+    """Downloads into our cache; the file's name holds digits of its SHA-256."""
     folder = pathlib.Path(os.environ.get("CNN_FLAX_CACHE", "~/.cache/cnn_flax"))
     path = folder.expanduser() / url.rpartition("/")[2]
     by_hand = f"By hand: put the file at {path}, or give its path."
     if path.exists():
-        if not _is_whole(path, url):
+        if not _has_digest(path, url):
             raise WeightsError(
-                f"{path} is not what {url} gives: its SHA-256 is another. Remove it, "
-                "and it is downloaded again."
+                f"{path} is not the file at {url}: its SHA-256 differs. Remove it to "
+                "download it again."
             )
         return path
     _log.info("Downloading %s to %s.", url, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The file takes its name when it is whole.
+        # The file appears under its name only when complete.
         with tempfile.TemporaryDirectory(dir=path.parent) as part:
             new = pathlib.Path(part) / path.name
-            with urllib.request.urlopen(url, timeout=60) as answer, new.open("wb") as f:
-                shutil.copyfileobj(answer, f)
-            if not _is_whole(new, url):
-                raise OSError("what came is another file, by its SHA-256")
+            with (
+                urllib.request.urlopen(url, timeout=60) as response,
+                new.open("wb") as f,
+            ):
+                shutil.copyfileobj(response, f)
+            if not _has_digest(new, url):
+                raise OSError("the SHA-256 of the download differs")
             new.replace(path)
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(f"{url} cannot be downloaded: {error}. {by_hand}") from error
     return path
 
 
-def _is_whole(path: pathlib.Path, url: str) -> bool:
+def _has_digest(path: pathlib.Path, url: str) -> bool:
     digits = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

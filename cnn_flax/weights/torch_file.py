@@ -1,4 +1,4 @@
-"""The two containers that torch saves in: the zip archive, and the older stream."""
+"""torch's two file formats: the zip archive, and the older stream."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import ml_dtypes  # noqa: F401  It tells numpy the names of the narrow floats.
+import ml_dtypes  # noqa: F401  It registers the narrow floats with numpy.
 import numpy as np
 
 from cnn_flax.weights import torch_pickle
@@ -25,12 +25,12 @@ _PICKLE = "data.pkl"
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-    """What a file of torch's holds.
+    """The content of a torch file.
 
     Attributes:
       tree: what was saved, with a `torch_pickle.Tensor` for each tensor.
-      storage: the bytes of the storage of a key, uint8 `[n]`.
-      big_endian: whether the numbers in them are.
+      storage: from a key to the bytes of its storage, uint8 `[n]`.
+      big_endian: whether the numbers in the storages are big-endian.
     """
 
     tree: Any
@@ -38,10 +38,10 @@ class TorchFile:
     big_endian: bool = False
 
     def array(self, tensor: torch_pickle.Tensor) -> np.ndarray:
-        """The tensor as an array; those that shared a storage in torch do so here.
+        """The tensor as an array; tensors that share a storage in torch share it here.
 
         Raises:
-          CheckpointError: if it reaches beyond its storage.
+          CheckpointError: if it extends beyond its storage.
         """
         part = tensor.storage
         size = np.dtype(part.dtype).itemsize
@@ -59,15 +59,15 @@ class TorchFile:
 
 
 def is_torch_zip(archive: zipfile.ZipFile) -> bool:
-    """Whether torch wrote the archive."""
+    """Whether an archive is one of torch's."""
     return any(_is_pickle(entry) for entry in archive.namelist())
 
 
 def read_zip(archive: zipfile.ZipFile) -> TorchFile:
-    """Reads what torch has saved since version 1.6.
+    """Reads the format that torch has written since version 1.6.
 
     Raises:
-      CheckpointError: if there is more in it than tensors.
+      CheckpointError: if it holds more than tensors.
     """
     entry = next(filter(_is_pickle, archive.namelist()))
     root = entry.removesuffix(_PICKLE)
@@ -83,10 +83,10 @@ def read_zip(archive: zipfile.ZipFile) -> TorchFile:
 
 
 def read_stream(file: BinaryIO) -> TorchFile:
-    """Reads what torch saved before version 1.6: pickles, then the storages.
+    """Reads the format that torch wrote before version 1.6: pickles, then storages.
 
     Raises:
-      CheckpointError: if torch did not write it, or there is more in it than tensors.
+      CheckpointError: if torch did not write it, or it holds more than tensors.
     """
     stream = io.BytesIO(file.read())
     if torch_pickle.load(stream).tree != _MAGIC_NUMBER:
@@ -94,7 +94,7 @@ def read_stream(file: BinaryIO) -> TorchFile:
     protocol = torch_pickle.load(stream).tree
     if protocol != _PROTOCOL:
         raise CheckpointError(f"is of protocol {protocol}; {_PROTOCOL} is read")
-    torch_pickle.load(stream)  # The machine; on all, the numbers are little-endian.
+    torch_pickle.load(stream)  # The machine; all write little-endian numbers.
     pickle = torch_pickle.load(stream)
     storages = {}
     for key in torch_pickle.load(stream).tree:

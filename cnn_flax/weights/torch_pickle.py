@@ -1,9 +1,9 @@
-"""The pickles that torch writes, read without torch and without running them.
+"""Reading torch's pickles without torch and without running them.
 
-A pickle is a program for a machine with a stack. This is that machine with the few
-instructions that dicts of tensors are written in, and without a way out to Python:
-every name that a pickle mentions is in the tables below or refused, nothing is imported
-or looked up, and no attribute is set.
+A pickle is a program for a stack machine. This is that machine, with only the
+instructions that dicts of tensors need and no access to Python: a name in a pickle is
+either in the tables below or rejected, nothing is imported or looked up, and no
+attribute is set.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ __all__ = ["Pickle", "Storage", "Tensor", "load"]
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """A run of numbers in the file.
+    """A one-dimensional array of numbers in the file.
 
     Attributes:
-      dtype: name of their dtype; "uint8" for bytes whose tensor has the dtype.
-      key: name of the run in the file.
-      size: number of numbers.
-      start: the first number, where this is a part of the run named `key`.
+      dtype: name of the dtype; "uint8" for raw bytes, where the tensor has the dtype.
+      key: name of the array in the file.
+      size: number of elements.
+      start: first element, where this is a part of the array named `key`.
     """
 
     dtype: str
@@ -35,14 +35,14 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A view of a storage, as the file has it; nothing is checked.
+    """A view of a storage, as stated in the file; nothing is checked.
 
     Attributes:
-      storage: where the numbers are.
-      dtype: name of their dtype.
-      offset: the first number.
+      storage: the array that it is a view of.
+      dtype: name of the dtype.
+      offset: first element.
       shape: size of each axis.
-      strides: numbers between neighbours along each axis.
+      strides: elements between neighbours along each axis.
     """
 
     storage: Storage
@@ -53,7 +53,7 @@ class Tensor:
 
 
 class Pickle(NamedTuple):
-    """What a pickle holds.
+    """The content of a pickle.
 
     Attributes:
       tree: dicts, lists, tuples, numbers and strings, and a `Tensor` for each tensor.
@@ -66,21 +66,21 @@ class Pickle(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """Stands for a class, a function or a dtype of torch."""
+    """A placeholder for a class, a function or a dtype of torch."""
 
     name: str
 
 
 def load(file: BinaryIO) -> Pickle:
-    """Reads one pickle and leaves the file behind its end.
+    """Reads one pickle and leaves the file positioned after it.
 
     Raises:
-      CheckpointError: if it holds anything else; names what. A damaged pickle raises
-        what the machine's own operations do: LookupError, TypeError, ValueError ...
+      CheckpointError: if it holds anything else; names it. A damaged pickle raises the
+        errors of the machine's own operations: LookupError, TypeError, ValueError ...
     """
     storages: dict[str, Storage] = {}
     stack: list[Any] = []
-    below: list[list[Any]] = []  # What lies under each mark.
+    below: list[list[Any]] = []  # The part of the stack under each mark.
     memo: dict[int, Any] = {}
     argument: Any
     for instruction, argument, _ in pickletools.genops(file):
@@ -157,7 +157,7 @@ def _pairs(*items: Any) -> dict[Any, Any]:
 
 
 def _key(key: Any) -> Any:
-    # This also keeps out tuples in tuples, whose hash would exhaust the C stack.
+    # This also rejects nested tuples, whose hash could exhaust the C stack.
     if not isinstance(key, str | int):
         raise TypeError(f"a key is of the type {type(key).__name__}")
     return key
@@ -171,8 +171,8 @@ def _named(module: str, name: str) -> _Name:
 
 
 def _storage(kind, name, key, location, size, part=None) -> Storage:
-    """What a persistent id stands for; `part` was in use before 2018."""
-    del location  # The device that it was on.
+    """The storage that a persistent id names; `part` was used before 2018."""
+    del location  # The device that it was saved from.
     if kind != "storage":
         raise CheckpointError(f"holds a {kind}; only tensors are read")
     start = 0
@@ -225,7 +225,7 @@ _STORAGES = {
         "Untyped": "uint8",
     }.items()
 }
-# The dtypes that have no storage class of their own.
+# The dtypes without a storage class.
 _DTYPES = {
     f"torch.{dtype}": dtype
     for dtype in (

@@ -1,4 +1,4 @@
-"""The operations that a CPU computes in another way, beside what they must equal."""
+"""The operations with a CPU formulation, each with what it must equal."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from cnn_flax.layers.cpu.grouped import grouped_conv
 
 
 class Formulation(NamedTuple):
-    """An operation, JAX's own for the same, and shapes of arguments; x comes first."""
+    """Our operation, JAX's own, and the shapes of the arguments; x comes first."""
 
     ours: Callable[..., Any]
     plain: Callable[..., Any]

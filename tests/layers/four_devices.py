@@ -1,4 +1,4 @@
-"""Values and gradients on one device and on four; prints how far they differ.
+"""Computes values and gradients on one device and on four; prints the differences.
 
 A program of its own, because the number of simulated devices is set as JAX starts.
 """

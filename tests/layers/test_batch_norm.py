@@ -22,7 +22,7 @@ X = 3 + 2 * jax.random.normal(jax.random.key(1), (4, 5, 6, 3))
 
 @pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("train", [True, False])
-def test_it_is_flax_s(train, dtype):
+def test_it_equals_flax(train, dtype):
     fields = {"momentum": 0.8, "epsilon": 1e-3, "dtype": dtype}
     ours, flax = BatchNorm(**fields), nn.BatchNorm(**fields)
     chex.assert_trees_all_equal_shapes_and_dtypes(
@@ -39,7 +39,7 @@ def test_it_is_flax_s(train, dtype):
     for x in (X, X.astype(jnp.bfloat16)):
         found, expected = applied(x)
         chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
-        # One step of bfloat16 where a rounding falls so.
+        # One step of bfloat16, where rounding differs.
         tolerance = 1e-5 if found[0].dtype == jnp.float32 else 1e-2
         chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)
 
@@ -56,7 +56,7 @@ def test_statistics_by_hand():
 
 
 def test_a_batch_over_devices_is_the_whole_batch(float64):
-    # As `jax.pmap`: each part's own loss, and the mean of the gradients.
+    # As under `jax.pmap`: the loss per part, and the mean of the gradients.
     whole, in_parts = BatchNorm(), BatchNorm(axis_name="data")
     x = X.astype(jnp.float64)
 
@@ -85,7 +85,7 @@ def test_a_batch_over_devices_is_the_whole_batch(float64):
         )
     )(x.reshape(2, 2, *x.shape[1:]))
     chex.assert_trees_all_close(parts, expected, rtol=1e-9)
-    # A part's loss is the mean of its half.
+    # The loss of a part is the mean over its half.
     np.testing.assert_allclose(dx_parts.reshape(x.shape) / 2, dx, rtol=1e-9, atol=1e-12)
 
 
@@ -102,7 +102,7 @@ def test_statistics_are_as_wide_as_the_parameters_from_the_start(float64):
             chex.assert_type(jax.tree.leaves(statistics), expected)
 
 
-def test_initialization_needs_no_mapped_axis_and_moves_no_statistics():
+def test_initialization_needs_no_mapped_axis_and_leaves_the_statistics():
     norm = BatchNorm(axis_name="data")
     statistics = norm.init(jax.random.key(0), X, False)["batch_stats"]
     np.testing.assert_array_equal(statistics["mean"], 0)
@@ -118,7 +118,7 @@ def test_a_batch_may_have_more_pixels_than_32_bits_count():
     assert jax.eval_shape(jax.grad(loss), large).shape == large.shape
 
 
-def test_evaluation_keeps_the_statistics():
+def test_evaluation_leaves_the_statistics():
     _, after = BatchNorm().apply(variables(3), X, True, mutable=["batch_stats"])
     chex.assert_trees_all_equal(after["batch_stats"], variables(3)["batch_stats"])
 
@@ -131,10 +131,10 @@ def test_without_a_scale_it_adds_the_bias():
         BatchNorm().apply({"params": {"bias": bias}}, X, False)
 
 
-def test_what_only_flax_s_has_is_refused():
+def test_fields_that_only_flax_takes_are_refused():
     with pytest.raises(ValueError, match="axis must be -1, got 1; flax.linen"):
         BatchNorm(axis=1)
-    with pytest.raises(ValueError, match="no mask"):
+    with pytest.raises(ValueError, match="mask is not supported"):
         BatchNorm().apply(variables(3), X, True, mask=X > 0)
 
 

@@ -33,7 +33,7 @@ def test_it_is_convolution_then_norm_then_activation():
         ({"use_bias": True}, {"conv": {"kernel", "bias"}, "bn": {"scale", "bias"}}),
     ],
 )
-def test_a_bias_stands_where_no_norm_makes_it_useless(fields, names):
+def test_there_is_a_bias_only_without_a_norm(fields, names):
     x = jnp.ones((1, 4, 4, 3))
     params = ConvBlock(4, 3, **fields).init(jax.random.key(0), x)["params"]
     assert {k: set(v) for k, v in params.items()} == names

@@ -66,7 +66,7 @@ def value_and_gradients(arguments, cotangent, **geometry):
 
 
 def assert_close(actual, expected, tolerance):
-    """Each entry, as a share of the largest one."""
+    """Each entry relative to the largest one."""
     chex.assert_trees_all_equal_structs(actual, expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
@@ -93,7 +93,7 @@ def test_value_and_every_gradient_are_torchvisions_in_float32(name):
 
 
 def loop(x, offset, weight, bias, mask, stride, padding, dilation, groups):
-    """v2's equation 1 with v1's equations 3 and 4, a corner at a time."""
+    """v2's equation 1 with v1's equations 3 and 4, corner by corner."""
     feature_groups, offset_groups = groups
     n, height, width, channels = x.shape
     kh, kw, group_channels, features = weight.shape
@@ -162,7 +162,7 @@ def test_values_are_those_of_the_definition(
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
-# One small case of v2 for what follows.
+# One small case of v2 for the following tests.
 
 
 def arguments(
@@ -217,7 +217,7 @@ def test_one_number_is_for_both_axes_and_a_list_is_a_pair():
 @pytest.mark.parametrize("far", [1e3, 1e10, 1e38, jnp.inf, -jnp.inf])
 def test_a_tap_far_outside_reads_zero_and_has_no_gradient(far):
     given = arguments()
-    # All of the middle tap's, vertically in one image and horizontally in the other.
+    # Only the middle tap's, vertically in one image and horizontally in the other.
     given["offset"] = given["offset"].at[0, ..., 8].set(far).at[1, ..., 9].set(far)
     without = {**given, "weight": given["weight"].at[1, 1].set(0)}
     without["offset"] = without["offset"].at[..., 8:10].set(0)
@@ -232,7 +232,7 @@ def test_a_tap_far_outside_reads_zero_and_has_no_gradient(far):
     np.testing.assert_array_equal(gradients["mask"][..., 4], 0)
 
 
-def test_what_is_not_a_number_does_not_hide():
+def test_nan_propagates():
     given = arguments()
     given["offset"] = given["offset"].at[0, 2, 3, 0].set(jnp.nan)
     unknown = jnp.isnan(deform_conv2d(**given, padding=1)).any(-1)
@@ -250,7 +250,7 @@ def test_bfloat16_has_float32_positions():
             small, offset.at[..., 0].set(0).astype(dtype), weight.astype(jnp.bfloat16)
         )
         assert y.dtype == jnp.bfloat16
-        # Between a 0 and a 1 everywhere but at the border.
+        # Halfway between a 0 and a 1, except at the border.
         np.testing.assert_array_equal(y[0, 0, :-1, 0].astype(float), 0.5)
 
 
@@ -297,7 +297,7 @@ def test_forward_mode_gives_the_slope_along_the_gradient():
     np.testing.assert_allclose(slope, square, rtol=1e-4)
 
 
-def test_a_traced_program_shows_one_call_that_says_the_geometry():
+def test_a_traced_program_has_one_call_whose_name_gives_the_geometry():
     given = arguments()
     program = jax.make_jaxpr(lambda a: deform_conv2d(**a, padding=1))(given)
     (call,) = program.eqns
@@ -308,7 +308,7 @@ def test_memory_does_not_grow_with_the_taps():
     n, size, channels = 2, 56, 64
     given = arguments(n=n, size=(size, size), channels=channels, features=channels)
     program = jax.jit(jax.grad(loss)).lower(given).compile()
-    # 30 MB beside arguments and gradients; the samples of all taps are 14 MB a corner.
+    # 30 MB more than arguments and gradients; all taps' samples are 14 MB per corner.
     memory = program.memory_analysis()
     assert memory is not None and memory.temp_size_in_bytes < 30e6
 
@@ -389,8 +389,8 @@ def test_no_images_give_no_output():
         ({"weight": (3, 3, 4)}, r"weight is \[kh, kw, .*got shape \(3, 3, 4\)"),
         (
             {"weight": (3, 3, 2, 5)},
-            r"weight \(3, 3, 2, 5\) takes 2 channels a group, but x \(2, 6, 7, 4\) has "
-            "4 in 1 group",
+            r"weight \(3, 3, 2, 5\) takes 2 channels per group, but x "
+            r"\(2, 6, 7, 4\) has 4 in 1 group",
         ),
         (
             {"feature_groups": 2},

@@ -43,7 +43,7 @@ def test_draws_are_the_same_where_the_batch_is_mapped_over_an_axis():
     np.testing.assert_array_equal(parts.reshape(16, 1), apply(x, 0.5))
 
 
-def test_the_dropout_key_serves_where_there_is_no_other():
+def test_the_dropout_key_is_the_fallback():
     x = jnp.ones((64, 1))
     by_seed = [apply(x, 0.5, seed, collection="dropout") for seed in (0, 0, 1)]
     np.testing.assert_array_equal(by_seed[0], by_seed[1])

@@ -1,4 +1,4 @@
-"""What holds of every operation that a CPU computes in another way."""
+"""What holds for every operation that has a formulation of its own on a CPU."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ each = pytest.mark.parametrize(
 )
 
 
-# One of each kind, for what takes long to compile.
+# One of each kind, where compilation takes long.
 one_of_each_kind = pytest.mark.parametrize(
     "formulation",
     [
@@ -38,7 +38,7 @@ one_of_each_kind = pytest.mark.parametrize(
 
 
 def scalar(operation):
-    """A function whose gradient is none of a sum."""
+    """A scalar function whose gradient differs between elements."""
 
     def loss(*arguments):
         results = jax.tree.leaves(operation(*arguments))
@@ -109,7 +109,7 @@ def test_bfloat16_is_as_near_as_the_plain_operation(formulation):
     first = jax.tree.leaves(jax.jit(ours)(*low))[0]
     assert first.dtype == jax.tree.leaves(jax.eval_shape(ours, *low))[0].dtype
     expected = jax.tree.leaves(jax.jit(plain)(*exact))[0]
-    # 8 bits, and two roundings.
+    # bfloat16 has 8 bits; two roundings.
     np.testing.assert_allclose(first.astype(float), expected, rtol=0.05, atol=0.1)
     found = jax.jit(lambda: gradients(ours, low))()
     chex.assert_type(found, jnp.bfloat16)
@@ -141,5 +141,5 @@ def test_four_devices_give_what_one_gives_and_gather_no_batch():
     assert report.keys() == FORMULATIONS.keys()
     for name, found in report.items():
         assert found["difference"] < 1e-9, name
-        # Sums over the batch, for parameters and statistics alone.
+        # Sums over the batch, only for parameters and statistics.
         assert set(found["collectives"]) <= {"all-reduce"}, name

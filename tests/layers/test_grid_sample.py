@@ -71,7 +71,7 @@ def test_a_grid_of_the_pixels_centres_gives_the_image(mode, align_corners):
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES[1:])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_one_pixel_is_all_there_is(padding_mode, align_corners):
+def test_an_image_of_one_pixel_reads_that_pixel(padding_mode, align_corners):
     x = jnp.full((1, 1, 1, 2), 3.0)
     grid = 4 * jax.random.normal(jax.random.key(0), (1, 5, 5, 2))
     y = grid_sample(x, grid, padding_mode=padding_mode, align_corners=align_corners)
@@ -79,7 +79,7 @@ def test_one_pixel_is_all_there_is(padding_mode, align_corners):
 
 
 def test_bfloat16_images_have_float32_positions():
-    # bfloat16 tells no pixels apart where 512 lie between -1 and 1.
+    # bfloat16 cannot distinguish pixels if 512 of them lie between -1 and 1.
     x = (jnp.arange(512) % 2).reshape(1, 1, 512, 1).astype(jnp.bfloat16)
     column = (jnp.arange(512.0) * 2 + 1) / 512 - 1
     grid = jnp.stack([column, jnp.zeros(512)], -1).reshape(1, 1, 512, 2)
@@ -100,7 +100,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(mode):
 
 
 def test_images_are_gathered_one_by_one():
-    # Flat over N, a sharded batch would be gathered whole on every device.
+    # Flattened over N, every device would gather the whole of a sharded batch.
     program = str(
         jax.make_jaxpr(grid_sample)(jnp.ones((4, 5, 6, 2)), jnp.ones((4, 3, 3, 2)))
     )
@@ -129,8 +129,16 @@ def test_no_images_give_no_output():
         ),
         ({"grid": jnp.ones((2, 4, 4, 3))}, ValueError, r"\(2, 4, 4, 3\)"),
         ({"x": jnp.ones((5, 6, 3))}, ValueError, r"\(5, 6, 3\) and \(2, 4, 4, 2\)"),
-        ({"x": jnp.ones((2, 5, 6, 3), "uint8")}, TypeError, "x is of floats, got uint"),
-        ({"grid": jnp.ones((2, 4, 4, 2), int)}, TypeError, "grid is of floats, got"),
+        (
+            {"x": jnp.ones((2, 5, 6, 3), "uint8")},
+            TypeError,
+            "x must have a float dtype, got uint",
+        ),
+        (
+            {"grid": jnp.ones((2, 4, 4, 2), int)},
+            TypeError,
+            "grid must have a float dtype, got",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(changes, error, message):

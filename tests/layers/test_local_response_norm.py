@@ -8,7 +8,7 @@ import pytest
 from cnn_flax.layers import local_response_norm
 from tests import figures
 
-# torch's values and gradients, NCHW; its alpha is ours times the size.
+# torch's values and gradients, NCHW; its alpha is our alpha times the size.
 FIGURES = figures.REFERENCE / "ops" / "local_response_norm.npz"
 SETTINGS = [
     (5, 1e-4, 0.75, 2.0),
@@ -76,7 +76,7 @@ def test_jit_and_vmap_equal_a_loop():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size must be 1 or more channels, got 0"),
+        ({"size": 0}, "size must be at least 1 channel, got 0"),
         ({"k": 0.0}, "k must be above 0, or zeros are divided by 0; got 0.0"),
     ],
 )

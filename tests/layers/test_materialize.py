@@ -14,7 +14,7 @@ def _images(shape, dtype=jnp.float32):
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, -1e30])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_computed_once_is_the_same(shape, number):
+def test_values_are_unchanged(shape, number):
     images = _images(shape)
     np.testing.assert_array_equal(materialize(images), images)
     np.testing.assert_array_equal(jax.jit(materialize)(images), images)
@@ -25,7 +25,7 @@ def test_what_is_computed_once_is_the_same(shape, number):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_computed_once_has_the_same_gradient(shape):
+def test_gradients_are_unchanged(shape):
     images = _images(shape)
 
     def loss(images):
@@ -37,14 +37,14 @@ def test_what_is_computed_once_has_the_same_gradient(shape):
     np.testing.assert_array_equal(tangents, images + 1)
 
 
-def test_what_is_computed_once_keeps_its_last_bits_in_float64(float64):
+def test_float64_keeps_its_last_bits(float64):
     images = _images(SHAPES[0], jnp.float64)
     assert materialize(images).dtype == jnp.float64
     np.testing.assert_array_equal(materialize(images), images)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (2, 5, 7, 1)])
-def test_xla_does_not_take_it_away(shape):
+def test_xla_does_not_remove_the_loop(shape):
     def twice(images):
         once = materialize(jnp.sin(images))
         return once + jnp.flip(once, 1)

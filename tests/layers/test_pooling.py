@@ -9,7 +9,7 @@ from cnn_flax.layers import adaptive_avg_pool, avg_pool, global_avg_pool, max_po
 
 
 def windows(x, window, stride, padding, fill):
-    """Every window of `[H, W]`, by a loop, cut at the padded border."""
+    """Every window of `[H, W]`, in a loop, cut at the padded border."""
     x = np.pad(x, padding, constant_values=fill)
     return x, [
         [x[i : i + window, j : j + window] for j in range(0, x.shape[1], stride)]
@@ -59,10 +59,10 @@ def test_max_pool_in_ceil_mode_leaves_no_pixel_out(size, window, expected):
         ((5, 8), 2, 3, 0, False),
     ],
 )
-def test_max_pool_sends_a_gradient_to_the_first_largest_of_each_window(
+def test_max_pool_sends_the_gradient_to_the_first_maximum_of_each_window(
     size, window, stride, padding, ceil_mode
 ):
-    # Of few values, so that windows have several of the largest.
+    # Few distinct values, so that windows have several maxima.
     x = jax.random.randint(jax.random.key(0), size, 0, 3).astype(float)
 
     def pool(x):
@@ -89,7 +89,7 @@ def test_padding_and_ceil_mode_go_together():
 
 
 @pytest.mark.parametrize("size", [(6, 4), (7, 5), (1, 1)])
-def test_avg_pool_is_the_mean_of_what_lies_inside(size):
+def test_avg_pool_is_the_mean_of_the_pixels_inside(size):
     x = jax.random.normal(jax.random.key(0), size)
     y = avg_pool(x[None, :, :, None], 2, 2)[0, :, :, 0]
     _, parts = windows(np.asarray(x), 2, 2, 0, 0)

@@ -9,7 +9,7 @@ from cnn_flax.layers.remat import remat
 
 
 class Layer(nn.Module):
-    """Reads all arrays before it, with statistics and a hidden map of 8 channels."""
+    """Reads all previous arrays; has statistics and a hidden map of 8 channels."""
 
     @nn.compact
     def __call__(self, *features, train=False):
@@ -54,13 +54,15 @@ def gradients(net, variables, x):
 
 
 def test_it_changes_no_parameter():
-    plain, anew = (jax.jit(Net(remat=r).init)(jax.random.key(1), x) for r in (0, 1))
-    chex.assert_trees_all_equal(plain, anew)
+    plain, rematerialized = (
+        jax.jit(Net(remat=r).init)(jax.random.key(1), x) for r in (0, 1)
+    )
+    chex.assert_trees_all_equal(plain, rematerialized)
 
 
 @pytest.mark.slow
 def test_values_gradients_and_statistics_are_those_without_it(float64):
-    # In float64 the two programs' rounding stays far from the tolerance.
+    # In float64 the rounding differences are far below the tolerance.
     wide = jnp.asarray(x, jnp.float64)
     variables = jax.jit(Net().init)(jax.random.key(1), wide)
     variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), variables)
@@ -99,7 +101,9 @@ def temporary_bytes(net):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_square_of_the_depth():
-    anew = [temporary_bytes(Net(layers)) for layers in (2, 4, 8)]
-    # The last four layers add twice what the two before add, and not four times that.
-    assert anew[2] - anew[1] < 2.5 * (anew[1] - anew[0])
-    assert anew[2] < 0.4 * temporary_bytes(Net(8, remat=False))
+    rematerialized = [temporary_bytes(Net(layers)) for layers in (2, 4, 8)]
+    # The last four layers add twice what the two before add, not four times that.
+    assert rematerialized[2] - rematerialized[1] < 2.5 * (
+        rematerialized[1] - rematerialized[0]
+    )
+    assert rematerialized[2] < 0.4 * temporary_bytes(Net(8, remat=False))

@@ -12,11 +12,11 @@ def init(layer, x):
     return layer.init(jax.random.key(1), x)
 
 
-def test_channels_are_weighed_by_two_layers_on_their_means():
+def test_channels_are_weighted_by_two_layers_on_their_means():
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
     layer = SqueezeExcite(2)
     variables = init(layer, x)
-    # Biases that are not 0, in numpy, which adds vectors to matrices.
+    # Nonzero biases; in numpy, which broadcasts vectors over matrices.
     p = jax.tree.map(lambda a: np.asarray(a) + 0.1, variables)
     reduce, expand = (p["params"][k]["conv"] for k in ("reduce", "expand"))
     s = np.asarray(x).mean((1, 2)) @ reduce["kernel"][0, 0] + reduce["bias"]
@@ -55,7 +55,7 @@ def test_the_activation_is_between_the_layers(activation):
 
 
 def test_bfloat16_stays_and_its_mean_is_taken_in_float32():
-    # 4,096 ones: added one by one in bfloat16 they stop at 256.
+    # 4,096 ones: added one by one in bfloat16, the sum stops at 256.
     x = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
     layer = SqueezeExcite(1)
     variables = init(layer, x.astype(jnp.float32))

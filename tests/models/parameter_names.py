@@ -1,10 +1,10 @@
-"""The names of every model's parameters and statistics, kept in a file.
+"""The names of every model's parameters and statistics, recorded in a file.
 
-Checkpoints of ours are read by these names, so a change of one breaks somebody's run.
-`python -m tests.models.parameter_names` writes the file anew.
+Our checkpoints are read by these names, so changing one breaks somebody's run.
+`python -m tests.models.parameter_names` writes the file again.
 
-The file is a tree of modules. Neighbours with one and the same content share an entry
-("conv1 conv2": "bias kernel"), models too; "" is an array beside modules.
+The file is a tree of modules. Modules with the same content share an entry
+("conv1 conv2": "bias kernel"), and so do models; "" is an array next to modules.
 """
 
 import json
@@ -23,7 +23,7 @@ COMMAND = "python -m tests.models.parameter_names"
 
 
 def tree_of(variables: Any) -> dict[str, Any]:
-    """Parameters and statistics in one tree, with "" in place of the arrays."""
+    """Parameters and statistics in one tree, with "" instead of the arrays."""
     tree: dict[str, Any] = {}
     for collection in ("params", "batch_stats"):
         for path, _ in jax.tree.leaves_with_path(variables.get(collection, {})):
@@ -36,7 +36,7 @@ def tree_of(variables: Any) -> dict[str, Any]:
 
 
 def folded(tree: Any) -> Any:
-    """A tree as it stands in the file."""
+    """A tree in the file's format."""
     if tree == "":
         return tree
     if not any(tree.values()):
@@ -59,8 +59,8 @@ def paths(content: Any, prefix: str = "") -> Iterator[str]:
             yield from paths(below, f"{prefix}/{name}" if prefix else name)
 
 
-def kept() -> dict[str, set[str]]:
-    """Model to the paths of its parameters and statistics, from the file."""
+def recorded() -> dict[str, set[str]]:
+    """From each model to the paths of its parameters and statistics in the file."""
     return {
         model: set(paths(content))
         for models, content in json.loads(FILE.read_text()).items()

@@ -1,4 +1,4 @@
-"""A model against the figures of its reference, from a checkpoint of seeded weights.
+"""Compares a model with the figures of its reference, on seeded weights.
 
 The import and the model are proved by one number.
 """
@@ -35,7 +35,7 @@ def check_logits(name, reference_name, **fields):
         images = figures.images(2, height, width)
         logits = jax.jit(model.apply)(variables, images)
         chex.assert_shape(logits, (2, 1000))
-        # Within 20 times of how far torch's own float32 is from its float64.
+        # Within 20 times the distance of torch's own float32 from its float64.
         noise = reference[f"float32_noise_{height}x{width}"]
         assert relative_norm(logits, expected) < 20 * noise
 
@@ -76,7 +76,7 @@ def check_training_pass(name, reference_name, auxiliary_weight=0.0, **fields):
     gradients = cnn_flax.weights.to_torch(name, {"params": gradients})
     norms = {entry: np.linalg.norm(g) for entry, g in gradients.items()}
     assert set(norms) == set(expected["gradient_norm"])
-    # A bias before a BatchNorm has gradient zero: of it only rounding is left.
+    # A bias before a BatchNorm has gradient zero, up to rounding.
     floor = 1e-8 * max(expected["gradient_norm"].values())
     for entry, norm in expected["gradient_norm"].items():
         np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Small nets: variables that need no compiling, and one compiled pass."""
+"""Small nets: variables made without compilation, and one compiled pass."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from flax import traverse_util
 
 
 def random_variables(model: nn.Module, *shape: int) -> Any:
-    """Variables of a model for images of that shape; nothing is 0 or 1 in them."""
+    """Variables of a model for images of that shape; no value is 0 or 1."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
     rng = np.random.default_rng(0)
 

@@ -22,7 +22,7 @@ def test_a_training_pass_matches_the_reference_in_float64(float64, optimized):
 
 
 def test_the_net_of_2012_has_the_papers_number_of_parameters():
-    # 60 million, says its abstract; this many by its figure 2.
+    # The abstract says 60 million; this is the count of figure 2.
     assert cnn_flax.model_info("alexnet_lrn").parameters == 60_965_224
 
 
@@ -110,8 +110,8 @@ def test_the_net_of_2012_drops_what_its_last_hidden_layer_gives(original):
     variables = variables_of(model)
     logits, features, _ = forward(model, variables, some_images(), True)
     head = variables["params"]["head"]
-    kept = features["pre_logits"] @ head["kernel"] + head["bias"][None]
-    assert np.allclose(logits, kept, rtol=1e-4) is not original
+    undropped = features["pre_logits"] @ head["kernel"] + head["bias"][None]
+    assert np.allclose(logits, undropped, rtol=1e-4) is not original
 
 
 def test_no_classes_give_what_the_head_would_take():
@@ -132,7 +132,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32(original):
     assert features["pool5"].dtype == jnp.bfloat16
     assert features["pre_logits"].dtype == logits.dtype == jnp.float32
     exact, _, _ = forward(small(original=original), variables, some_images())
-    # bfloat16 has 8 bits: 0.4 % an operation, over about ten of them.
+    # bfloat16 has 8 bits: 0.4 % per operation, over about ten of them.
     assert relative_norm(logits, exact) < 0.05
 
 

@@ -1,8 +1,8 @@
 """What holds for every registered model.
 
-All of them are traced at the size that they are trained at, without computing. What has
-to be computed is computed on small nets: every model is cut down to a few narrow
-blocks, and one runs of those that are then the same (resnet18 and resnet34).
+All of them are traced, without computing, at the size that they are trained at. Tests
+that compute use small nets: every model is reduced to a few narrow blocks, and of
+models that are then equal (resnet18 and resnet34) one runs.
 """
 
 import json
@@ -27,7 +27,7 @@ from tests.models.small import feature_shapes, forward, random_variables
 
 # Every model, traced.
 
-# Each with its source; a model that is new goes under one of them, or a new one.
+# Each with its source; a new model goes under one of them, or under a new one.
 COUNTS = {
     name: count
     for group in json.loads((REFERENCE / "parameter_counts.json").read_text())
@@ -40,8 +40,8 @@ FEATURES = {
     for group in json.loads((REFERENCE / "features.json").read_text())
     for name in group["models"]
 }
-# Maps that are not the images' size by the stride, rounded up: these nets pad less than
-# half a kernel.
+# Maps whose size is not the images' size divided by the stride, rounded up: these nets
+# pad less than half a kernel.
 SIZES = {
     "alexnet": {
         "conv1": 55,
@@ -54,8 +54,8 @@ SIZES = {
     "lab_resnet34": {"stem": 55, "stage1": 55},
 }
 SIZES["alexnet_lrn"] = SIZES["alexnet"]
-KEPT_NAMES = parameter_names.kept()
-# Family to the one of its models that has the fewest parameters.
+RECORDED_NAMES = parameter_names.recorded()
+# From each family to its model with the fewest parameters.
 SMALLEST = {
     cnn_flax.model_info(name).family: name
     for name in sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
@@ -68,7 +68,7 @@ def traced(request) -> Any:
     name = request.param
     size = cnn_flax.model_info(name).image_size
     init = cnn_flax.create_model(name).init_with_output
-    # As `init`, which leaves the features out.
+    # Like `init`, which leaves the features out.
     logits, variables = jax.eval_shape(
         lambda key, images: init(key, images, mutable=True),
         jax.random.key(0),
@@ -85,12 +85,12 @@ def test_parameter_count_is_the_published_one(traced):
 def test_names_of_parameters_and_statistics_are_those_in_the_file(traced):
     name, _, variables = traced
     names = set(parameter_names.paths(parameter_names.tree_of(variables)))
-    kept = KEPT_NAMES.get(name, set())
-    assert names == kept, (
-        f"{name} has other names than tests/reference/parameter_names.json: new are "
-        f"{sorted(names - kept)}, lost are {sorted(kept - names)}. Checkpoints of ours "
-        f"are read by these names; if it must be, make the file again with "
-        f"`{parameter_names.COMMAND}`."
+    recorded = RECORDED_NAMES.get(name, set())
+    assert names == recorded, (
+        f"The names of {name} differ from tests/reference/parameter_names.json: new "
+        f"are {sorted(names - recorded)}, missing are {sorted(recorded - names)}. Our "
+        "checkpoints are read by these names; if they must change, write the file "
+        f"again with `{parameter_names.COMMAND}`."
     )
 
 
@@ -116,7 +116,7 @@ def test_logits_and_variables_are_float32(traced):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_every_norm_behind_a_convolution_is_folded(traced):
+def test_every_norm_after_a_convolution_is_folded(traced):
     name, _, variables = traced
     model: Any = cnn_flax.create_model(name)
     _, folded = jax.eval_shape(
@@ -125,7 +125,7 @@ def test_every_norm_behind_a_convolution_is_folded(traced):
     scales = {
         path for path in traverse_util.flatten_dict(folded["params"]) if "scale" in path
     }
-    # One a layer, one a transition, one at the end.
+    # One per layer, one per transition, one at the end.
     sizes = getattr(model, "stage_sizes", ())
     is_dense = name.startswith("densenet")
     assert len(scales) == (sum(sizes) + len(sizes) if is_dense else 0)
@@ -137,16 +137,16 @@ def test_model_info_counts_the_parameters(name):
     assert cnn_flax.model_info(name).parameters == COUNTS[name]
 
 
-def test_the_files_are_of_the_models_that_there_are():
+def test_the_files_list_exactly_the_registered_models():
     names = set(cnn_flax.list_models())
-    assert names == set(COUNTS) == set(FEATURES) == set(KEPT_NAMES)
+    assert names == set(COUNTS) == set(FEATURES) == set(RECORDED_NAMES)
 
 
-# One small net of each structure, computed.
+# Computed: one small net of each structure.
 
 
 def cut_down(name) -> Any:
-    """The model with few narrow blocks, where it has fields for that; without noise."""
+    """The model without noise; with few narrow blocks if it has fields for that."""
     model = cnn_flax.create_model(name)
     small = {
         "num_classes": 5,
@@ -172,8 +172,8 @@ def cut_down(name) -> Any:
     return model.clone(**{k: v for k, v in small.items() if k in fields})
 
 
-# By their representation, without addresses: two `partial` of one and the same content
-# are not equal.
+# Compared by their representation, without addresses: two `partial` objects with the
+# same content are not equal.
 STRUCTURES = {
     re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
     for name in cnn_flax.list_models()[::-1]
@@ -181,7 +181,7 @@ STRUCTURES = {
 
 
 class Net:
-    """A small net, two images, and what comes of them; each is computed once."""
+    """A small net, two images, and the results; each is computed once."""
 
     def __init__(self, name):
         self.name = name
@@ -196,7 +196,7 @@ class Net:
 
     @cached_property
     def trained(self):
-        """Loss, statistics, gradients of a pass in training."""
+        """Loss, statistics and gradients of a pass in training."""
         return self._gradients(train=True)
 
     @cached_property
@@ -249,7 +249,7 @@ def test_output_is_finite_in_float32_and_bfloat16(net):
     chex.assert_tree_all_finite((logits, low, features, low_features))
     for name, x in low_features.items():
         assert x.dtype == (jnp.float32 if name == "pre_logits" else jnp.bfloat16), name
-    # bfloat16 has 8 bits: 0.4 % an operation.
+    # bfloat16 has 8 bits: 0.4 % per operation.
     assert relative_norm(low, logits) < 0.1
 
 
@@ -259,15 +259,15 @@ def test_a_gradient_reaches_every_parameter(net):
     chex.assert_tree_all_finite((loss, gradients))
     faint = faint_gradients(gradients)
     if faint:
-        # In training, BatchNorm takes away the mean, and with it what a bias before it
-        # adds. In evaluation it does not, but there are no auxiliary heads.
+        # In training, BatchNorm subtracts the mean, and with it any bias before it. In
+        # evaluation it does not, but then there are no auxiliary heads.
         chex.assert_tree_all_finite(net.differentiated)
         faint &= faint_gradients(net.differentiated)
     assert not faint
 
 
 def faint_gradients(gradients):
-    """Names of the parameters that get none, up to rounding."""
+    """Names of the parameters whose gradient is zero, up to rounding."""
     largest = {k: float(jnp.abs(g).max()) for k, g in flat(gradients).items()}
     top = max(largest.values())
     return {name for name, gradient in largest.items() if gradient <= 1e-6 * top}
@@ -292,7 +292,7 @@ def test_jit_equals_eager(net):
 
 def test_a_second_input_size_works(net):
     images = jax.ShapeDtypeStruct((1, 96, 72, 3), jnp.float32)
-    # A parameter that depended on the size would be refused.
+    # A parameter that depends on the size would be rejected.
     logits, features, _ = jax.eval_shape(
         lambda v, x: forward(net.model, v, x), net.variables, images
     )
@@ -309,7 +309,7 @@ def test_classes_and_channels_are_free(net):
     assert "head" not in variables["params"]
 
 
-def test_float64_runs_whole_in_float64(net, float64):
+def test_float64_runs_in_float64_throughout(net, float64):
     model = net.model.clone(dtype=jnp.float64)
     logits, variables = jax.eval_shape(
         lambda key, x: model.init_with_output(key, x, mutable=True),
@@ -329,7 +329,7 @@ def test_folded_norms_give_the_same_logits(net):
 
 
 def test_nnx_gives_the_same_logits(net):
-    # Drawing parameters one by one takes long; test_nnx.py does it.
+    # Initialising parameters one by one is slow; test_nnx.py does it.
     model = nnx.eval_shape(
         lambda: bridge.ToNNX(net.model, rngs=nnx.Rngs(0)).lazy_init(net.images)
     )
@@ -343,7 +343,7 @@ def test_nnx_gives_the_same_logits(net):
     assert relative_norm(model(net.images), net.evaluated[0]) < 1e-5
 
 
-# Each family's smallest model as it is, computed.
+# Computed: each family's smallest model, unchanged.
 
 
 @pytest.mark.slow

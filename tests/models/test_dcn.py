@@ -15,10 +15,10 @@ from tests.models.small import feature_shapes, forward, random_variables
 
 DEPTHS = ("18", "34", "50", "101")
 
-# The figures are of torchvision's nets with its deform_conv2d in the place of conv2, as
-# their "source" says, under mmcv's names. The seeded branches send taps far away, and
-# errors grow from block to block: torch's own float32 is off by 5e-3 in ResNet-50, so
-# that is held in float64 alone.
+# The figures are of torchvision's nets with its deform_conv2d instead of conv2, under
+# mmcv's names (see their "source"). The seeded branches send taps far away, and errors
+# grow from block to block: torch's own float32 is off by 5e-3 in ResNet-50, which is
+# therefore compared only in float64.
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_deform_stages_take_the_second_convolution_of_their_blocks(block, stages
 
 
 def without_branches(params):
-    """Zero what gives offsets and masks: as a new net's is."""
+    """Zeroes the branches for offsets and masks, as in a new net."""
     return traverse_util.path_aware_map(
         lambda path, leaf: 0 * leaf if "offset" in path else leaf, params
     )
@@ -140,7 +140,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     logits, features, _ = forward(model, variables, IMAGES)
     chex.assert_type([features["stage2"], logits], [jnp.bfloat16, jnp.float32])
     exact, *_ = forward(small(), variables, IMAGES)
-    # 8 bits an operation, over about ten of them.
+    # bfloat16 has 8 bits: 0.4 % per operation, over about ten of them.
     np.testing.assert_allclose(logits, exact, atol=0.05 * np.abs(exact).max())
 
 
@@ -163,8 +163,8 @@ def test_offsets_and_masks_learn_at_a_tenth_of_the_rate():
     chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 
-def test_stages_that_there_are_not_are_refused():
-    with pytest.raises(ValueError, match=r"some of 1, 2, 3, 4; got \(4, 5\)"):
+def test_stages_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"among 1, 2, 3, 4; got \(4, 5\)"):
         cnn_flax.create_model("resnet18_dcn", deform_stages=(4, 5))
 
 
@@ -183,7 +183,7 @@ def test_a_plain_resnets_weights_fit_and_the_branches_are_zero():
 
 
 def test_weights_with_some_branches_alone_are_refused(monkeypatch):
-    # Of all models, to say which fits, some are enough.
+    # Two candidates are enough for the message that says which model fits.
     monkeypatch.setattr(
         "cnn_flax.weights.convert.list_models", lambda: ["resnet18", "resnet18_dcnv2"]
     )

@@ -13,7 +13,7 @@ from tests import figures
 from tests.models.reference import check_logits, check_training_pass, relative_norm
 from tests.models.small import feature_shapes, forward, random_variables
 
-# 200 layers take their time to compile, and as long again with gradients.
+# 200 layers are slow to compile, and twice as slow with gradients.
 slow = pytest.mark.slow
 long = (slow, pytest.mark.long)
 
@@ -173,7 +173,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     logits, features, _ = forward(model, variables, images)
     assert features["stage2"].dtype == jnp.bfloat16
     assert features["pre_logits"].dtype == logits.dtype == jnp.float32
-    # bfloat16 has 8 bits: 0.4 % an operation, over about ten of them.
+    # bfloat16 has 8 bits: 0.4 % per operation, over about ten of them.
     assert relative_norm(logits, forward(small(), variables, images)[0]) < 0.05
 
 

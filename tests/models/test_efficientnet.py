@@ -42,7 +42,7 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reference_name"),
-    # Compound scaling shows in the logits, and lite0 has the padding of tf_'s B0.
+    # The logits cover compound scaling, and lite0 the padding of tf_'s B0.
     [
         REFERENCES[0],
         pytest.param(*REFERENCES[1], marks=pytest.mark.long),
@@ -193,7 +193,7 @@ def test_drop_path_grows_linearly_over_the_blocks():
 
     with nn.intercept_methods(see):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    # Block i of 6, from 0 on, has i / 6 of the rate; stage 2's first has no shortcut.
+    # Block i of 6, from 0, has i / 6 of the rate; the first of stage 2 has no shortcut.
     expected = {"stage1_block1": 0, "stage1_block2": 0.1}
     expected |= {"stage2_block2": 0.3, "stage2_block3": 0.4, "stage2_block4": 0.5}
     assert rates == pytest.approx(expected)
@@ -255,7 +255,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     logits, features, _ = forward(model, variables, images)
     assert features["stage2"].dtype == jnp.bfloat16
     assert features["pre_logits"].dtype == logits.dtype == jnp.float32
-    # bfloat16 has 8 bits: 0.4 % an operation, over about twenty of them.
+    # bfloat16 has 8 bits: 0.4 % per operation, over about twenty of them.
     assert relative_norm(logits, forward(small(), variables, images)[0]) < 0.05
 
 

@@ -147,7 +147,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32(paper):
     for x in (logits, features["pre_logits"], features["aux1_logits"]):
         assert x.dtype == jnp.float32
     low, _, _ = forward(model.clone(dtype=jnp.bfloat16), variables, some_images())
-    # bfloat16 has 8 bits: 0.4 % an operation, over 22 layers.
+    # bfloat16 has 8 bits: 0.4 % per operation, over 22 layers.
     assert relative_norm(low, forward(model, variables, some_images())[0]) < 0.1
 
 
@@ -219,7 +219,7 @@ def test_the_branches_of_an_inception_module_stand_in_the_papers_order(large_ker
     [
         # Five pixels each, three apart, as in the paper.
         (True, [(0, 5), (3, 8), (6, 11), (9, 14)]),
-        # As torch's adaptive pooling shares 14 pixels out.
+        # As torch's adaptive pooling divides 14 pixels.
         (False, [(0, 4), (3, 7), (7, 11), (10, 14)]),
     ],
 )
@@ -274,8 +274,8 @@ def test_auxiliary_heads_are_kept_where_there_are_some(checkpoint):
     less = cnn_flax.weights.from_torch("googlenet", without_heads(checkpoint))
     assert not [k for k in less["params"] if k.startswith("aux")]
     for collection in ("params", "batch_stats"):
-        kept = {k: variables[collection][k] for k in less[collection]}
-        chex.assert_trees_all_equal(kept, less[collection])
+        rest = {k: variables[collection][k] for k in less[collection]}
+        chex.assert_trees_all_equal(rest, less[collection])
 
 
 def test_auxiliary_heads_may_be_left_out_or_asked_for(checkpoint):

@@ -12,7 +12,7 @@ from tests.models.reference import check_logits, check_training_pass, relative_n
 
 slow = pytest.mark.slow
 
-# Our name, the reference's; the deep nets take their time to compile.
+# Our name and the reference's; the deep nets are slow to compile.
 REFERENCES = [
     ("resnet18", "tv_resnet18"),
     ("resnet34", "tv_resnet34"),
@@ -23,7 +23,7 @@ REFERENCES = [
     ("wide_resnet50_2", "tv_wide_resnet50_2"),
     pytest.param("resnet152", "tv_resnet152", marks=(slow, pytest.mark.long)),
 ]
-# With gradients. What is long has the blocks of another one.
+# With gradients. The slow ones have the same blocks as another.
 long = (slow, pytest.mark.long)
 PASSES = [
     ("resnet18", "tv_resnet18"),
@@ -46,12 +46,12 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64, request
 ):
-    if "resnext" not in name:  # Its groups compute faster as they are.
+    if "resnext" not in name:  # Grouped convolutions run faster unoptimised.
         request.getfixturevalue("optimized")
     check_training_pass(name, reference_name)
 
 
-# What the variants are made of, on nets of one or two blocks.
+# The parts of the variants, on nets of one or two blocks.
 
 SMALL = {"stage_sizes": (1, 1), "width": 8, "num_classes": 5}
 
@@ -131,7 +131,7 @@ def test_a_shortcut_projects_where_it_says(shortcut, projected, added):
 
 
 def shortcut_alone(shortcut, x, features=6):
-    """What a block with a dead branch lets through: relu(shortcut(x))."""
+    """The output of a block with a dead branch: relu(shortcut(x))."""
     block = BasicBlock(features, 2, shortcut=shortcut, zero_init_last_norm=True)
     variables = block.init(jax.random.key(1), x)
     return block.apply(variables, x), variables["params"]
@@ -255,7 +255,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32(block):
     assert features["stage2"][0].dtype == jnp.bfloat16
     assert features["pre_logits"][0].dtype == logits.dtype == jnp.float32
     exact = small(block).apply(variables, images)
-    # bfloat16 has 8 bits: 0.4 % an operation, over about ten of them.
+    # bfloat16 has 8 bits: 0.4 % per operation, over about ten of them.
     assert relative_norm(logits, exact) < 0.05
 
 

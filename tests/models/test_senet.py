@@ -46,7 +46,7 @@ def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimiz
 
 @pytest.mark.slow
 def test_logits_of_senet154_match_the_reference_with_one_block_a_stage():
-    # The whole net loses all digits of float32 with seeded weights, in torch too.
+    # With seeded weights the net loses all digits of float32, in torch too.
     check_logits(
         "legacy_senet154", "timm_legacy_senet154_1111", stage_sizes=(1, 1, 1, 1)
     )
@@ -121,7 +121,7 @@ def test_attention_ends_the_branch_and_leaves_the_shortcut():
     variables = random_variables(block, 2, 4, 4, 16)
     params = variables["params"]
     y = block.apply(variables, x)
-    # The sigmoid's weights are 0 with such a bias: nothing is left but the shortcut.
+    # With such a bias the gates are 0: only the shortcut is left.
     params["attention"]["expand"]["conv"]["bias"] = jnp.full((16,), -1e9)
     np.testing.assert_array_equal(block.apply(variables, x), x)
     assert not jnp.allclose(y, x)

@@ -195,7 +195,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     assert features["stage1"].dtype == jnp.bfloat16
     assert features["pre_logits"].dtype == logits.dtype == jnp.float32
     exact, _, _ = forward(small(batch_norm=True), variables, images)
-    # bfloat16 has 8 bits: 0.4 % an operation, over about ten of them.
+    # bfloat16 has 8 bits: 0.4 % per operation, over about ten of them.
     assert relative_norm(logits, exact) < 0.05
 
 
@@ -204,7 +204,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
 FIELDS = {"width": 2, "hidden_features": 4}
 
 
-# timm's names of the classifier, whose hidden layers are convolutions there.
+# timm's names of the classifier, whose hidden layers are convolutions in timm.
 TIMM = {
     "classifier.0": "pre_logits.fc1",
     "classifier.3": "pre_logits.fc2",

@@ -65,7 +65,7 @@ def test_each_parameter_of_each_model_has_a_name_of_its_own(name):
         assert len(names) == len(paths)
 
 
-# There and back.
+# Round trips.
 
 
 @pytest.mark.parametrize("name", sorted(set(REFERENCES.values())))
@@ -125,7 +125,7 @@ def test_timms_names_of_a_pooling_shortcut_are_read_too():
 
 @pytest.mark.parametrize("collection", ["params", "batch_stats"])
 def test_one_collection_alone_goes_there(collection):
-    # As gradients do, or averages.
+    # As gradients or averages do.
     variables = random_variables("resnet18", 1, np.float64, width=8, num_classes=3)
     part = to_torch("resnet18", {collection: variables[collection]})
     whole = to_torch("resnet18", variables)
@@ -158,7 +158,7 @@ def test_counts_of_batches_are_dropped():
     assert "bn1.num_batches_tracked" not in to_torch("resnet18", read)
 
 
-# What is wrong.
+# Errors.
 
 
 def state_dict_of(name, **fields):
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_architecture_names_the_first_keys():
     def message(checkpoint, name):
         path = figures.REFERENCE / "models" / f"{checkpoint}.json"
         shapes = json.loads(path.read_text())["state_dict"]
-        # Zeros of every shape, without their memory.
+        # Zeros of every shape, which take no memory.
         zeros = {
             k: np.broadcast_to(np.float32(0), shape) for k, shape in shapes.items()
         }
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_architecture_names_the_first_keys():
 
 @pytest.fixture
 def two_models(monkeypatch):
-    """Two models are all there are, to say which one fits."""
+    """Two candidates for the message that says which model fits."""
     two = ["resnet18", "resnet34"]
     monkeypatch.setattr("cnn_flax.weights.convert.list_models", lambda: two)
 

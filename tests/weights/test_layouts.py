@@ -82,7 +82,7 @@ def test_arrays_come_from_numpy_jax_and_lists():
 
 
 class LikeATensor:
-    """What is used of a torch tensor; numpy cannot take its bfloat16."""
+    """The used part of a torch tensor; numpy cannot convert its bfloat16."""
 
     def __init__(self, x, dtype):
         self.x, self.dtype = x, dtype

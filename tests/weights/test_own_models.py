@@ -1,4 +1,4 @@
-"""A model that somebody registers, without a file of torch's names for it."""
+"""A user's own model, for which there are no torch names."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ NAME = "tiny_net"
 
 
 class TinyNet(nn.Module):
-    """Names of its own, a stem that is not the first module, an auxiliary head."""
+    """Has its own names, a scalar parameter and an auxiliary head."""
 
     num_classes: int = 3
     width: int = 4

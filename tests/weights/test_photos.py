@@ -1,4 +1,4 @@
-"""Real weights on real photographs, against torch's logits for them."""
+"""Real weights on real photographs, against torch's logits."""
 
 import pathlib
 
@@ -36,7 +36,7 @@ def test_logits_are_torchs(lite0, photos, photo, label):
     images = (pixels.astype(np.float32) - 127) / 128
     logits = np.asarray(model.apply(variables, images[None]))[0]
     expected = photos[f"lite0/{photo}/logits"]
-    # Both are float32, summed in other orders: seen 1.0e-6 to 1.2e-6.
+    # Both are float32, summed in different orders: 1.0e-6 to 1.2e-6 measured.
     error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
     assert error < 1e-5
     assert logits.argmax() == expected.argmax() == label

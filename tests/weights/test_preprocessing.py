@@ -70,7 +70,7 @@ def test_each_channel_has_its_mean_and_deviation():
 
 
 def test_the_published_numbers_are_what_the_net_was_trained_with():
-    # (image - 127) / 128, as the lite nets' authors have it.
+    # (image - 127) / 128, as by the lite nets' authors.
     entry = published_weights("tf_efficientnet_lite0")[1]
     prepared = preprocess(entry)(flat(200))
     np.testing.assert_allclose(prepared, (200 - 127) / 128, rtol=1e-6)
@@ -95,7 +95,7 @@ def test_a_model_without_weights_has_imagenets_figures():
     np.testing.assert_array_equal(prepared, preprocess(alike)(pixels))
 
 
-# What it takes.
+# Accepted images.
 
 
 def test_a_path_an_image_and_an_array_are_one(tmp_path):
@@ -148,7 +148,7 @@ def test_an_image_is_turned_as_its_orientation_says(tmp_path):
     np.testing.assert_array_equal(prepare(path), prepare(np.rot90(pixels, -1)))
 
 
-# What it does not.
+# Rejected images.
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path):

@@ -25,7 +25,7 @@ from cnn_flax.weights import (
 )
 from cnn_flax.weights.variables import flatten, variable_shapes
 
-# A net with few parameters: one stage of one block, 8 channels.
+# A small net: one stage of one block, 8 channels.
 SMALL = {"width": 8, "stage_sizes": (1,)}
 
 
@@ -114,7 +114,7 @@ def test_a_head_of_another_size_is_fresh_and_said_so(tmp_path, caplog):
     model, loaded = load_pretrained("resnet18", path, num_classes=7, **SMALL)
     messages = [r.message for r in caplog.records if r.name == "cnn_flax"]
     assert messages == [
-        "resnet18: the head of 5 classes is replaced by a fresh one of 7."
+        "resnet18: the head of 5 classes is replaced by a new one of 7."
     ]
     assert caplog.records[0].levelno == logging.WARNING
     assert_same(loaded, variables, but=HEAD)
@@ -238,7 +238,7 @@ def test_a_run_of_another_model_is_refused(tmp_path):
 
 def test_fields_that_change_a_runs_parameters_are_refused(tmp_path):
     run = save_run(tmp_path / "run", random_variables())
-    with pytest.raises(WeightsError, match="The run is of other fields of resnet18"):
+    with pytest.raises(WeightsError, match="The run has other fields of resnet18"):
         load_pretrained("resnet18", run, width=16)
 
 
@@ -254,7 +254,9 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path):
 def test_a_run_whose_checkpoint_is_of_another_model_is_refused(tmp_path):
     model = {"name": "resnet18", "fields": {"width": 8, "stage_sizes": [2]}}
     run = save_run(tmp_path / "run", random_variables(), model=model)
-    with pytest.raises(WeightsError, match="step 3 in .* is not of the model in its"):
+    with pytest.raises(
+        WeightsError, match="step 3 in .* does not fit the model in its"
+    ):
         load_pretrained("resnet18", run)
 
 
@@ -328,7 +330,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def publish(monkeypatch, path, digits=None):
-    """Makes a file the published weights of every model; returns its new path."""
+    """Publishes a file as the weights of every model; returns its new path."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     named = path.with_name(f"resnet18-{digits or digest[:8]}.pth")
     path.rename(named)
@@ -352,7 +354,9 @@ def test_published_weights_are_downloaded_once(tmp_path, cache, monkeypatch):
 def test_a_download_of_another_content_is_refused(tmp_path, cache, monkeypatch):
     path = save(tmp_path / "weights", random_variables())
     publish(monkeypatch, path, digits="01234567")
-    with pytest.raises(WeightsError, match="another file, by its SHA-256. By hand"):
+    with pytest.raises(
+        WeightsError, match="the SHA-256 of the download differs. By hand"
+    ):
         load_pretrained("resnet18", **SMALL)
     assert list(cache.iterdir()) == []
 
@@ -362,7 +366,7 @@ def test_a_wrong_file_in_the_cache_is_refused(tmp_path, cache, monkeypatch):
     source = publish(monkeypatch, path)
     cache.mkdir()
     (cache / source.name).write_bytes(b"half of it")
-    with pytest.raises(WeightsError, match="its SHA-256 is another. Remove it"):
+    with pytest.raises(WeightsError, match="its SHA-256 differs. Remove it"):
         load_pretrained("resnet18", **SMALL)
 
 

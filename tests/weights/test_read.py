@@ -17,7 +17,7 @@ both_containers = pytest.mark.parametrize("write", WRITERS)
 
 
 def write_safetensors(path, tensors):
-    """By the format's own description, of (dtype, shape, bytes) by name."""
+    """Written by the format's description, from (dtype, shape, bytes) by name."""
     header, data = {}, b""
     for name, (dtype, shape, raw) in tensors.items():
         span = [len(data), len(data) + len(raw)]
@@ -33,7 +33,7 @@ def refused(path, message):
     assert str(path) in str(error.value)
 
 
-# What is read.
+# Accepted files.
 
 
 @pytest.mark.parametrize("name", ["zip.pth", "stream.pth"])
@@ -167,7 +167,7 @@ def test_storages_that_are_parts_of_others_are_read(tmp_path):
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "x.pth")["a"], [5, 6])
 
 
-# What is around a state dict.
+# Wrappers around a state dict.
 
 
 def test_the_metadata_of_a_state_dict_is_left_out(tmp_path):
@@ -211,14 +211,14 @@ def test_a_prefix_of_some_names_stays(tmp_path):
 
 
 def test_a_dict_that_holds_itself_ends(tmp_path):
-    # {"model": itself}: an empty dict, kept as 0, its key, then 0 again.
+    # {"model": itself}: an empty dict, stored as 0, its key, then 0 again.
     program = b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s."
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         archive.writestr("x/data.pkl", program)
     refused(tmp_path / "x.pth", "holds 'model', which is of the type dict")
 
 
-# What is refused.
+# Rejected files.
 
 
 @both_containers

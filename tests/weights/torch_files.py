@@ -1,4 +1,4 @@
-"""Writes the files that torch writes, and files that it would not, without torch."""
+"""Writes torch's files, and files that torch would not write, without torch."""
 
 import dataclasses
 import struct
@@ -32,21 +32,21 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A persistent id: a storage of torch's."""
+    """A persistent id: one of torch's storages."""
 
     identifier: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """An object of a pickle that is given a state."""
+    """An object in a pickle that gets a state."""
 
     value: Any
     state: Any
 
 
 def pickled(tree):
-    """A pickle of protocol 2, which is torch's."""
+    """A pickle of protocol 2, the one that torch uses."""
     return b"\x80\x02" + _instructions(tree) + b"."
 
 
@@ -69,7 +69,7 @@ def vector(key, x):
 
 
 def write_zip(path, tree, storages=(), root="archive", byteorder="little"):
-    """What torch writes since version 1.6; `storages` are arrays by key."""
+    """torch's format since version 1.6; `storages` are arrays by key."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{root}/data.pkl", pickled(tree))
         archive.writestr(f"{root}/byteorder", byteorder)
@@ -79,7 +79,7 @@ def write_zip(path, tree, storages=(), root="archive", byteorder="little"):
 
 
 def write_stream(path, tree, storages=()):
-    """What torch wrote before; `storages` are arrays by key."""
+    """torch's format before version 1.6; `storages` are arrays by key."""
     storages = dict(storages)
     parts = [
         pickled(0x1950A86A20F9469CFC6C),

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from cnn_flax.weights.preprocessing import is_grey, plain
+from cnn_flax.weights.preprocessing import is_grey, to_8_bits
 from train.errors import UserError
 
 __all__ = [
@@ -103,7 +103,7 @@ def decode_image(data: bytes, name: str, least: Least = 0) -> Image.Image:
                 image.draft(None, _reduced(image.size, least))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return plain(image)
+            return to_8_bits(image)
     # Broken files make Pillow's decoders raise nearly anything.
     except Exception as error:
         reason = "it is empty" if not data else _reason(error)

@@ -1,4 +1,4 @@
-"""Convolution of each channel for itself."""
+"""Depthwise convolution."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ __all__ = ["depthwise_conv"]
 def depthwise_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """`[N, H, W, C] -> [N, H', W', C]` with a kernel `[kh, kw, 1, C]`.
 
-    A CPU sums the image shifted to each tap, which XLA makes one loop of.
+    A CPU sums the image shifted to each tap, which XLA fuses into one loop.
     """
     plain = partial(convolve, geometry=geometry, groups=x.shape[-1])
     on_cpu = partial(_sum_of_shifts, geometry=geometry)
@@ -32,7 +32,7 @@ def _sum_of_shifts(x, kernel, geometry):
 
 
 def _shifts(x, kernel, geometry):
-    """What each tap sees, row by row: k * k times `[N, H', W', C]`."""
+    """The pixels that each tap sees, in row-major order: k * k of `[N, H', W', C]`."""
     padded = _padded(x, [(*pair, 0) for pair in geometry.padding])
     rows, columns = (
         [
@@ -63,13 +63,13 @@ def _gradients(geometry, arguments, y, dy):
 
 
 def _input_gradient(x, kernel, dy, geometry):
-    """By what is seen alike: where there are strides, not every tap sees every pixel.
+    """Computed phase by phase: with strides, not every tap sees every pixel.
 
-    Along an axis pixel `stride * m + phase` is seen by tap t from the output's place
-    `m + (phase + padding - dilation * t) / stride`, where that is whole.
+    Along an axis, tap t sees pixel `stride * m + phase` from the output position
+    `m + (phase + padding - dilation * t) / stride`, where that is an integer.
     """
     (rows, top, height), (columns, left, width) = (
-        _seen_from(x.shape[axis + 1], dy.shape[axis + 1], kernel.shape[axis], *of_axis)
+        _phases(x.shape[axis + 1], dy.shape[axis + 1], kernel.shape[axis], *of_axis)
         for axis, of_axis in enumerate(zip(*geometry, strict=True))
     )
     wide = jnp.promote_types(jnp.float32, x.dtype)
@@ -91,30 +91,30 @@ def _input_gradient(x, kernel, dy, geometry):
     return dx[:, : x.shape[1], : x.shape[2]].astype(x.dtype)
 
 
-def _seen_from(size, seen, taps, stride, padding, dilation):
-    """Of one axis: each phase's taps with where they see from, once it is padded so.
+def _phases(size, output_size, taps, stride, padding, dilation):
+    """Along one axis, the taps of each phase and the output positions that they read.
 
     Args:
-      size: of the input, in pixels.
-      seen: of the output.
-      taps: of the kernel.
-      stride: of the geometry.
-      padding: likewise.
-      dilation: likewise.
+      size: pixels of the input.
+      output_size: pixels of the output.
+      taps: taps of the kernel.
+      stride: step between the kernel's positions, in pixels.
+      padding: pixels (before, after) the image.
+      dilation: step between the kernel's taps, in pixels.
 
     Returns:
-      For each phase pairs of a tap and the first place, the output's padding as
-      `lax.pad` has it, and pixels of a phase.
+      For each phase, pairs of a tap and its first position in the padded output; the
+      output's padding in `lax.pad`'s format; and the number of pixels per phase.
     """
     pixels = -(-size // stride)
     phases = []
     for phase in range(stride):
         offsets = [(t, phase + padding[0] - dilation * t) for t in range(taps)]
         phases.append([(t, o // stride) for t, o in offsets if o % stride == 0])
-    places = [place for phase in phases for _, place in phase]
-    low, high = max(0, -min(places)), max(0, pixels + max(places) - seen)
+    starts = [start for phase in phases for _, start in phase]
+    low, high = max(0, -min(starts)), max(0, pixels + max(starts) - output_size)
     return (
-        [[(t, place + low) for t, place in phase] for phase in phases],
+        [[(t, start + low) for t, start in phase] for phase in phases],
         (low, high, 0),
         pixels,
     )
@@ -126,8 +126,8 @@ def _kernel_gradient(x, kernel, dy, geometry):
     padded = materialize_on_cpu(_padded(x.astype(wide), padding), kernel)
     shifts = _shifts(padded, kernel, geometry._replace(padding=((0, 0), (0, 0))))
     products = [shift * dy.astype(wide) for shift in shifts]
-    # One pass over the pixels for all taps; the images are summed on their own, so that
-    # there is work for all cores.
+    # One pass over the pixels for all taps. Each image is summed separately, so that
+    # all cores have work.
     sums = lax.reduce(
         products,
         [jnp.zeros((), wide)] * len(products),

@@ -1,4 +1,4 @@
-"""Convolution in groups of channels that do not see each other."""
+"""Grouped convolution."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from cnn_flax.layers.cpu.dispatch import dispatch
 
 __all__ = ["grouped_conv"]
 
-_BLOCK = 32  # Channels that a dense convolution is worth being run for.
+_BLOCK = 32  # Channels from which on a dense convolution is worthwhile.
 
 
 def grouped_conv(
@@ -19,7 +19,7 @@ def grouped_conv(
     """`[N, H, W, C] -> [N, H', W', features]` in `groups` groups.
 
     The kernel is `[kh, kw, C / groups, features]`. A CPU convolves blocks of 32 or more
-    channels, in which what would join two groups is 0.
+    channels densely, with zeros for the weights between different groups.
     """
     plain = partial(convolve, geometry=geometry, groups=groups)
     on_cpu = partial(_blocks, geometry=geometry, groups=groups)
@@ -44,7 +44,7 @@ def _blocks(x, kernel, geometry, groups):
 
 
 def _dense(kernel, groups):
-    """The kernel of a convolution without groups that does the same."""
+    """The kernel of the equal convolution without groups."""
     kh, kw, width, features = kernel.shape
     joined = kernel.reshape(kh, kw, 1, width, groups, features // groups)
     own = jnp.eye(groups, dtype=kernel.dtype).reshape(1, 1, groups, 1, groups, 1)

@@ -50,7 +50,7 @@ def test_the_table_marks_the_best(tmp_path):
 
 
 def test_bad_arguments_are_refused(tmp_path, capsys):
-    with pytest.raises(UserError, match="take a finer one"):
+    with pytest.raises(UserError, match="take a finer grid"):
         search_without_training(tmp_path, step=0.9)
     plain = replace(BASE, network=Network("resnet18"))
     with pytest.raises(UserError, match="resnet18 has no depth and width to scale"):
