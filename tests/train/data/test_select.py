@@ -38,12 +38,12 @@ def test_windows_are_cut_in_training_alone(windows):
 
 def test_training_has_a_size_of_its_own(windows):
     program = build(windows)
-    assert program.train_batch["image_size"] == 6
-    assert program.eval_batch["image_size"] == 8
+    assert program.train_batch.image_size == 6
+    assert program.eval_batch.image_size == 8
     usual = dataclasses.replace(
         windows, input=dataclasses.replace(windows.input, train_size=0)
     )
-    assert build(usual).train_options["image_size"] == 8
+    assert build(usual).train_batch.image_size == 8
 
 
 @pytest.mark.slow

@@ -164,10 +164,10 @@ def test_answers_are_kept_only_where_no_image_changes(config, tmp_path, quiet):
     changed = dataclasses.replace(
         cached(config), augment=Augment(flip=0.5, policy="rand_augment")
     )
-    with pytest.raises(UserError, match="change it at random: --flip, --policy"):
+    with pytest.raises(UserError, match="change images at random: --flip, --policy"):
         fit(changed, tmp_path / "run", console=quiet)
     larger = dataclasses.replace(config.input, load_size=12)
-    with pytest.raises(UserError, match="change it at random: --load-size"):
+    with pytest.raises(UserError, match="change images at random: --load-size"):
         build(dataclasses.replace(cached(config), input=larger))
 
 
