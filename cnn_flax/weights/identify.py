@@ -42,7 +42,8 @@ class IdentifiedWeights:
 
     Attributes:
       name: the model that they are of.
-      path: their file, or the folder of a run.
+      file: their file, or the folder of a run; None for published weights, which `path`
+        downloads.
       entry: which of the model's published weights they are; None for a run, for a
         model without any, and where the source was not looked into.
       certain: whether the file says so. If not, it may be other published weights of
@@ -59,7 +60,7 @@ class IdentifiedWeights:
     """
 
     name: str
-    path: pathlib.Path
+    file: pathlib.Path | None
     entry: PublishedWeights | None
     certain: bool
     fields: Mapping[str, Any]
@@ -70,6 +71,15 @@ class IdentifiedWeights:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @functools.cached_property
+    def path(self) -> pathlib.Path:
+        """Their file, or the folder of a run; downloaded when first asked for.
+
+        Raises:
+          WeightsError: if it cannot be downloaded.
+        """
+        return self.file or find_published(self.name)
 
 
 class Origin(NamedTuple):
@@ -113,22 +123,25 @@ def identify_weights(
       WeightsError: if the source is missing or of another model, or no published
         weights, or several, have the words of `entry`.
     """
-    if name is None and source is None:
-        raise WeightsError("Name a model or a source of weights.")
     if name is not None:
         model_info(name)  # It raises if there is no such model.
-    path = find_published(str(name)) if source is None else find(source)
+    if source is None:
+        if name is None:
+            raise WeightsError("Name a model or a source of weights.")
+        published = published_weights(name)
+        if not published:
+            find_published(name)  # It raises, and says what to name instead.
+        first = find_entry(name, entry) if entry else published[0]
+        return _identified(name, None, Origin(first, True))
+    path, called = find(source), str(source)
     if path.is_dir():
         return _identify_run(name, path)
-    called = str(path if source is None else source)
     arrays = functools.cache(lambda: read_checkpoint(path))
     if name is None:
         name = model_of(called, path, arrays())
     published = published_weights(name)
     if entry is not None:
         origin = Origin(find_entry(name, entry), True)
-    elif source is None:
-        origin = Origin(published[0], True)
     elif by_content:
         origin = _origin(name, called, path, arrays)
     else:
@@ -138,7 +151,7 @@ def identify_weights(
 
 
 def _identified(
-    name: str, path: pathlib.Path, origin: "Origin | None"
+    name: str, file: pathlib.Path | None, origin: "Origin | None"
 ) -> IdentifiedWeights:
     """What the published weights `origin` require, or the model's own defaults."""
     if origin is not None:
@@ -150,7 +163,7 @@ def _identified(
         resize, crop_mode = math.floor(images.image_size / images.crop_pct), "center"
     return IdentifiedWeights(
         name=name,
-        path=path,
+        file=file,
         entry=entry,
         certain=certain,
         fields=entry.fields if entry else {},
@@ -174,7 +187,7 @@ def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
     crop_pct = options.get("crop_pct", info.crop_pct)
     return IdentifiedWeights(
         name=info.name,
-        path=folder,
+        file=folder,
         entry=None,
         certain=True,
         fields=config.get("network", {}).get("model_fields", {}),
