@@ -73,7 +73,7 @@ def program(
     }[task]
     batches = prefetch_to_device(
         train_batches(
-            open_source(f"folder:{folder}", keep=False),
+            open_source(f"folder:{folder}", cache=False),
             batch_size=batch_size,
             image_size=size,
             channels=3,

@@ -1,4 +1,4 @@
-"""What tests do with whole runs: stop them, and compare how they end."""
+"""Helpers for tests of whole runs: interrupt them, and compare their results."""
 
 import signal
 
@@ -17,7 +17,7 @@ def last_checkpoint(run, config):
 
 
 def assert_same_end(run, other, config):
-    """To the bit, but for the times."""
+    """Asserts that two runs have equal results, to the bit, except for times."""
     assert [untimed(line) for line in [*read_metrics(run), read_result(run)]] == [
         untimed(line) for line in [*read_metrics(other), read_result(other)]
     ]
@@ -32,12 +32,12 @@ def untimed(line):
 
 
 def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
-    """Sends a signal, as Ctrl-C does, after the given calls of a step."""
+    """Sends a signal, by default that of Ctrl-C, after the given steps."""
     calls = iter(range(1, 10**6))
-    whole = RunProgress.step
+    original = RunProgress.step
 
     def step(self):
-        whole(self)
+        original(self)
         if next(calls) in steps:
             signal.raise_signal(number)
 

@@ -4,7 +4,7 @@ import pytest
 
 import cnn_flax
 from train import recipes
-from train.noisy_student.plan import Train, plan
+from train.noisy_student.plan import TrainStage, plan
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -21,7 +21,7 @@ def test_a_recipe_builds_its_models(name):
     networks = [recipe.config.network]
     if recipe.noisy_student:
         stages = plan(recipe.noisy_student, Path())
-        networks = [s.config.network for s in stages if isinstance(s, Train)]
+        networks = [s.config.network for s in stages if isinstance(s, TrainStage)]
         assert recipe.models == [
             network.model for network in networks[: len(recipe.models)]
         ]

@@ -1,4 +1,4 @@
-"""Images on their way to the net: sources, decoding, batches, the device."""
+"""The input pipeline: sources, decoding, batching, transfer to the device."""
 
 from train.data.bad_images import BadImages, BadImagesError
 from train.data.decode import DecodeError, read_image
@@ -9,7 +9,7 @@ from train.data.pipeline import (
     steps_per_epoch,
     train_batches,
 )
-from train.data.source import at_least
+from train.data.source import repeat_to
 
 __all__ = [
     "BadImages",
@@ -17,11 +17,11 @@ __all__ = [
     "DecodeError",
     "Source",
     "SourceError",
-    "at_least",
     "eval_batches",
     "open_source",
     "prefetch_to_device",
     "read_image",
+    "repeat_to",
     "steps_per_epoch",
     "train_batches",
 ]

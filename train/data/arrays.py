@@ -1,4 +1,4 @@
-"""Sets of images that fit in memory: digits, the MNIST family, arrays in a file."""
+"""Data sets that fit in memory: digits, the MNIST family, arrays in a file."""
 
 import gzip
 import zipfile
@@ -29,12 +29,12 @@ _FASHION = (
 
 
 def digits(path: str) -> Splits:
-    """1,797 handwritten digits of 8 x 8 pixels, grey, that scikit-learn carries.
+    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels; no splits.
 
-    The pixels' 0 to 16 become 0 to 255. The set is not split.
+    Pixel values are scaled from [0, 16] to [0, 255].
 
     Raises:
-      SourceError: a path was given; there is nothing to choose.
+      SourceError: if a path is given: there is only one such set.
     """
     if path:
         raise SourceError(f"digits takes no path, but {path!r} was given")
@@ -50,19 +50,19 @@ def _digits() -> Source:
 
 
 def idx(path: str) -> Splits:
-    """A folder in the format of MNIST: `train-images-idx3-ubyte`, gzipped or not.
+    """A folder in MNIST's format: `train-images-idx3-ubyte` etc., gzipped or not.
 
     The files are `{train,t10k}-images-idx3-ubyte[.gz]` and
-    `{train,t10k}-labels-idx1-ubyte[.gz]`. The ten classes are `0` to `9`, or the
-    garments of Fashion-MNIST where the path says fashion; a file `classes.txt` beside
-    them, one name a line, says otherwise.
+    `{train,t10k}-labels-idx1-ubyte[.gz]`. The class names are read from `classes.txt`
+    in the same folder, one per line. Without that file they are Fashion-MNIST's
+    garments if the path contains "fashion", else `0` to `9`.
 
     Raises:
-      SourceError: the folder is not there.
+      SourceError: if there is no such folder.
     """
     folder = Path(path).expanduser()
     if not path or not folder.is_dir():
-        raise SourceError(f"idx:{path}: there is no such folder")
+        raise SourceError(f"idx:{path}: no such folder")
     return {
         "train": partial(_idx, folder, "train", f"idx:{path}"),
         "test": partial(_idx, folder, "t10k", f"idx:{path}"),
@@ -85,10 +85,10 @@ def _idx_classes(folder: Path) -> tuple[str, ...]:
 
 
 def _read_idx(folder: Path, name: str, ndim: int, spec: str) -> np.ndarray:
-    """The bytes of one file in its shape: magic 0, 0, 8 (uint8), rank, then sizes."""
+    """Reads an idx file: magic 0, 0, 8 (uint8), rank; the sizes; then the values."""
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.exists()), None)
     if path is None:
-        raise SourceError(f"{spec}: there is no file {name} or {name}.gz")
+        raise SourceError(f"{spec}: no file {name} or {name}.gz")
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
@@ -98,14 +98,14 @@ def _read_idx(folder: Path, name: str, ndim: int, spec: str) -> np.ndarray:
     start = 4 + 4 * ndim
     if data[:4] != bytes((0, 0, 8, ndim)) or len(data) < start:
         raise SourceError(
-            f"{path} is not an idx file of rank {ndim} with unsigned bytes: it begins "
+            f"{path} is not an idx file of unsigned bytes and rank {ndim}: it begins "
             f"with {data[:start].hex(' ')}"
         )
     shape = np.frombuffer(data, ">u4", ndim, offset=4).astype(int)
     values = np.frombuffer(data, np.uint8, offset=start)
     if values.size != shape.prod():
         raise SourceError(
-            f"{path} holds {values.size} values, but says that it has {shape.tolist()}"
+            f"{path} holds {values.size} values, but its header says {shape.tolist()}"
         )
     return values.reshape(shape)
 
@@ -114,16 +114,17 @@ def npz(path: str) -> Splits:
     """Arrays in a NumPy file: `x_train`, `y_train`, `x_test`, `y_test` (and `x_val`).
 
     Also `train_images`, `train_labels` and so on, or `images` and `labels` for a set
-    that is not split. Images are uint8 `[n, h, w]` or `[n, h, w, C]`; labels are
-    integers `[n]` or `[n, 1]`. The classes are `class_names`, or else the numbers up to
-    the largest label for training.
+    without splits. Images are uint8 `[n, h, w]` or `[n, h, w, C]`; labels are integers
+    `[n]` or `[n, 1]`. The class names are the array `class_names`; without it, the
+    numbers from 0 to the largest training label.
 
     Raises:
-      SourceError: the file is not there, not such a file, or has no such arrays.
+      SourceError: if there is no such file, it is not a NumPy file, or it lacks these
+        arrays.
     """
     spec, file = f"npz:{path}", Path(path).expanduser()
     if not path or not file.is_file():
-        raise SourceError(f"{spec}: there is no such file")
+        raise SourceError(f"{spec}: no such file")
     names = _load(spec, file, None)
     pairs = {
         split: pair
@@ -137,8 +138,8 @@ def npz(path: str) -> Splits:
     }
     if not pairs:
         raise SourceError(
-            f"{spec} has the arrays {', '.join(names)}; expected are x_train and "
-            "y_train, train_images and train_labels, or images and labels"
+            f"{spec} has the arrays {', '.join(names)}; expected x_train and y_train, "
+            "train_images and train_labels, or images and labels"
         )
     return {split: partial(_npz, spec, file, pairs, split) for split in pairs}
 
@@ -166,10 +167,10 @@ def _npz_classes(
 
 
 def _load(spec: str, file: Path, name: str | None) -> Any:
-    """One array of the file, or the names of all of them."""
+    """One array of the file, or, without a name, the names of all arrays."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return arrays.files if name is None else arrays[name]
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        what = "" if name is None else f"{name} of "
-        raise SourceError(f"{spec}: {what}{file} cannot be read: {error}") from error
+        array = "" if name is None else f"{name} of "
+        raise SourceError(f"{spec}: {array}{file} cannot be read: {error}") from error

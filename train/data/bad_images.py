@@ -1,4 +1,4 @@
-"""Images that cannot be read: named once, counted, and only so many allowed."""
+"""Unreadable images: reported once each, counted, and limited to a share of the set."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ __all__ = ["BadImages", "BadImagesError"]
 
 
 class BadImagesError(UserError):
-    """More of a set's images cannot be read than was allowed."""
+    """More images of a set are unreadable than allowed."""
 
 
 def _say(message: str) -> None:
@@ -19,13 +19,13 @@ def _say(message: str) -> None:
 
 
 class BadImages:
-    """The images of one set that could not be read so far.
+    """The images of one set that have turned out to be unreadable.
 
     Args:
       total: number of images in the set.
       max_share: share of the set that may be unreadable, in `[0, 1]`.
-      say: called with a line for each such image, the first time that it is met.
-      known: images already met, as `found` gave them, for a run that goes on.
+      say: called with one line per unreadable image, the first time it is read.
+      found: initial value of the property `found`, for a resumed run.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class BadImages:
         *,
         max_share: float = 0.01,
         say: Callable[[str], None] = _say,
-        known: Mapping[str, str] | None = None,
+        found: Mapping[str, str] | None = None,
     ) -> None:
         if not 0 <= max_share <= 1:
             raise UserError(f"the share of bad images {max_share} must be in [0, 1]")
         self._total = total
         self._max_share = max_share
         self._say = say
-        self._found = dict(known or {})
-        # Images are read on threads.
+        self._found = dict(found or {})
+        # Images are read in several threads.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -50,16 +50,15 @@ class BadImages:
 
     @property
     def found(self) -> dict[str, str]:
-        """From the name of each image to what is wrong with it, in order of meeting."""
+        """What is wrong with each image, by its name, in the order of discovery."""
         with self._lock:
             return dict(self._found)
 
     def add(self, error: DecodeError) -> None:
-        """Notes one more image.
+        """Records an unreadable image.
 
         Raises:
-          BadImagesError: with this one there are more than allowed; the message lists
-            them.
+          BadImagesError: if there are now more than allowed; the message lists them.
         """
         with self._lock:
             new = error.name not in self._found
@@ -74,6 +73,6 @@ class BadImages:
         found = self.found
         lines = "".join(f"\n  {name}: {reason}" for name, reason in found.items())
         return (
-            f"{len(found)} of {self._total} images cannot be read, more than the share "
-            f"of {self._max_share:g} that is allowed:{lines}"
+            f"{len(found)} of {self._total} images cannot be read, more than the "
+            f"allowed share of {self._max_share:g}:{lines}"
         )

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels, and to the size that a net takes."""
+"""Decodes image files, and resizes images to a model's input."""
 
 import io
 import os
@@ -15,9 +15,9 @@ from train.errors import UserError
 __all__ = [
     "DecodeError",
     "Interpolation",
-    "Least",
     "Pixels",
-    "cut",
+    "TargetSide",
+    "crop",
     "decode_image",
     "fit",
     "header_shape",
@@ -30,23 +30,23 @@ __all__ = [
 ]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-# The short side that an image is going to be scaled to, in pixels, or 0; or what gives
-# it for the image's height and width.
-Least = int | Callable[[int, int], int]
-# `uint8 [h, w, C]`, or Pillow's image of the mode L or RGB. Between the two pixels are
-# copied, while Python's other threads wait: a window is cut and resized before that.
+# The short side, in pixels, that an image will be resized to; 0 if it is not known; or
+# a function of the image's height and width that returns it.
+TargetSide = int | Callable[[int, int], int]
+# `uint8 [h, w, C]`, or a Pillow image of mode L or RGB. Converting one to the other
+# copies the pixels and holds the GIL, so images are cropped and resized first.
 Pixels = np.ndarray | Image.Image
 
-# A JPEG is decoded so many times larger than needed: the resize that follows then hides
-# that it was not decoded at full size.
-_SPARE = 3
+# A JPEG is decoded at no less than this many times the target side: the resize that
+# follows then hides that it was not decoded at full size.
+_OVERSAMPLING = 3
 
 
 class DecodeError(UserError):
     """An image that cannot be read.
 
     Attributes:
-      name: the file, or the image's name in its set.
+      name: the file, or the name of the image in its set.
       reason: what is wrong with it.
     """
 
@@ -56,55 +56,58 @@ class DecodeError(UserError):
         self.reason = reason
 
 
-def read_image(path: str | os.PathLike[str], least: Least = 0) -> np.ndarray:
-    """The pixels of an image file, `uint8 [h, w, 1 or 3]`; see `decode_image`.
+def read_image(path: str | os.PathLike[str], target_side: TargetSide = 0) -> np.ndarray:
+    """Reads an image file as `uint8 [h, w, 1 or 3]`; see `decode_image`.
 
     Raises:
-      DecodeError: the file is not there, not an image, or cut short.
+      DecodeError: if the file does not exist, is not an image, or is truncated.
     """
-    return to_array(load_image(path, least))
+    return to_array(load_image(path, target_side))
 
 
-def load_image(path: str | os.PathLike[str], least: Least = 0) -> Image.Image:
-    """As `read_image`, Pillow's image."""
+def load_image(
+    path: str | os.PathLike[str], target_side: TargetSide = 0
+) -> Image.Image:
+    """Same as `read_image`, but returns a Pillow image."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DecodeError(str(path), error.strerror or str(error)) from error
-    return decode_image(data, str(path), least)
+    return decode_image(data, str(path), target_side)
 
 
-def decode_image(data: bytes, name: str, least: Least = 0) -> Image.Image:
-    """An encoded image (JPEG, PNG, WebP, ... what Pillow reads).
+def decode_image(data: bytes, name: str, target_side: TargetSide = 0) -> Image.Image:
+    """Decodes an image: JPEG, PNG, WebP, ..., whatever Pillow reads.
 
-    The image is turned as its EXIF orientation says, and made grey or RGB as
-    `cnn_flax.preprocess` makes it. Of an animation, the first frame.
+    The image is rotated according to its EXIF orientation, and converted to grey or RGB
+    as in `cnn_flax.preprocess`. Animations give their first frame.
 
     Args:
       data: the file's bytes.
-      name: what to call the image in an error.
-      least: short side, in pixels, that the image is going to be scaled to, or 0; or a
-        function that gives it for the height and width before the image is turned. A
-        JPEG of six times that or more (a camera's) is decoded at a half, a quarter or
-        an eighth of its size, not under three times `least`: several times faster.
+      name: the image's name in error messages.
+      target_side: short side, in pixels, that the image will be resized to, or 0; or a
+        function that returns it for the height and width before rotation. A JPEG of at
+        least six times that size (a camera's) is decoded at a half, a quarter or an
+        eighth of its size, but at no less than three times `target_side`: several times
+        faster.
 
     Returns:
-      Pillow's image of the mode L where it is grey, else RGB.
+      A Pillow image of mode L if it is grey, else RGB.
 
     Raises:
-      DecodeError: the bytes are no image, cut short, or of a kind without a fixed range
-        (float, 32-bit).
+      DecodeError: if the bytes are not an image, are truncated, or are of a type
+        without a fixed range (float, 32-bit).
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if callable(least):
-                least = least(image.height, image.width)
-            if least:
-                image.draft(None, _reduced(image.size, least))
+            if callable(target_side):
+                target_side = target_side(image.height, image.width)
+            if target_side:
+                image.draft(None, _reduced_size(image.size, target_side))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return to_8_bits(image)
-    # Broken files make Pillow's decoders raise nearly anything.
+    # On damaged files Pillow's decoders raise nearly anything.
     except Exception as error:
         reason = "it is empty" if not data else _reason(error)
         raise DecodeError(name, reason) from error
@@ -116,12 +119,12 @@ def to_array(image: Pixels) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _reduced(size: tuple[int, int], least: int) -> tuple[int, int]:
-    """The smallest size at which to decode a JPEG; its proportions stay exact."""
+def _reduced_size(size: tuple[int, int], target_side: int) -> tuple[int, int]:
+    """The smallest size at which to decode a JPEG; the aspect ratio stays exact."""
     width, height = size
     for scale in (8, 4, 2):
-        whole = width % scale == 0 and height % scale == 0
-        if whole and min(size) >= scale * _SPARE * least:
+        divides = width % scale == 0 and height % scale == 0
+        if divides and min(size) >= scale * _OVERSAMPLING * target_side:
             return width // scale, height // scale
     return size
 
@@ -130,16 +133,16 @@ def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     """Height, width and channels of an image file, from its header alone.
 
     Raises:
-      DecodeError: the file is not there or not an image.
+      DecodeError: if the file does not exist or is not an image.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            transposed = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             grey = is_grey(image)
     except Exception as error:
         raise DecodeError(str(path), _reason(error)) from error
-    height, width = (width, height) if turned else (height, width)
+    height, width = (width, height) if transposed else (height, width)
     return height, width, 1 if grey else 3
 
 
@@ -156,20 +159,20 @@ def fit(
     crop_pct: float = 1.0,
     method: Interpolation = "bilinear",
 ) -> np.ndarray:
-    """Scales and crops an image to a square, keeping its proportions.
+    """Resizes an image, preserving its aspect ratio, and crops the central square.
 
-    The short side becomes `size / crop_pct` (antialiased, Pillow's filters), then the
-    centre is cut out: torchvision's `Resize` and `CenterCrop`.
+    The short side becomes `size / crop_pct` (Pillow's filters, antialiased): the same
+    as torchvision's `Resize` and `CenterCrop`.
 
     Args:
       image: the pixels.
       size: side of the result, in pixels.
-      crop_pct: share of the short side that is kept, in `(0, 1]`.
+      crop_pct: share of the short side that the crop keeps, in `(0, 1]`.
       method: the filter.
 
     Returns:
-      `uint8 [size, size, C]`; the image itself where it has that size already and
-      `crop_pct` is 1.
+      `uint8 [size, size, C]`; the image unchanged if it has that size and `crop_pct`
+      is 1.
     """
     short = int(size / crop_pct)
     height, width = size_of(image)
@@ -177,7 +180,7 @@ def fit(
         height, width = height * short // shortest, width * short // shortest
         image = resize(image, height, width, method)
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return to_array(cut(image, top, left, size, size))
+    return to_array(crop(image, top, left, size, size))
 
 
 def size_of(image: Pixels) -> tuple[int, int]:
@@ -187,19 +190,19 @@ def size_of(image: Pixels) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def cut(image: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
-    """A window, which lies in the image."""
+def crop(image: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
+    """A window of an image; it must lie inside it."""
     if isinstance(image, Image.Image):
         return image.crop((left, top, left + width, top + height))
     return image[top : top + height, left : left + width]
 
 
 def resize(image: Pixels, height: int, width: int, method: Interpolation) -> np.ndarray:
-    """Pillow's resize, antialiased: `uint8 [height, width, C]`."""
+    """Pillow's antialiased resize: `uint8 [height, width, C]`."""
     if isinstance(image, Image.Image):
         filter_ = Image.Resampling[method.upper()]
         return to_array(image.resize((width, height), filter_))
-    # It takes one, three or four channels, so others go singly.
+    # Pillow takes images of 1, 3 or 4 channels only: others are resized per channel.
     if image.shape[-1] == 3:
         return resize(Image.fromarray(image), height, width, method)
     planes = (np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0))
@@ -216,18 +219,18 @@ def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
       channels: number of channels of the result.
 
     Returns:
-      `uint8 [..., channels]`; luma is ITU-R 601's, rounded as Pillow rounds it.
+      `uint8 [..., channels]`; luma is ITU-R 601's, with Pillow's rounding.
 
     Raises:
-      UserError: there is no way from C to `channels`.
+      UserError: if C channels cannot be converted to `channels`.
     """
-    have = images.shape[-1]
-    if have == channels:
+    current = images.shape[-1]
+    if current == channels:
         return images
-    if have == 1 and channels == 3:
+    if current == 1 and channels == 3:
         return np.repeat(images, channels, axis=-1)
-    if have == 3 and channels == 1:
+    if current == 3 and channels == 1:
         red, green, blue = np.moveaxis(images.astype(np.uint32), -1, 0)
         luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
         return luma.astype(np.uint8)[..., None]
-    raise UserError(f"images have {have} channels, but the net takes {channels}")
+    raise UserError(f"images have {current} channels, but the model takes {channels}")

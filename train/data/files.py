@@ -1,4 +1,4 @@
-"""Images without labels: all files below a folder."""
+"""Unlabelled images: all files below a folder."""
 
 import os
 from array import array
@@ -8,42 +8,43 @@ from pathlib import Path
 import numpy as np
 
 from train.data.decode import load_image
-from train.data.image_folder import probe
+from train.data.image_folder import probe_files
 from train.data.source import Source, SourceError, Splits
 
 __all__ = ["files"]
 
 
 def files(path: str) -> Splits:
-    """Every file below `PATH`, sorted by path: images without labels, not split.
+    """Every file below `PATH`, sorted by path: unlabelled images, without splits.
 
-    What is hidden is left out. Each folder is read once, one that links lead to again
-    too; files are not looked at, but for a few of them.
+    Hidden files and folders are left out. Each folder is listed once, even where links
+    lead to it again; only a few of the files are opened.
 
     Raises:
-      SourceError: the folder is not there, cannot be read, or has no image in it.
+      SourceError: if there is no such folder, it cannot be read, or no image is in it.
     """
     spec = f"files:{path}"
     root = Path(path).expanduser()
     if not path or not root.is_dir():
-        raise SourceError(f"{spec}: there is no such folder")
+        raise SourceError(f"{spec}: no such folder")
     return {"train": lambda: _open(spec, root)}
 
 
 def _open(spec: str, root: Path) -> Source:
     try:
-        names = _Names(str(root), _walk(os.fsencode(root), b"", set()))
+        names = _CompactPaths(str(root), _walk(os.fsencode(root), b"", set()))
     except OSError as error:
-        where = os.fsdecode(error.filename)
-        raise SourceError(f"{spec}: {where} cannot be read: {error.strerror}") from None
+        folder = os.fsdecode(error.filename)
+        message = f"{spec}: {folder} cannot be read: {error.strerror}"
+        raise SourceError(message) from None
     if not names:
-        raise SourceError(f"{spec}: there is no file in it")
-    channels, size = probe(spec, names)
+        raise SourceError(f"{spec}: no file in it")
+    channels, size = probe_files(spec, names)
     return Source(
         spec,
         (),
         len(names),
-        example=lambda i, least: (load_image(names[i], least), -1),
+        example=lambda i, target_side: (load_image(names[i], target_side), -1),
         name=names.__getitem__,
         find_labels=lambda: np.full(len(names), -1, np.int32),
         channels=channels,
@@ -51,14 +52,22 @@ def _open(spec: str, root: Path) -> Source:
     )
 
 
-def _walk(folder: bytes, inside: bytes, met: set[tuple[int, int]]) -> Iterator[bytes]:
-    """The files' paths from the root on, sorted; `inside` is the folder's own."""
+def _walk(
+    folder: bytes, prefix: bytes, visited: set[tuple[int, int]]
+) -> Iterator[bytes]:
+    """Yields the files' paths relative to the root, sorted.
+
+    Args:
+      folder: the folder's path.
+      prefix: its path relative to the root: empty, or with a final slash.
+      visited: device and inode numbers of the folders listed so far.
+    """
     status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in met:
+    if (status.st_dev, status.st_ino) in visited:
         return
-    met.add((status.st_dev, status.st_ino))
+    visited.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
-        # With its slash, a folder is where its files' paths belong.
+        # With its slash, a folder sorts where the paths of its files do.
         names = sorted(
             entry.name + b"/" if entry.is_dir() else entry.name
             for entry in entries
@@ -66,25 +75,25 @@ def _walk(folder: bytes, inside: bytes, met: set[tuple[int, int]]) -> Iterator[b
         )
     for name in names:
         if name.endswith(b"/"):
-            yield from _walk(folder + b"/" + name[:-1], inside + name, met)
+            yield from _walk(folder + b"/" + name[:-1], prefix + name, visited)
         else:
-            yield inside + name
+            yield prefix + name
 
 
-class _Names(Sequence[str]):
-    """Paths of files, in little more memory than their letters take."""
+class _CompactPaths(Sequence[str]):
+    """A sequence of paths, stored as one string of bytes and 8 bytes per path."""
 
-    def __init__(self, root: str, names: Iterator[bytes]) -> None:
+    def __init__(self, root: str, paths: Iterator[bytes]) -> None:
         self._root = root
-        letters, bounds = bytearray(), array("q", [0])
-        for name in names:
-            letters += name
-            bounds.append(len(letters))
-        self._letters, self._bounds = bytes(letters), bounds
+        characters, bounds = bytearray(), array("q", [0])
+        for path in paths:
+            characters += path
+            bounds.append(len(characters))
+        self._bytes, self._bounds = bytes(characters), bounds
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
     def __getitem__(self, index):
-        name = self._letters[self._bounds[index] : self._bounds[index + 1]]
-        return os.path.join(self._root, os.fsdecode(name))
+        path = self._bytes[self._bounds[index] : self._bounds[index + 1]]
+        return os.path.join(self._root, os.fsdecode(path))

@@ -1,4 +1,4 @@
-"""`open_source`: from what the user writes after `--data` to a set of images."""
+"""`open_source`: opens the data source that `--data` names."""
 
 import difflib
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from train.data.source import (
     Source,
     SourceError,
     Splits,
-    in_memory,
+    cached,
     stratified_split,
     subset,
 )
@@ -21,7 +21,7 @@ __all__ = ["Source", "SourceError", "Split", "open_source"]
 
 Split = Literal["train", "val", "test"]
 
-# From the word before the colon to what opens what follows it.
+# Kind of source, the word before the colon of `--data` -> the function that opens it.
 _OPENERS: dict[str, Callable[[str], Splits]] = {
     "digits": digits,
     "files": files,
@@ -44,37 +44,36 @@ def open_source(
     labels_per_class: int | None = None,
     rest: bool = False,
     labelled: bool = True,
-    keep: bool = True,
+    cache: bool = True,
 ) -> Source:
-    """Opens one split of a set of images.
+    """Opens one split of a data set.
 
-    A set that is not split is: a fifth of each class, drawn by the seed, is for the
-    test. One with a validation split but no test split is tested on that one. One
-    without a validation split gets it by `val_share`, out of the training images.
+    Without splits, a random fifth of each class is held out as the test split. If there
+    is a validation split but no test split, it serves as the test split too. If there
+    is no validation split, `val_share` holds one out of the training images.
 
     Args:
       spec: one of
 
-        - `digits`: scikit-learn's 1,797 grey digits of 8 x 8 pixels, not split.
-        - `files:PATH`: every file below `PATH`; without labels, and all are `train`.
+        - `digits`: scikit-learn's 1,797 grey digits of 8 x 8 pixels, without splits.
+        - `files:PATH`: every file below `PATH`, unlabelled; all of them are `train`.
         - `folder:PATH`: `PATH/{train,val,test}/CLASS/*`, or `PATH/CLASS/*`.
         - `idx:PATH`: a folder in MNIST's format, gzipped or not.
         - `npz:PATH`: arrays `x_train`, `y_train`, `x_test`, `y_test`.
         - `tfds:NAME[@DIR]`: a set prepared by tensorflow-datasets.
       split: `train`, `val` or `test`.
-      seed: of every draw: the split of a set that has none, the validation images, the
-        subset.
-      val_share: share of each class of the training images that is for validation, in
-        `[0, 1)`; give the same one for `train` and `val`.
-      count: keep so many images, drawn from all alike.
-      share: keep this share of the images, in `(0, 1]`, drawn from all alike.
-      labels_per_class: keep so many images of each class.
-      rest: whether to keep the others instead.
+      seed: seed of all random choices: held-out splits and subsets.
+      val_share: share of the training images of each class to hold out for validation,
+        in `[0, 1)`; must be the same for `train` and `val`.
+      count: select this many images at random, regardless of class.
+      share: select this share of the images, in `(0, 1]`, regardless of class.
+      labels_per_class: select this many images per class.
+      rest: whether to return the images that are not selected instead.
       labelled: whether the images must have labels.
-      keep: whether the images of a small set stay in memory once they have been read.
+      cache: whether the images of a small set stay in memory once read.
 
     Raises:
-      SourceError: there is no such set, split or subset.
+      SourceError: if there is no such set, split or subset.
     """
     kind, _, path = spec.partition(":")
     if kind not in _OPENERS:
@@ -86,11 +85,11 @@ def open_source(
         source = _split(spec, splits, split, seed, val_share)
     elif labelled:
         raise SourceError(
-            f"{spec} has no labels to learn from or to be judged by; folder:PATH has, "
-            "where each class has a folder in it"
+            f"{spec} has no labels to learn from or to evaluate with; folder:PATH, "
+            "with one folder per class, does"
         )
     elif split != "train" or val_share or labels_per_class:
-        raise SourceError(f"{spec} has no labels to be split or drawn by")
+        raise SourceError(f"{spec} has no labels to split or sample by")
     else:
         source = splits["train"]()
     source = subset(
@@ -101,7 +100,7 @@ def open_source(
         seed=seed,
         rest=rest,
     )
-    return in_memory(source) if keep else source
+    return cached(source) if cache else source
 
 
 def _split(
@@ -124,10 +123,12 @@ def _split(
 
 
 def _held_out(
-    whole: Callable[[], Source], name: str, share: float, seed: int
+    open_whole: Callable[[], Source], name: str, share: float, seed: int
 ) -> Splits:
+    """Splits a set in two: `train`, and the held-out part under `name`."""
+
     def part(second: bool) -> Source:
-        source = whole()
+        source = open_whole()
         return source.take(stratified_split(source.labels, share, seed)[second])
 
     return {"train": lambda: part(False), name: lambda: part(True)}
@@ -139,5 +140,5 @@ def _list(names) -> str:
 
 def _nearest(kind: str) -> str:
     near = difflib.get_close_matches(kind, _OPENERS, n=1)
-    known = f"known are {_list(_OPENERS)}"
-    return f"did you mean {near[0]}? ({known})" if near else known
+    kinds = f"available: {_list(_OPENERS)}"
+    return f"did you mean {near[0]}? ({kinds})" if near else kinds

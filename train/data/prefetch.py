@@ -1,4 +1,4 @@
-"""Batches on their way to the device while it works on the one before."""
+"""Prefetching: copies batches to the device while it computes."""
 
 import queue
 import threading
@@ -18,17 +18,18 @@ def prefetch_to_device(
     sharding: Any = None,
     size: int = 2,
 ) -> Generator[dict[str, Any], None, None]:
-    """Puts batches on the device, up to `size` of them ahead, on a thread of its own.
+    """Copies batches to the device in a background thread, up to `size` ahead.
 
     Args:
-      iterator: batches on the host, trees of this process's rows of each.
-      sharding: where they go: a device, or a sharding of the first axis over the
-        devices of all processes; None for the default device.
-      size: number of batches that wait on the device.
+      iterator: batches on the host: trees of this process's rows.
+      sharding: a device, or a sharding of the first axis over the devices of all
+        processes; None for the default device.
+      size: number of batches waiting on the device.
 
     Yields:
       The same batches, as arrays on the device. Closing the generator stops the thread
-      and closes the iterator; what the iterator raises is raised here, in its place.
+      and closes the iterator. An exception of the iterator is raised here, after the
+      batches before it.
     """
     if size < 1:
         raise ValueError(f"size {size} must be at least 1")
@@ -39,7 +40,7 @@ def _prefetch(iterator, sharding, size) -> Generator[dict[str, Any], None, None]
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(size)
     stopped = threading.Event()
 
-    def hand_over(item: tuple[Any, BaseException | None]) -> None:
+    def put(item: tuple[Any, BaseException | None]) -> None:
         while not stopped.is_set():
             try:
                 return ready.put(item, timeout=_POLL)
@@ -49,12 +50,12 @@ def _prefetch(iterator, sharding, size) -> Generator[dict[str, Any], None, None]
     def work() -> None:
         try:
             for batch in iterator:
-                hand_over((_put(batch, sharding), None))
+                put((_to_device(batch, sharding), None))
                 if stopped.is_set():
                     return
-            hand_over((None, None))
-        except BaseException as error:  # It is raised where the batch is awaited.
-            hand_over((None, error))
+            put((None, None))
+        except BaseException as error:  # Raised again in the consumer's thread.
+            put((None, error))
 
     thread = threading.Thread(target=work, name="prefetch_to_device", daemon=True)
     thread.start()
@@ -74,8 +75,8 @@ def _prefetch(iterator, sharding, size) -> Generator[dict[str, Any], None, None]
             close()
 
 
-def _put(batch: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
+def _to_device(batch: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
     if isinstance(sharding, jax.sharding.Sharding):
-        place = partial(jax.make_array_from_process_local_data, sharding)
-        return jax.tree.map(place, dict(batch))
+        to_device = partial(jax.make_array_from_process_local_data, sharding)
+        return jax.tree.map(to_device, dict(batch))
     return jax.device_put(dict(batch), sharding)

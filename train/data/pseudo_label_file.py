@@ -1,4 +1,4 @@
-"""The file of pseudo-labels, and the choice of those that are learned from.
+"""Files of pseudo-labels, and the selection of those to train on.
 
 The file is a NumPy array, `numpy.load(FILE, mmap_mode="r")`: float32 `[n, K]`, the
 probabilities of the K classes for each of n images in their source's order, NaN for an
@@ -27,25 +27,25 @@ from train.storage import DISK_FULL, allocate, try_lock, write_json
 
 __all__ = [
     "FORMAT",
-    "Chosen",
     "PseudoLabelKind",
     "PseudoLabels",
     "PseudoLabelsWriter",
+    "SelectedPseudoLabels",
     "check_images",
-    "choose",
     "header_path",
     "images_digest",
     "predictions",
     "pseudo_labelled",
     "read_header",
     "read_pseudo_labels",
+    "select_pseudo_labels",
 ]
 
 PseudoLabelKind = Literal["soft", "hard"]
 FORMAT = "pseudo-labels 1"
 
-_ROWS = 2**16  # That are looked at together.
-_NAMED = 5  # How many classes a message names.
+_CHUNK_ROWS = 2**16  # Rows in memory at a time.
+_NAMED_CLASSES = 5  # Class names in a message.
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ class PseudoLabels:
     """The contents of a file of pseudo-labels.
 
     Attributes:
-      probabilities: float32 `[n, K]`, on disk; NaN in the rows of unreadable images.
+      probabilities: float32 `[n, K]`, memory-mapped; NaN in the rows of unreadable
+        images.
       readable: which images could be read, bool `[n]`.
-      header: what `FILE.json` says.
+      header: the contents of `FILE.json`.
     """
 
     probabilities: np.ndarray
@@ -64,12 +65,12 @@ class PseudoLabels:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedPseudoLabels:
     """The images to train on, and their labels.
 
     Attributes:
-      indices: of the images in their source, rising, int64 `[m]`; an image that is
-        duplicated is there more than once.
+      indices: indices of the images in their source, sorted, int64 `[m]`; those of
+        duplicated images are repeated.
       labels: probabilities, float32 `[m, K]`, or classes, int32 `[m]`.
     """
 
@@ -78,15 +79,15 @@ class Chosen:
 
 
 def header_path(path: Path) -> Path:
-    """Where the header of a file of pseudo-labels is."""
+    """Path of the header of a file of pseudo-labels."""
     return path.with_name(f"{path.name}.json")
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """What `FILE.json` says, or None where neither is there.
+    """Reads `FILE.json`; None if neither it nor the file exists.
 
     Raises:
-      UserError: if what is there is something else.
+      UserError: if only one of them exists, or they are something else.
     """
     header_file = header_path(path)
     if not path.exists() and not header_file.exists():
@@ -98,15 +99,15 @@ def read_header(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(
-        f"{path} is no file of pseudo-labels: {header_file.name} is not its header."
+        f"{path} is not a file of pseudo-labels: {header_file.name} is not its header."
     )
 
 
 def read_pseudo_labels(path: Path) -> PseudoLabels:
-    """Opens a file that `python -m train pseudo-label` wrote; it stays on disk.
+    """Memory-maps a file that `python -m train pseudo-label` wrote.
 
     Raises:
-      UserError: if it is not there, not finished, or something else.
+      UserError: if it does not exist, is not finished, or is something else.
     """
     header = read_header(path)
     if header is None:
@@ -115,7 +116,7 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
     if labelled < images:
         raise UserError(
             f"{path} is not finished: {labelled:,} of {images:,} images are labelled. "
-            "The command that began it goes on."
+            "The command that began it resumes it."
         )
     try:
         probabilities = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -124,7 +125,7 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
     shape = (images, len(header["class_names"]))
     if probabilities.shape != shape or probabilities.dtype != np.float32:
         raise UserError(
-            f"{path} is {probabilities.dtype} {list(probabilities.shape)}, and its "
+            f"{path} is {probabilities.dtype} {list(probabilities.shape)}, but its "
             f"header says float32 {list(shape)}."
         )
     readable = np.ones(images, bool)
@@ -133,44 +134,44 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
 
 
 class PseudoLabelsWriter:
-    """Writes a file from its first image to its last, over any number of starts.
+    """Writes a file of pseudo-labels image by image; an interrupted one is resumed.
 
-    A context: nobody else can write to the file inside it.
+    A context manager: it locks the file against other processes.
 
     Attributes:
-      header: what `FILE.json` says so far.
+      header: the current contents of `FILE.json`.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        """Makes the file, or goes on with it; its folder is made if need be.
+        """Creates the file, and its folder if needed, or resumes it.
 
         Args:
           path: the file.
-          header: what its header is to say of teacher and images.
+          header: the teacher's and the images' entries of its header.
 
         Raises:
-          UserError: if the file is something else, of another teacher or of other
-            images, or is being written, or cannot be.
-          StorageError: if the disk has no room for it.
+          UserError: if the file is something else, has labels by another teacher or of
+            other images, is being written by another process, or cannot be written.
+          StorageError: if the disk is full.
         """
         self._path = path
         new = {**header, "labelled": 0, "unreadable": {}}
-        there = read_header(path)
-        if there is not None:
-            _check_same(path, there, new)
+        existing = read_header(path)
+        if existing is not None:
+            _check_same(path, existing, new)
         with contextlib.ExitStack() as stack:
             with _storing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if there is None:  # Before the file, which never is without it.
+                if existing is None:  # First, so that no file is without a header.
                     write_json(header_path(path), new)
-                number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-                self._file = stack.enter_context(open(number, "r+b"))
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                self._file = stack.enter_context(open(descriptor, "r+b"))
             if not try_lock(self._file):
                 raise UserError(
-                    f"{path} is being written by another process: end that one first, "
-                    "or take another --out."
+                    f"{path} is being written by another process: stop it first, or "
+                    "choose another --out."
                 )
-            # As it is now that nobody else writes.
+            # Read again: until now another process may have written it.
             self.header = read_header(path) or new
             with _storing(path):
                 self._allocate(new)
@@ -184,32 +185,32 @@ class PseudoLabelsWriter:
 
     @property
     def labelled(self) -> int:
-        """Number of images whose labels are written."""
+        """Number of images whose labels have been written."""
         return self.header["labelled"]
 
     def append(
         self, probabilities: np.ndarray, unreadable: Mapping[int, tuple[str, str]]
     ) -> None:
-        """Adds the labels of the next images.
+        """Appends the labels of the next images.
 
         Args:
           probabilities: float32 `[m, K]`.
-          unreadable: from the index of each image that could not be read to its name
-            and the reason; its row becomes NaN.
+          unreadable: name and reason of each unreadable image, by index; its row
+            becomes NaN.
 
         Raises:
-          StorageError: if the disk is full; the images before these are kept.
+          StorageError: if the disk is full; the labels appended before are safe.
         """
         rows = np.array(probabilities, np.float32)
         rows[np.asarray(list(unreadable), int) - self.labelled] = np.nan
-        known = {str(index): list(told) for index, told in unreadable.items()}
+        new_unreadable = {str(index): list(item) for index, item in unreadable.items()}
         header = {
             **self.header,
             "labelled": self.labelled + len(rows),
-            "unreadable": {**self.header["unreadable"], **known},
+            "unreadable": {**self.header["unreadable"], **new_unreadable},
         }
         with _storing(self._path):
-            self._file.seek(self._start + self.labelled * self._row)
+            self._file.seek(self._start + self.labelled * self._row_bytes)
             self._file.write(rows.data)
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -217,58 +218,61 @@ class PseudoLabelsWriter:
         self.header = header
 
     def _allocate(self, new: dict[str, Any]) -> None:
-        """Gives the file its size: NumPy's header and all rows."""
+        """Writes NumPy's header, and allocates the disk space of all rows."""
         shape = (new["images"], len(new["class_names"]))
-        kind = np.dtype(np.float32)
-        fields = {"descr": kind.str, "fortran_order": False, "shape": shape}
-        before = os.fstat(self._file.fileno()).st_size
+        dtype = np.dtype(np.float32)
+        fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        old_size = os.fstat(self._file.fileno()).st_size
         np.lib.format.write_array_header_1_0(self._file, fields)
-        self._start, self._row = self._file.tell(), shape[1] * kind.itemsize
-        size = shape[0] * self._row
-        if before < self._start + size and self.labelled:  # They are there no more.
+        self._start, self._row_bytes = self._file.tell(), shape[1] * dtype.itemsize
+        size = self._start + shape[0] * self._row_bytes
+        if old_size < size and self.labelled:  # The labels have been lost.
             self.header = new
             write_json(header_path(self._path), new)
-        allocate(self._file, self._start + size)
+        allocate(self._file, size)
 
 
-def _check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raises `UserError` where a file is of another teacher or of other images."""
-    for name, other, tell in (
-        ("teacher", "by another teacher", _tell_teacher),
-        ("digest", "of other images", _tell_images),
+def _check_same(
+    path: Path, existing: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+    """Raises `UserError` if a file is by another teacher or of other images."""
+    for name, difference, describe in (
+        ("teacher", "by another teacher", _describe_teacher),
+        ("digest", "of other images", _describe_images),
     ):
-        if there[name] != here[name]:
+        if existing[name] != new[name]:
             raise UserError(
-                f"{path} has labels {other}: {tell(there)} there, {tell(here)} here. "
-                "Take another --out."
+                f"{path} has labels {difference}: {describe(existing)} there, "
+                f"{describe(new)} here. Choose another --out."
             )
 
 
-def _tell_teacher(header: Mapping[str, Any]) -> str:
+def _describe_teacher(header: Mapping[str, Any]) -> str:
     return f"step {header['step']} of {header['run']}{' (EMA)' * header['ema']}"
 
 
-def _tell_images(header: Mapping[str, Any]) -> str:
-    # Of one source there may be other parts, and files with other names.
-    names = header["digest"][:8]
-    return f"{header['images']:,} of {header['data']} (digest {names})"
+def _describe_images(header: Mapping[str, Any]) -> str:
+    # The digest tells apart two parts of one source.
+    digest = header["digest"][:8]
+    return f"{header['images']:,} of {header['data']} (digest {digest})"
 
 
 @contextlib.contextmanager
 def _storing(path: Path) -> Iterator[None]:
+    """Turns errors of the operating system into ours."""
     try:
         yield
     except OSError as error:
-        problem = f"{path} cannot be written to: {error.strerror}."
-        kind = StorageError if error.errno in DISK_FULL else UserError
-        raise kind(problem) from error
+        message = f"{path} cannot be written to: {error.strerror}."
+        error_type = StorageError if error.errno in DISK_FULL else UserError
+        raise error_type(message) from error
 
 
 def images_digest(source: Source) -> str:
-    """What tells a set of images from others: by their names, in their order.
+    """A hash that identifies a set of images: of their names, in order.
 
-    A folder keeps its digest where it is moved. Of images in memory, whose names are
-    only numbers, the pixels count too.
+    Moving a folder does not change its digest. The names of images in memory are only
+    numbers, so their pixels are hashed too.
     """
     root = str(Path(source.spec.partition(":")[2]).expanduser())
     digest = hashlib.sha256()
@@ -281,12 +285,12 @@ def images_digest(source: Source) -> str:
 
 
 def check_images(path: Path, labels: PseudoLabels, source: Source) -> None:
-    """Raises `UserError` where the labels are not of these images."""
+    """Raises `UserError` if the labels are of other images."""
     header = labels.header
     if header["images"] != len(source):
         reason = f"{header['images']:,} images there, {len(source):,} here"
     elif header["digest"] != images_digest(source):
-        reason = "as many, but others, or in another order"
+        reason = "the same number, but other images or another order"
     else:
         return
     raise UserError(
@@ -305,90 +309,89 @@ def pseudo_labelled(
     kind: PseudoLabelKind = "soft",
     seed: int = 0,
 ) -> Source:
-    """The images that are chosen by a file of pseudo-labels, with these as labels.
+    """Selects images by their pseudo-labels, which replace the labels.
 
     Args:
-      path: the file.
-      source: the images that it is of.
-      class_names: what the labels' classes must be; None allows any.
-      min_confidence: see `choose`, as for the others.
-      per_class: likewise.
-      kind: likewise.
-      seed: likewise.
+      path: the file of pseudo-labels.
+      source: the images that it labels.
+      class_names: the classes that the labels must have; None allows any.
+      min_confidence: see `select_pseudo_labels`.
+      per_class: see `select_pseudo_labels`.
+      kind: see `select_pseudo_labels`.
+      seed: see `select_pseudo_labels`.
 
     Raises:
-      UserError: if the file is not of these images and classes, or none are chosen.
+      UserError: if the file is of other images or classes, or no image is selected.
     """
     labels = read_pseudo_labels(path)
     check_images(path, labels, source)
-    there = labels.header["class_names"]
-    if class_names is not None and list(class_names) != there:
+    labelled = labels.header["class_names"]
+    if class_names is not None and list(class_names) != labelled:
         raise UserError(
-            f"{path} has labels of other classes: {_few(there)} there, "
-            f"{_few(class_names)} here."
+            f"{path} has labels of other classes: {_abbreviate(labelled)} there, "
+            f"{_abbreviate(class_names)} here."
         )
-    chosen = choose(
+    selected = select_pseudo_labels(
         labels.probabilities,
         min_confidence=min_confidence,
         per_class=per_class,
         kind=kind,
         seed=seed,
     )
-    return source.take(chosen.indices).with_columns(label=chosen.labels)
+    return source.take(selected.indices).with_columns(label=selected.labels)
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" ... ({len(names)})" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def _abbreviate(names: Sequence[str]) -> str:
+    more = f" ... ({len(names)})" if len(names) > _NAMED_CLASSES else ""
+    return ", ".join(names[:_NAMED_CLASSES]) + more
 
 
 def predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The most probable class of each image, and its probability.
 
     Args:
-      probabilities: float32 `[n, K]`; a few rows at a time are in memory.
+      probabilities: float32 `[n, K]`; read in chunks.
 
     Returns:
-      Classes int32 `[n]` and confidences float32 `[n]`; 0 and NaN where a row is NaN.
+      Classes int32 `[n]` and confidences float32 `[n]`; 0 and NaN if a row is NaN.
     """
     classes = np.empty(len(probabilities), np.int32)
     confidences = np.empty(len(probabilities), np.float32)
     for rows in _chunks(len(probabilities)):
-        part = np.asarray(probabilities[rows])
-        classes[rows] = part.argmax(axis=1)
-        confidences[rows] = part.max(axis=1)
+        chunk = np.asarray(probabilities[rows])
+        classes[rows] = chunk.argmax(axis=1)
+        confidences[rows] = chunk.max(axis=1)
     return classes, confidences
 
 
-def choose(
+def select_pseudo_labels(
     probabilities: np.ndarray,
     *,
     min_confidence: float = 0.0,
     per_class: int = 0,
     kind: PseudoLabelKind = "soft",
     seed: int = 0,
-) -> Chosen:
-    """Filters images by confidence, then takes as many of each class.
+) -> SelectedPseudoLabels:
+    """Filters images by confidence, then balances the classes.
 
     Xie et al. 2019, "Self-training with Noisy Student improves ImageNet
     classification", https://arxiv.org/abs/1911.04252, section 3.1, "Data filtering and
-    balancing": a confidence above 0.3; of each class the 130,000 most confident, and
-    duplicates, drawn at random, where there are fewer.
+    balancing": a confidence above 0.3; the 130,000 most confident images per class, and
+    random duplicates in classes with fewer.
 
-    Here each image of a class with fewer is there `per_class // m` times, m being their
-    number, and some drawn by the seed once more. A class without any stays so.
+    Here each image of a class with m < `per_class` images is repeated `per_class // m`
+    times, and a random choice of them once more. A class without images stays empty.
 
     Args:
       probabilities: float32 `[n, K]`; NaN rows are left out.
-      min_confidence: images are kept whose largest probability is above this.
-      per_class: images of each class, by the most probable one; 0 keeps all as they
-        are.
+      min_confidence: images are kept if their largest probability is above this.
+      per_class: images per most probable class; 0 does not balance the classes.
       kind: `soft` gives the probabilities, `hard` the most probable classes.
-      seed: of the draw of what is duplicated.
+      seed: seed of the random duplicates.
 
     Returns:
-      The chosen images, in the source's order. Equal confidences are told apart by the
-      index, so that the same probabilities give the same choice.
+      The selected images, in the source's order. Of equal confidences, the lower index
+      comes first, so that the same probabilities give the same selection.
 
     Raises:
       UserError: if no image is left.
@@ -396,23 +399,23 @@ def choose(
     classes, confidences = predictions(probabilities)
     kept = np.flatnonzero(confidences > min_confidence)  # NaN is not.
     if not kept.size:
-        surest = np.max(confidences, initial=0, where=~np.isnan(confidences))
+        largest = np.max(confidences, initial=0, where=~np.isnan(confidences))
         raise UserError(
             f"No image has a confidence above {min_confidence:g}: the largest of "
-            f"{len(confidences):,} is {surest:.4f}. Lower --min-confidence."
+            f"{len(confidences):,} is {largest:.4f}. Lower --min-confidence."
         )
     if per_class:
-        # By class, the most confident first; of equal ones that with the lower index.
+        # By class, the most confident first; of equal ones, the lower index.
         order = kept[np.lexsort((-confidences[kept], classes[kept]))]
         starts = np.flatnonzero(np.diff(classes[order])) + 1
-        drawn = [_fill(k, per_class, seed) for k in np.split(order, starts)]
-        kept = np.sort(np.concatenate(drawn))
+        members = np.split(order, starts)
+        kept = np.sort(np.concatenate([_fill(m, per_class, seed) for m in members]))
     labels = classes[kept] if kind == "hard" else np.asarray(probabilities[kept])
-    return Chosen(kept, labels)
+    return SelectedPseudoLabels(kept, labels)
 
 
 def _fill(members: np.ndarray, quota: int, seed: int) -> np.ndarray:
-    """The first `quota` of a class's images, each as often as it takes to have them."""
+    """The first `quota` of a class's images, repeated if there are fewer."""
     members = members[:quota]
     times, rest = divmod(quota, len(members))
     rng = np.random.default_rng([seed, len(members), int(members[0])])
@@ -420,4 +423,4 @@ def _fill(members: np.ndarray, quota: int, seed: int) -> np.ndarray:
 
 
 def _chunks(count: int) -> Iterator[slice]:
-    return (slice(i, i + _ROWS) for i in range(0, count, _ROWS))
+    return (slice(i, i + _CHUNK_ROWS) for i in range(0, count, _CHUNK_ROWS))

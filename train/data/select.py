@@ -27,7 +27,7 @@ def training_images(config: Config) -> Source:
     Raises:
       SourceError: if there are none.
     """
-    return _selected(config)
+    return _open_selection(config)
 
 
 def unlabelled_images(
@@ -37,14 +37,13 @@ def unlabelled_images(
 ) -> Source | None:
     """The unlabelled images, if the config names any.
 
-    Labels that the source may have are never learned from. The column `image_index`
-    holds each image's place in the set. With pseudo-labels, these replace the labels,
-    and select the images.
+    Labels that the source may have are not used. The column `image_index` holds each
+    image's index in the set. Pseudo-labels replace the labels, and select the images.
 
     Args:
-      config: of the run.
-      class_names: of the labelled images; those of the pseudo-labels must be the same.
-      source: the set, if it is open already.
+      config: config of the run.
+      class_names: classes of the labelled images; the pseudo-labels must have the same.
+      source: the unlabelled set, if it is open already.
 
     Raises:
       SourceError: if there are none.
@@ -71,15 +70,15 @@ def unlabelled_images(
 
 
 def open_unlabelled(
-    config: Config, spec: str, split: Split = "train", *, keep: bool = True
+    config: Config, spec: str, split: Split = "train", *, cache: bool = True
 ) -> Source:
-    """Opens images whose labels, if they have any, are not learned from.
+    """Opens images whose labels, if they have any, are not used.
 
     Args:
-      config: of the run; its seed splits a set that has no splits.
+      config: config of the run; its seed splits a set that has no splits.
       spec: a data source, or `rest`: the training images that the config leaves out.
-      split: which of the images.
-      keep: whether the images of a small set stay in memory once they have been read.
+      split: `train`, `val` or `test`.
+      cache: whether the images of a small set stay in memory once read.
 
     Raises:
       SourceError: if there are none.
@@ -87,27 +86,29 @@ def open_unlabelled(
     """
     if spec == "rest":
         if split != "train":
-            raise UserError(f"The rest are training images; there are none of {split}.")
-        source = _selected(config, rest=True, keep=keep)
+            raise UserError(
+                f"The rest are training images: there is no {split} split of them."
+            )
+        source = _open_selection(config, rest=True, cache=cache)
         if not len(source):
             raise UserError(
-                "No images are left over: rest are the training images that "
+                "No images are left over: the rest are the training images that "
                 "--labels-per-class, --count or --share leave out."
             )
         return source
-    # Another set has its own splits.
-    own = spec == config.input.data and split != "test"
+    # `val_share` is for the run's own set; another one has its own splits.
+    is_own = spec == config.input.data and split != "test"
     return open_source(
         spec,
         split,
         seed=config.seed,
-        val_share=config.selection.val_share if own else 0.0,
+        val_share=config.selection.val_share if is_own else 0.0,
         labelled=False,
-        keep=keep,
+        cache=cache,
     )
 
 
-def _selected(config: Config, **options: Any) -> Source:
+def _open_selection(config: Config, **options: Any) -> Source:
     select = config.selection
     return open_source(
         config.input.data,
@@ -127,14 +128,14 @@ def evaluation_images(
     """The images to evaluate on.
 
     Args:
-      config: of the run.
-      data: another data source than the run's.
-      split: another split than the run's, `train`, `val` or `test`.
+      config: config of the run.
+      data: a data source to use instead of the run's.
+      split: a split to use instead of the run's: `train`, `val` or `test`.
 
     Raises:
       SourceError: if there are none.
     """
-    # Another set has its own splits.
+    # `val_share` is for the run's own set; another one has its own splits.
     val_share = config.selection.val_share if data is None else 0.0
     return open_source(
         data or config.input.data,
@@ -145,17 +146,17 @@ def evaluation_images(
 
 
 def decode_options(config: Config, *, training: bool = False) -> dict[str, Any]:
-    """How images are decoded: options of `train.data.train_batches` and `eval_batches`.
+    """Options of `train.data.train_batches` and `eval_batches` for decoding images.
 
     Args:
-      config: of the run.
-      training: whether the images are for training: with `load_size` they are then
-        decoded without a central crop, for windows to be cut from, and with
-        `crop_at_decode` random windows are decoded.
+      config: config of the run.
+      training: whether the images are for training. If so, `load_size` turns off the
+        central crop, since windows are cropped later, on the device, and
+        `crop_at_decode` crops random windows.
     """
-    is_whole = training and config.input.load_size
+    is_uncropped = training and config.input.load_size
     options = {
-        "crop_pct": 1.0 if is_whole else config.input.crop_pct,
+        "crop_pct": 1.0 if is_uncropped else config.input.crop_pct,
         "interpolation": config.input.interpolation,
         "threads": config.input.threads or None,
     }

@@ -1,13 +1,13 @@
 """A set of images, and how it is split and subsampled."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from train.data.decode import Least, Pixels, to_array
+from train.data.decode import Pixels, TargetSide, to_array
 from train.errors import UserError
 
 __all__ = [
@@ -16,16 +16,16 @@ __all__ = [
     "SourceError",
     "Splits",
     "array_source",
-    "at_least",
+    "cached",
     "check_classes",
     "check_labels",
-    "in_memory",
+    "repeat_to",
     "stratified_split",
     "subset",
 ]
 
 
-# The names that data sets give to splits, and ours.
+# From the names that data sets give to splits to ours.
 SPLIT_NAMES = {
     "train": "train",
     "val": "val",
@@ -33,7 +33,7 @@ SPLIT_NAMES = {
     "validation": "val",
     "test": "test",
 }
-_MEMORY = 2**28  # bytes
+_CACHE_BYTES = 2**28  # The largest set that is cached.
 
 
 class SourceError(UserError):
@@ -47,13 +47,13 @@ class Source:
     Attributes:
       spec: what the user wrote, for messages.
       class_names: K names; label k is class `class_names[k]`. Empty if the images have
-        no labels: each label is -1 then.
+        no labels: every label is then -1.
       size: number of images.
-      example: `(index, least)` -> image and label: pixels, each image in its own
-        size, and an int in `[0, K)`. `least` is the short side that the image will be
-        resized to, or 0, or a function that returns it: see `decode.decode_image`.
-        Raises `DecodeError` if the image cannot be read.
-      name: the image's name at an index, for reports: a file, or like `digits/17`.
+      example: `(index, target_side)` -> image and label: pixels, each image in its own
+        size, and an int in `[0, K)`. `target_side` is the short side that the image
+        will be resized to, or 0, or a function that returns it: see
+        `decode.decode_image`. Raises `DecodeError` if the image cannot be read.
+      name: index -> the image's name in messages: a file, or for example `digits/17`.
       find_labels: returns all labels, `int32 [size]`; may have to read the whole set.
       channels: number of channels that most images have.
       native_size: `(h, w)` in pixels if all images have one size, else None.
@@ -65,7 +65,7 @@ class Source:
     spec: str
     class_names: tuple[str, ...]
     size: int
-    example: Callable[[int, Least], tuple[Pixels, int]]
+    example: Callable[[int, TargetSide], tuple[Pixels, int]]
     name: Callable[[int], str]
     find_labels: Callable[[], np.ndarray]
     channels: int
@@ -77,12 +77,12 @@ class Source:
         return self.size
 
     def read(self, index: int) -> np.ndarray:
-        """Image at `index`, `uint8 [h, w, C]`; raises `DecodeError`."""
+        """Image at `index`, `uint8 [h, w, C]`; may raise `DecodeError`."""
         return to_array(self.example(index, 0)[0])
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """All labels, `int32 [size]` in `[0, K)`, or -1 for none."""
+        """All labels, `int32 [size]` in `[0, K)`, or -1 if the images have none."""
         return self.find_labels()
 
     def take(self, indices: np.ndarray) -> "Source":
@@ -91,7 +91,7 @@ class Source:
             self.spec,
             self.class_names,
             len(indices),
-            example=lambda i, least: self.example(int(indices[i]), least),
+            example=lambda i, target_side: self.example(int(indices[i]), target_side),
             name=lambda i: self.name(int(indices[i])),
             find_labels=lambda: self.labels[indices],
             channels=self.channels,
@@ -101,11 +101,11 @@ class Source:
         )
 
     def with_columns(self, **columns: np.ndarray) -> "Source":
-        """The set with further columns, which replace those of the same name."""
+        """The set with more columns; they replace columns of the same name."""
         return replace(self, columns={**self.columns, **columns})
 
 
-# What opens each split; a set that is not split has `train` alone.
+# Split -> the function that opens it; a set without splits has `train` alone.
 Splits = dict[str, Callable[[], Source]]
 
 
@@ -119,14 +119,14 @@ def array_source(
     """A source whose images are in memory.
 
     Args:
-      spec: what the user wrote to get it, for messages.
+      spec: what the user wrote, for messages.
       images: `uint8 [n, h, w, C]`.
       labels: integers `[n]` in `[0, K)`.
       class_names: K names.
-      name: name of the image at an index.
+      name: index -> the image's name in messages.
 
     Raises:
-      SourceError: the arrays do not fit together, or a label is out of range.
+      SourceError: if the arrays do not match, or a label is out of range.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise SourceError(
@@ -136,7 +136,7 @@ def array_source(
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise SourceError(
             f"{spec}: labels are {labels.dtype} {list(labels.shape)}; "
-            f"they must be integers [{len(images)}], one for each image"
+            f"they must be integers [{len(images)}], one per image"
         )
     check_labels(spec, labels, len(class_names), name)
     labels = labels.astype(np.int32)
@@ -144,7 +144,7 @@ def array_source(
         spec,
         class_names,
         len(images),
-        example=lambda i, least: (images[i], int(labels[i])),
+        example=lambda i, target_side: (images[i], int(labels[i])),
         name=name,
         find_labels=lambda: labels,
         channels=images.shape[-1],
@@ -166,33 +166,33 @@ def check_labels(
         )
 
 
-def in_memory(source: Source) -> Source:
-    """The same set; if it is small, an image is kept once it has been read.
+def cached(source: Source) -> Source:
+    """The same set; if it is small, images stay in memory once read.
 
-    Small is 256 MiB of pixels, counted from the common size of the images; those of
-    another size are not kept.
+    Small means at most 256 MiB of pixels at the images' common size; images of another
+    size are not cached.
     """
     size = source.native_size
     if source.images is not None or size is None:
         return source
-    if len(source) * size[0] * size[1] * source.channels > _MEMORY:
+    if len(source) * size[0] * size[1] * source.channels > _CACHE_BYTES:
         return source
-    kept: dict[int, tuple[np.ndarray, int]] = {}
+    cache: dict[int, tuple[np.ndarray, int]] = {}
 
-    def example(index: int, least: Least) -> tuple[np.ndarray, int]:
-        if index in kept:
-            return kept[index]
-        image, label = source.example(index, least)
-        found = to_array(image), label
-        if found[0].shape[:2] == size:
-            kept[index] = found
-        return found
+    def example(index: int, target_side: TargetSide) -> tuple[np.ndarray, int]:
+        if index in cache:
+            return cache[index]
+        image, label = source.example(index, target_side)
+        pixels = to_array(image)
+        if pixels.shape[:2] == size:
+            cache[index] = pixels, label
+        return pixels, label
 
     return replace(source, example=example)
 
 
-def at_least(source: Source, count: int) -> Source:
-    """The set, over and over until it has at least `count` images."""
+def repeat_to(source: Source, count: int) -> Source:
+    """The set, repeated as a whole until it has at least `count` images."""
     times = -(-count // len(source))
     if times <= 1:
         return source
@@ -202,20 +202,19 @@ def at_least(source: Source, count: int) -> Source:
 def stratified_split(
     labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits a set so that each class gives the same share of its images.
+    """Splits a set at random, each class in the same proportion.
 
     Args:
       labels: integers `[n]`.
       share: share of each class that goes to the second part, in `[0, 1]`; rounded to
         whole images.
-      seed: of the draw.
+      seed: of the random split.
 
     Returns:
       Indices of the two parts, each in rising order.
     """
     second = np.zeros(len(labels), bool)
-    for label, members in _shuffled_classes(labels, seed):
-        del label
+    for _, members in _shuffled_classes(labels, seed):
         second[members[: round(share * len(members))]] = True
     return np.flatnonzero(~second), np.flatnonzero(second)
 
@@ -229,35 +228,36 @@ def subset(
     seed: int = 0,
     rest: bool = False,
 ) -> Source:
-    """A part of a set, fixed by the seed; a larger part contains the smaller ones.
+    """A random subset, fixed by the seed; larger subsets contain the smaller ones.
 
     Args:
-      source: the whole.
-      count: number of images, drawn from all alike.
-      share: share of the images in `(0, 1]`, drawn from all alike.
-      labels_per_class: number of images of each class.
-      seed: of the draw.
-      rest: whether to return what is left of the whole instead.
+      source: the whole set.
+      count: number of images, regardless of class.
+      share: share of the images in `(0, 1]`, regardless of class.
+      labels_per_class: number of images per class.
+      seed: of the random choice.
+      rest: whether to return the images that are not chosen instead.
 
     Raises:
-      SourceError: more than one way was given, or there are not so many images.
+      SourceError: if more than one of `count`, `share` and `labels_per_class` is given,
+        or there are not that many images.
     """
-    given = {"count": count, "share": share, "labels_per_class": labels_per_class}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) > 1:
-        raise SourceError(f"{source.spec}: give one of {', '.join(given)}, not more")
+    sizes = {"count": count, "share": share, "labels_per_class": labels_per_class}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if len(sizes) > 1:
+        raise SourceError(f"{source.spec}: give only one of {', '.join(sizes)}")
     if labels_per_class is not None:
-        chosen = _per_class(source, labels_per_class, seed)
+        chosen = _sample_per_class(source, labels_per_class, seed)
     else:
-        chosen = _of_all(source, count, share, seed)
+        chosen = _sample(source, count, share, seed)
     if rest:
         chosen = np.setdiff1d(np.arange(len(source)), chosen)
-    elif not given:
+    elif not sizes:
         return source
     return source.take(chosen)
 
 
-def _of_all(
+def _sample(
     source: Source, count: int | None, share: float | None, seed: int
 ) -> np.ndarray:
     if share is not None:
@@ -267,32 +267,36 @@ def _of_all(
     count = len(source) if count is None else count
     if not 0 < count <= len(source):
         raise SourceError(
-            f"{source.spec}: count {count} must be 1 to {len(source)}, the images there"
+            f"{source.spec}: count {count} must be 1 to {len(source)}, the number of "
+            "images"
         )
     order = np.random.default_rng([seed, len(source)]).permutation(len(source))
     return np.sort(order[:count])
 
 
-def _per_class(source: Source, count: int, seed: int) -> np.ndarray:
-    kept = []
+def _sample_per_class(source: Source, count: int, seed: int) -> np.ndarray:
+    chosen = []
     for label, members in _shuffled_classes(source.labels, seed):
         if not 0 < count <= len(members):
             raise SourceError(
                 f"{source.spec}: labels_per_class {count} must be 1 to {len(members)}, "
-                f"the images of class {source.class_names[label]!r}"
+                f"the number of images of class {source.class_names[label]!r}"
             )
-        kept.append(members[:count])
-    return np.sort(np.concatenate(kept))
+        chosen.append(members[:count])
+    return np.sort(np.concatenate(chosen))
 
 
-def _shuffled_classes(labels: np.ndarray, seed: int):
+def _shuffled_classes(
+    labels: np.ndarray, seed: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each class with the indices of its images, in random order."""
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        yield label, np.random.default_rng([seed, label]).permutation(members)
+        yield int(label), np.random.default_rng([seed, label]).permutation(members)
 
 
 def check_classes(source: Source, class_names: Sequence[str]) -> None:
-    """Raises `UserError` if a source has other classes than a run."""
+    """Raises `UserError` if a source's classes differ from a run's."""
     pairs = itertools.zip_longest(class_names, source.class_names)
     for k, (ours, theirs) in enumerate(pairs):
         if ours != theirs:

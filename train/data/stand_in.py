@@ -1,22 +1,22 @@
-"""A stand-in for images that are not there, for dry runs."""
+"""A stand-in for images that are missing, for dry runs."""
 
 import numpy as np
 
 import cnn_flax
 from train.config import Config
-from train.data.decode import DecodeError, Least
+from train.data.decode import DecodeError, TargetSide
 from train.data.source import Source
 
 __all__ = ["stand_in"]
 
 
 def stand_in(config: Config) -> Source:
-    """A source in place of the config's images; none of its images can be read."""
+    """A source with the config's classes and batch size, but no readable images."""
     network = config.network
     model = cnn_flax.create_model(network.model, **network.model_fields)
     classes = tuple(str(k) for k in range(getattr(model, "num_classes", 1000)))
 
-    def example(index: int, least: Least):
+    def example(index: int, target_side: TargetSide):
         raise DecodeError(f"image {index}", "it is a stand-in")
 
     return Source(

@@ -1,4 +1,4 @@
-"""Sets that tensorflow-datasets has prepared, read without TensorFlow."""
+"""Sets prepared by tensorflow-datasets, read without TensorFlow."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from train.data.decode import Least, Pixels, decode_image
-from train.data.records import TFRecords
+from train.data.decode import DecodeError, Pixels, TargetSide, decode_image
 from train.data.source import SPLIT_NAMES, Source, SourceError, Splits
+from train.data.tfrecord import TFRecords
 
 __all__ = ["tfds"]
 
@@ -17,12 +17,12 @@ __all__ = ["tfds"]
 def tfds(path: str) -> Splits:
     """A set prepared by tensorflow-datasets: `NAME[/CONFIG][:VERSION][@DIR]`.
 
-    Array_record and parquet are read through its data source, TFRecord by hand. DIR is
-    tensorflow-datasets' own folder where it is left out. The set must have one image
-    and one class label an example.
+    array_record and parquet are read through its data source, TFRecord by our own
+    reader. DIR defaults to tensorflow-datasets' own folder. The set must have one image
+    and one class label per example.
 
     Raises:
-      SourceError: the set is not there, or has other features.
+      SourceError: if the set does not exist, or has other features.
     """
     spec = f"tfds:{path}"
     name, _, folder = path.partition("@")
@@ -34,7 +34,7 @@ def tfds(path: str) -> Splits:
         if ours is None or ours in splits or not info.num_examples:
             continue
         examples = _Examples(spec, theirs, _records(builder, theirs), image, label)
-        # The test split of a contest has no labels, only -1.
+        # Test splits of competitions have no labels, only -1.
         if theirs != "test" or examples.label(0) >= 0:
             features = builder.info.features
             splits[ours] = partial(_open, examples, features[image], features[label])
@@ -46,41 +46,41 @@ def _builder(spec: str, name: str, folder: str | None) -> Any:
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     if not name:
-        raise SourceError(f"{spec} names no set: tfds:NAME or tfds:NAME@DIR")
+        raise SourceError(f"{spec} names no set: give tfds:NAME or tfds:NAME@DIR")
     folder = folder and os.path.expanduser(folder)
-    where = {"data_dir": folder} if folder else {}
+    options = {"data_dir": folder} if folder else {}
     try:
-        return builder_from_files(name, **where)
+        return builder_from_files(name, **options)
     except DatasetNotFoundError as error:
-        option = f" --data_dir={folder}" if folder else ""
+        flag = f" --data_dir={folder}" if folder else ""
         raise SourceError(
-            f"{spec} is not there, or not prepared; to prepare it: "
-            f"tfds build {name} --file_format=array_record{option} "
+            f"{spec} does not exist or is not prepared; to prepare it: "
+            f"tfds build {name} --file_format=array_record{flag} "
             '(needs pip install "cnn-flax[prepare]")'
         ) from error
 
 
 def _features(spec: str, info: Any) -> tuple[str, str]:
-    """The names of the image and of the class label."""
+    """The names of the image and class label features."""
     from tensorflow_datasets.core.features import ClassLabel, Image
 
-    usual = info.supervised_keys or ()
+    supervised = info.supervised_keys or ()
     found = []
     for kind in (Image, ClassLabel):
         names = [n for n, value in info.features.items() if isinstance(value, kind)]
-        # CIFAR-100 has two labels, fine and coarse, of which one is the usual.
-        names = [name for name in names if name in usual] or names
+        # CIFAR-100 has two labels, fine and coarse; one is a supervised key.
+        names = [name for name in names if name in supervised] or names
         if len(names) != 1:
             raise SourceError(
-                f"{spec} has {len(names)} features of type {kind.__name__}, but one is "
-                f"needed; its features are {', '.join(info.features)}"
+                f"{spec} must have one feature of type {kind.__name__}, but has "
+                f"{len(names)}; its features are {', '.join(info.features)}"
             )
         found += names
     return found[0], found[1]
 
 
 def _records(builder: Any, split: str) -> Any:
-    """The records of a split, `bytes` by number."""
+    """The records of a split: a sequence of `bytes`."""
     from tensorflow_datasets.core.decode import DeserializeMethod
     from tensorflow_datasets.core.file_adapters import FileFormat
 
@@ -91,15 +91,15 @@ def _records(builder: Any, split: str) -> Any:
         )
     if info.file_format is not FileFormat.TFRECORD:
         raise SourceError(
-            f"{builder.data_dir} is in the format {info.file_format.value}, which "
-            "cannot be read; array_record, parquet and tfrecord can"
+            f"{builder.data_dir} is in the format {info.file_format.value}; it must be "
+            "array_record, parquet or tfrecord"
         )
     files = info.splits[split]
     return TFRecords([str(path) for path in files.filepaths], files.shard_lengths)
 
 
 class _Examples:
-    """One split's examples: the image's bytes and the label."""
+    """The examples of one split: encoded images and labels."""
 
     def __init__(
         self, spec: str, split: str, records: Any, image: str, label: str
@@ -118,18 +118,24 @@ class _Examples:
 
     def example(self, index: int) -> tuple[bytes, int]:
         """Encoded image and label; raises `DecodeError` if the record is damaged."""
-        from google.protobuf.message import DecodeError
+        from google.protobuf import message
         from tensorflow_datasets.proto import tf_example_pb2
 
         try:
-            # The class is made when the module is imported.
+            # protobuf creates the class when the module is imported.
             parse = tf_example_pb2.Example.FromString  # pyright: ignore
             record = parse(bytes(self._records[index]))
             features = record.features.feature
             image = features[self._image].bytes_list.value[0]
             return image, features[self._label].int64_list.value[0]
-        # RuntimeError: array_record's word for a damaged file.
-        except (DecodeError, EOFError, IndexError, OSError, RuntimeError) as error:
+        # array_record raises RuntimeError for a damaged file.
+        except (
+            message.DecodeError,
+            EOFError,
+            IndexError,
+            OSError,
+            RuntimeError,
+        ) as error:
             raise DecodeError(self.name(index), f"damaged record: {error}") from error
 
     def label(self, index: int) -> int:
@@ -144,14 +150,14 @@ def _open(examples: _Examples, image: Any, label: Any) -> Source:
     classes = tuple(label.names)
     height, width, channels = image.shape
 
-    def example(index: int, least: Least) -> tuple[Pixels, int]:
+    def example(index: int, target_side: TargetSide) -> tuple[Pixels, int]:
         encoded, label = examples.example(index)
         if not 0 <= label < len(classes):
             raise SourceError(
                 f"{examples.spec}: label {label} at {examples.name(index)} is out of "
                 f"range: the classes are 0 to {len(classes) - 1}"
             )
-        return decode_image(encoded, examples.name(index), least), label
+        return decode_image(encoded, examples.name(index), target_side), label
 
     return Source(
         examples.spec,

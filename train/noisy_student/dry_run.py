@@ -1,4 +1,4 @@
-"""What a Noisy Student would be, without running it."""
+"""Dry run of a Noisy Student: builds every model and prints its cost."""
 
 from pathlib import Path
 
@@ -11,18 +11,24 @@ from train.console import say
 from train.data import Source, SourceError
 from train.data.select import evaluation_images, open_unlabelled, training_images
 from train.data.stand_in import stand_in
-from train.noisy_student.plan import NoisyStudent, Train, check_growth, plan
+from train.noisy_student.plan import (
+    ModelSize,
+    NoisyStudent,
+    TrainStage,
+    check_growth,
+    plan,
+)
 from train.run.program import Program, build, train_step_shapes
 
 __all__ = ["dry_run"]
 
 
 def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
-    """Builds each model and its step of training, and says what they take.
+    """Builds each model and its training step, and prints their cost.
 
-    The steps are traced and lowered, not compiled; for the largest models that takes
-    minutes. Nothing is trained or written. Where the images are not there, it says so,
-    and goes on with a stand-in of as many classes as the teacher has by itself.
+    The steps are traced and lowered, not compiled; even so the largest models take
+    minutes. It trains and writes nothing. If the images are missing, it says so, and
+    uses a stand-in with the teacher's default number of classes.
 
     Raises:
       UserError: if a stage cannot be run.
@@ -30,45 +36,45 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
     config = student.config
     try:
         images = training_images(config), evaluation_images(config)
-        unlabelled = open_unlabelled(config, config.unlabelled.unlabelled, keep=False)
+        unlabelled = open_unlabelled(config, config.unlabelled.unlabelled, cache=False)
     except SourceError as error:
-        say(
-            console, f"The images are not there: {error}. A stand-in takes their place."
-        )
+        say(console, f"The images are missing: {error}. A stand-in takes their place.")
         images = stand_in(config), stand_in(config)
         unlabelled = images[0]
     table = Table(title="Stages", title_justify="left")
-    for column in ("", "model", "parameters", "a step's images", "operations", "saved"):
-        # In a narrow terminal figures go on in a line below, rather than being cut.
+    columns = ("", "model", "parameters", "images per step", "operations", "checkpoint")
+    for column in columns:
+        # In a narrow terminal, figures are wrapped rather than truncated.
         table.add_column(column, overflow="fold")
-    programs = {}
+    programs: dict[str, Program] = {}
     for stage in plan(student, Path()):
-        if not isinstance(stage, Train):
+        if not isinstance(stage, TrainStage):
             continue
-        others = None
+        pseudo_labelled = None
         if stage.config.unlabelled.unlabelled:
             kind = stage.config.unlabelled.pseudo_label_kind
-            others = _labelled(unlabelled, len(images[0].class_names), kind)
+            classes = len(images[0].class_names)
+            pseudo_labelled = _with_placeholder_labels(unlabelled, classes, kind)
         with console.status(stage.name):
-            programs[stage.name] = build(stage.config, recipe, images, others)
-    check_growth({name: program.parameters for name, program in programs.items()})
+            programs[stage.name] = build(stage.config, recipe, images, pseudo_labelled)
+    check_growth([ModelSize(name, p.parameters) for name, p in programs.items()])
     for name, program in programs.items():
         with console.status(name):
-            table.add_row(name, *_takes(program))
+            table.add_row(name, *_cost(program))
     console.print(table)
-    say(console, "A dry run: nothing was trained, and nothing written.")
+    say(console, "Dry run: nothing was trained or written.")
 
 
-def _labelled(source: Source, classes: int, kind: str) -> Source:
-    """The images with such labels as a teacher would give them."""
+def _with_placeholder_labels(source: Source, classes: int, kind: str) -> Source:
+    """The images with labels of the shape of a teacher's."""
     if kind == "hard":
         return source
     labels = np.broadcast_to(np.float32(1 / classes), (len(source), classes))
     return source.with_columns(label=labels)
 
 
-def _takes(program: Program) -> list[str]:
-    """The cells of a stage's row; a step's images are the labelled and the others."""
+def _cost(program: Program) -> list[str]:
+    """The cells of a stage's row; images per step are labelled + unlabelled ones."""
     shapes = train_step_shapes(program)
     lowered = jax.jit(program.train_step).lower(*shapes)
     operations = (lowered.cost_analysis() or {}).get("flops", 0)

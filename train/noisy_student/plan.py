@@ -1,11 +1,11 @@
-"""What a Noisy Student is, and the stages that it comes to."""
+"""The configuration of a Noisy Student, and the stages that it consists of."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 from tyro.conf import OmitArgPrefixes
@@ -16,31 +16,32 @@ from train.errors import UserError
 
 __all__ = [
     "EACH_ROUND",
-    "Label",
+    "LabelStage",
+    "ModelSize",
     "NoisyStudent",
     "Stage",
     "Student",
-    "Train",
+    "TrainStage",
     "check_growth",
     "plan",
     "settings",
     "teacher_config",
 ]
 
-# Stands for the pseudo-labels in the config of all rounds.
+# Placeholder for the pseudo-labels, whose file differs between rounds.
 EACH_ROUND = "made in each round"
 
 
 @dataclass(frozen=True)
 class Student:
-    """A model that learns from pseudo-labels, and what is its own."""
+    """A model trained on pseudo-labels, and what differs from the teacher's config."""
 
     model: str
     """One of cnn_flax.list_models()."""
     model_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of the model, before those that all models have."""
+    """Fields of the model; they take precedence over those of all models."""
     image_size: int = 0
-    """Height and width that it sees, in pixels; 0 for those of the config."""
+    """Height and width of its input, in pixels; 0 for the config's."""
 
 
 def _parse_students(words: list[str]) -> tuple[Student, ...]:
@@ -51,7 +52,7 @@ def _parse_students(words: list[str]) -> tuple[Student, ...]:
         elif students:
             students[-1][1].append(word)
         else:
-            raise ValueError(f"{word!r} stands before the model that it is a field of")
+            raise ValueError(f"{word!r} must follow the model that it is a field of")
     parsed = []
     for model, words in students:
         fields = parse_fields(words)
@@ -62,7 +63,7 @@ def _parse_students(words: list[str]) -> tuple[Student, ...]:
     return tuple(parsed)
 
 
-def _words(students: tuple[Student, ...]) -> list[str]:
+def _format_students(students: tuple[Student, ...]) -> list[str]:
     words = []
     for student in students:
         size = {"image_size": student.image_size} if student.image_size else {}
@@ -76,13 +77,13 @@ _STUDENTS = tyro.constructors.PrimitiveConstructorSpec(
     metavar="[MODEL [NAME=VALUE ...] ...]",
     instance_from_str=_parse_students,
     is_instance=lambda value: isinstance(value, tuple),
-    str_from_instance=_words,
+    str_from_instance=_format_students,
 )
 
 
 @dataclass(frozen=True)
 class NoisyStudent:
-    """Rounds in which a model labels images, and the next model learns from them.
+    """Rounds in which a model labels images, and the next model is trained on them.
 
     Xie et al. 2019, "Self-training with Noisy Student improves ImageNet
     classification", https://arxiv.org/abs/1911.04252, algorithm 1.
@@ -91,34 +92,36 @@ class NoisyStudent:
     config: Annotated[Config, OmitArgPrefixes] = Config(
         unlabelled=Unlabelled(unlabelled="rest", pseudo_labels=EACH_ROUND)
     )
-    """Of every model: --model is the first, the teacher, which learns from the labels
-    alone, and --model-fields are of all. What is noise, changes to the images and the
-    fields dropout_rate and drop_path_rate, is on while they learn and off while they
-    label."""
+    """Config of every model. --model is the first one, the teacher, which is trained on
+    the labelled images alone; --model-fields apply to all models. Noise, that is
+    augmentation and the fields dropout_rate and drop_path_rate, is on in training and
+    off in labelling."""
     students: Annotated[tuple[Student, ...], _STUDENTS] = (Student("resnet18"),)
-    """The models after the teacher, one a round, each at least as large as the last
-    one. Their fields go before --model-fields; image_size=PIXELS is a student's own."""
+    """The models after the teacher, one per round, each at least as large as the one
+    before. Their fields override --model-fields; image_size=PIXELS sets a student's
+    input size."""
     finetune_size: int = 0
-    """Height and width, in pixels, at which the last student learns a little more from
-    the labels alone, its images unchanged; 0 for none of that."""
+    """Height and width, in pixels, at which the last student is fine-tuned on the
+    labelled images alone, without augmentation; 0 for no fine-tuning."""
     finetune_steps: int = 100
-    """Steps of that."""
+    """Steps of fine-tuning."""
     finetune_rate: float = 0.001
-    """Learning rate of that, at its start."""
+    """Initial learning rate of fine-tuning."""
 
     def __post_init__(self):
         if not self.students:
-            raise UserError("--students names no model: give one a round.")
+            raise UserError("--students names no model: give one per round.")
         if self.config.unlabelled.pseudo_labels != EACH_ROUND:
             raise UserError(
-                "A Noisy Student makes its pseudo-labels: leave out --pseudo-labels."
+                "A Noisy Student makes its pseudo-labels itself: leave out "
+                "--pseudo-labels."
             )
-        for field, held, allowed in (
+        for field, is_valid, allowed in (
             ("finetune_size", self.finetune_size >= 0, "at least 0"),
             ("finetune_steps", self.finetune_steps >= 1, "at least 1"),
             ("finetune_rate", self.finetune_rate > 0, "above 0"),
         ):
-            if not held:
+            if not is_valid:
                 flag, value = field.replace("_", "-"), getattr(self, field)
                 raise UserError(f"--{flag} must be {allowed}, got {value}.")
 
@@ -129,12 +132,12 @@ class NoisyStudent:
 
 
 @dataclass(frozen=True)
-class Train:
-    """A stage in which a model learns.
+class TrainStage:
+    """A stage that trains a model.
 
     Attributes:
-      name: its folder, below that of the whole.
-      config: of the run.
+      name: the run's folder, relative to that of the Noisy Student.
+      config: the run's config.
     """
 
     name: str
@@ -142,69 +145,88 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Label:
-    """A stage in which a model labels the images without labels, without noise.
+class LabelStage:
+    """A stage in which a model labels the unlabelled images, without noise.
 
     Attributes:
-      name: its file, below the folder of the whole.
-      teacher: the stage of the model.
+      name: the file of pseudo-labels, relative to the Noisy Student's folder.
+      teacher: name of the stage that trained the model.
     """
 
     name: str
     teacher: str
 
 
-Stage = Train | Label
+Stage = TrainStage | LabelStage
+
+
+class ModelSize(NamedTuple):
+    """The size of a model.
+
+    Attributes:
+      stage: name of the stage that trains it.
+      parameters: number of its parameters.
+    """
+
+    stage: str
+    parameters: int
 
 
 def plan(student: NoisyStudent, out: Path) -> list[Stage]:
-    """The stages, in their order.
+    """The stages, in order.
 
     Args:
-      student: what is to be done.
-      out: the folder of the whole.
+      student: the Noisy Student.
+      out: its folder.
     """
     config = student.config
-    last = Train("round0/teacher", teacher_config(student))
+    last = TrainStage("round0/teacher", teacher_config(student))
     stages: list[Stage] = [last]
-    for number, learner in enumerate(student.students, 1):
-        labels = Label(f"round{number}/labels.npy", last.name)
-        last = Train(f"round{number}/student", _learner(config, learner, out, labels))
+    for number, model in enumerate(student.students, 1):
+        labels = LabelStage(f"round{number}/labels.npy", last.name)
+        model_config = _student_config(config, model, out, labels)
+        last = TrainStage(f"round{number}/student", model_config)
         stages += [labels, last]
     if student.finetune_size:
-        stages.append(Train("final", _finetuned(student, last, out)))
+        stages.append(TrainStage("final", _finetune_config(student, last, out)))
     return stages
 
 
-def check_growth(parameters: Mapping[str, int]) -> None:
-    """Raises `UserError` for a student with fewer parameters than its teacher.
+def check_growth(models: Sequence[ModelSize]) -> None:
+    """Raises `UserError` if a student has fewer parameters than its teacher.
 
     Args:
-      parameters: their number in each stage that trains, by its name, in order.
+      models: the models of the stages that train, in order.
     """
-    for (_, teacher), (name, student) in pairwise(parameters.items()):
-        if student < teacher:
+    for teacher, student in pairwise(models):
+        if student.parameters < teacher.parameters:
             raise UserError(
-                f"{name} has {student:,} parameters, and its teacher {teacher:,}: a "
-                "noisy student is at least as large. A smaller one distills: see "
-                "--teacher."
+                f"{student.stage} has {student.parameters:,} parameters, and its "
+                f"teacher {teacher.parameters:,}: a noisy student must be at least as "
+                "large. To distill into a smaller one, see --teacher."
             )
 
 
 def teacher_config(student: NoisyStudent) -> Config:
-    """The config of the first model, which learns from labels alone."""
+    """The config of the first model, trained on the labelled images alone."""
     return replace(student.config, unlabelled=Unlabelled())
 
 
 def settings(student: NoisyStudent) -> dict[str, Any]:
-    """Each flag's name, without its dashes, and its value."""
+    """Values of the flags, by name without dashes."""
     fields = dataclasses.fields(student)
     own = {f.name: getattr(student, f.name) for f in fields if f.name != "config"}
-    return {**flag_values(student.config), **own, "students": _words(student.students)}
+    return {
+        **flag_values(student.config),
+        **own,
+        "students": _format_students(student.students),
+    }
 
 
-def _learner(config: Config, student: Student, out: Path, labels: Label) -> Config:
-    """A student's config."""
+def _student_config(
+    config: Config, student: Student, out: Path, labels: LabelStage
+) -> Config:
+    """The config of a student."""
     fields = {**config.network.model_fields, **student.model_fields}
     network = replace(config.network, model=student.model, model_fields=fields, init="")
     size = student.image_size or config.input.image_size
@@ -217,8 +239,8 @@ def _learner(config: Config, student: Student, out: Path, labels: Label) -> Conf
     )
 
 
-def _finetuned(student: NoisyStudent, last: Train, out: Path) -> Config:
-    """The config of the last stage.
+def _finetune_config(student: NoisyStudent, last: TrainStage, out: Path) -> Config:
+    """The config of the final fine-tuning.
 
     Section 3.1, "Training details", after Touvron et al. 2019, "Fixing the train-test
     resolution discrepancy", https://arxiv.org/abs/1906.06423.

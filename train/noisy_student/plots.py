@@ -1,4 +1,4 @@
-"""The charts of a Noisy Student's report, and all of it in one picture."""
+"""The charts of a Noisy Student's report, and a poster of them all."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -10,36 +10,36 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from train.noisy_student.summary import BINS, Example, Labelled, Summary
+from train.noisy_student.summary import BINS, Example, LabelSummary, Summary
 
 __all__ = [
-    "KINDS",
+    "EXAMPLE_HEADINGS",
     "accuracy_chart",
     "balance_chart",
     "confidence_chart",
+    "example_kind",
     "headline",
-    "kind_of",
     "poster",
-    "short",
+    "short_count",
 ]
 
 _INK, _GRID, _GREY = "#1f2937", "#e5e7eb", "#94a3b8"
-# Of what is right, and of what is wrong: apart in hue and in lightness.
-_RIGHT, _WRONG = "#1d4ed8", "#f97316"
-_COPIES = "#bfdbfe"
-# More classes have no room for their names.
-_NAMED = 30
+# Correct and wrong labels: two colours that differ in hue and in lightness.
+_CORRECT, _WRONG = "#1d4ed8", "#f97316"
+_DUPLICATES = "#bfdbfe"
+# With more classes there is no room for their names.
+_NAMED_CLASSES = 30
 
 
 def accuracy_chart(ax: Axes, summary: Summary) -> None:
-    """Accuracy of each model, and of the pseudo-labels that it gave."""
+    """Plots the accuracy of each model, and of its pseudo-labels."""
     models = summary.models
-    where = range(len(models))
+    positions = range(len(models))
     accuracy = [100 * model.accuracy for model in models]
     style = {"marker": "o", "markersize": 7, "linewidth": 2}
-    ax.plot(where, accuracy, color=_INK, label=f"{summary.split} images", **style)
-    for x, y in zip(where, accuracy, strict=True):
-        # White behind it, for lines that pass.
+    ax.plot(positions, accuracy, color=_INK, label=f"{summary.split} images", **style)
+    for x, y in zip(positions, accuracy, strict=True):
+        # On white, for legibility where a line passes.
         ax.annotate(
             f"{y:.1f}",
             (x, y),
@@ -53,45 +53,42 @@ def accuracy_chart(ax: Axes, summary: Summary) -> None:
     labels = [each.labels for each in summary.rounds]
     for name, marker, color, values in (
         ("pseudo-labels: all", "s", _GREY, [each.accuracy for each in labels]),
-        ("pseudo-labels: kept", "^", _RIGHT, [each.kept_accuracy for each in labels]),
+        ("pseudo-labels: kept", "^", _CORRECT, [each.kept_accuracy for each in labels]),
     ):
         shares = [100 * value for value in values if value is not None]
         if shares:
             style = {"marker": marker, "linestyle": ":", "markersize": 6}
             ax.plot(range(len(shares)), shares, color=color, label=name, **style)
     names = [
-        f"{role.removeprefix('the ')}\n{model.model}, {short(model.parameters)}"
+        f"{role.removeprefix('the ')}\n{model.model}, {short_count(model.parameters)}"
         for role, model in zip(summary.roles, models, strict=True)
     ]
-    ax.set_xticks(where, names)
+    ax.set_xticks(positions, names)
     ax.set_xlim(-0.4, len(models) - 0.6)
     ax.margins(y=0.2)
     ax.set_ylabel("accuracy (%)")
     ax.grid(axis="y", color=_GRID)
     ax.legend(frameon=False, loc="best", fontsize="small")
-    _plain(ax)
+    _remove_frame(ax)
 
 
-def confidence_chart(ax: Axes, summary: Summary, labels: Labelled) -> None:
-    """Number of unlabelled images by the confidence of their pseudo-labels.
-
-    All rounds have one scale.
-    """
+def confidence_chart(ax: Axes, summary: Summary, labels: LabelSummary) -> None:
+    """Plots a histogram of the pseudo-labels' confidence; all rounds share a scale."""
     edges = np.linspace(0, 1, BINS + 1)
     counts = np.asarray(labels.histogram)
-    known, threshold = labels.histogram_right is not None, summary.min_confidence
+    threshold = summary.min_confidence
     style = {"width": 1 / BINS, "align": "edge", "edgecolor": "white", "linewidth": 0.6}
     if labels.histogram_right is None:
         ax.bar(edges[:-1], counts, color=_GREY, **style)
     else:
-        right = np.asarray(labels.histogram_right)
-        ax.bar(edges[:-1], right, color=_RIGHT, label="right", **style)
-        wrong = {"color": _WRONG, "label": "wrong", "bottom": right}
-        ax.bar(edges[:-1], counts - right, **wrong, **style)
+        correct = np.asarray(labels.histogram_right)
+        ax.bar(edges[:-1], correct, color=_CORRECT, label="correct", **style)
+        wrong = {"color": _WRONG, "label": "wrong", "bottom": correct}
+        ax.bar(edges[:-1], counts - correct, **wrong, **style)
     if threshold > 0:
         line = {"color": _INK, "linestyle": "--", "linewidth": 1.2}
         ax.axvline(threshold, label=f"threshold {threshold:g}", **line)
-    if known or threshold > 0:
+    if labels.histogram_right is not None or threshold > 0:
         _legend_above(ax)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.05 * max(max(each.labels.histogram) for each in summary.rounds))
@@ -100,54 +97,54 @@ def confidence_chart(ax: Axes, summary: Summary, labels: Labelled) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y", color=_GRID)
-    _plain(ax)
+    _remove_frame(ax)
 
 
-def balance_chart(ax: Axes, labels: Labelled, names: Sequence[str]) -> None:
-    """Number of images of each class, before filtering and balancing and after."""
+def balance_chart(ax: Axes, labels: LabelSummary, names: Sequence[str]) -> None:
+    """Plots the images per class, before and after filtering and balancing."""
     before, kept, after = (
         np.asarray(counts)
         for counts in (labels.before, labels.kept_classes, labels.after)
     )
-    if len(names) > _NAMED:
+    if len(names) > _NAMED_CLASSES:
         for name, color, counts in (
             ("before", _GREY, before),
-            ("after", _RIGHT, after),
+            ("after", _CORRECT, after),
         ):
             ax.plot(np.sort(counts)[::-1], color=color, label=name)
-        ax.set_xlabel("classes, the largest first")
+        ax.set_xlabel("classes, largest first")
         ax.set_ylabel("images")
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter("{x:,.0f}")
     else:
         rows = np.arange(len(names))
         ax.barh(rows - 0.2, before, 0.36, color=_GREY, label="before")
-        ax.barh(rows + 0.2, kept, 0.36, color=_RIGHT, label="after")
+        ax.barh(rows + 0.2, kept, 0.36, color=_CORRECT, label="after")
         if labels.duplicates:
-            style: dict[str, Any] = {"color": _COPIES, "label": "after: copies"}
+            style: dict[str, Any] = {"color": _DUPLICATES, "label": "after: duplicates"}
             ax.barh(rows + 0.2, after - kept, 0.36, left=kept, **style)
         if labels.true is not None:
             style = {"color": _INK, "marker": "|", "s": 110, "linewidths": 1.6}
-            ax.scatter(labels.true, rows - 0.2, label="truly", zorder=3, **style)
+            ax.scatter(labels.true, rows - 0.2, label="true", zorder=3, **style)
         ax.set_yticks(rows, names)
         ax.invert_yaxis()
-        ax.set_xlabel("images; the student learns from the blue ones")
+        ax.set_xlabel("images; the student is trained on the blue ones")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.grid(axis="both" if len(names) > _NAMED else "x", color=_GRID)
+    ax.grid(axis="both" if len(names) > _NAMED_CLASSES else "x", color=_GRID)
     _legend_above(ax)
-    _plain(ax)
+    _remove_frame(ax)
 
 
 def poster(summary: Summary, read: Callable[[int], np.ndarray]) -> Figure:
-    """The report in one picture: the accuracies, then a row a round.
+    """The report in one picture: the accuracies, then one row per round.
 
     Args:
-      summary: of the Noisy Student.
-      read: an unlabelled image by its index, `uint8 [h, w, C]`.
+      summary: summary of the Noisy Student.
+      read: index -> unlabelled image, `uint8 [h, w, C]`.
     """
     rows = len(summary.rounds)
-    balance = min(len(summary.class_names), _NAMED)
+    balance = min(len(summary.class_names), _NAMED_CLASSES)
     height = max(3.6, 1.4 + 0.24 * balance)
     layout = ConstrainedLayoutEngine(hspace=0.04, wspace=0.03)
     figure = Figure(figsize=(15, 4.6 + height * rows), dpi=110, layout=layout)
@@ -156,14 +153,14 @@ def poster(summary: Summary, read: Callable[[int], np.ndarray]) -> Figure:
     top, *parts = parts.flat
     top.suptitle(headline(summary), fontsize=17, weight="bold", x=0.02, ha="left")
     left, right = top.subplots(1, 2, width_ratios=(3, 2))
-    left.set_title("Accuracy, model by model", loc="left")
+    left.set_title("Accuracy per model", loc="left")
     accuracy_chart(left, summary)
     _table(right, summary)
     for number, (part, each) in enumerate(zip(parts, summary.rounds, strict=True), 1):
         labels = each.labels
         part.suptitle(
-            f"Round {number}: {summary.roles[number]} learns from {labels.kept:,} of "
-            f"{labels.images:,} images that {summary.roles[number - 1]} labels",
+            f"Round {number}: {summary.roles[number]} is trained on {labels.kept:,} of "
+            f"{labels.images:,} images labelled by {summary.roles[number - 1]}",
             fontsize=14,
             weight="bold",
             x=0.02,
@@ -171,32 +168,32 @@ def poster(summary: Summary, read: Callable[[int], np.ndarray]) -> Figure:
         )
         charts, images = part.subfigures(1, 2, width_ratios=(5, 3.2))
         confidence, classes = charts.subplots(1, 2)
-        confidence.set_title("Labels by confidence", loc="left", pad=24)
+        confidence.set_title("Pseudo-labels by confidence", loc="left", pad=24)
         confidence_chart(confidence, summary, labels)
-        classes.set_title("Labels by class", loc="left", pad=24)
+        classes.set_title("Pseudo-labels by class", loc="left", pad=24)
         balance_chart(classes, labels, summary.class_names)
-        _pictures(images, labels.examples, summary.class_names, read)
+        _example_rows(images, labels.examples, summary.class_names, read)
     return figure
 
 
 def headline(summary: Summary) -> str:
-    """What came of it, in a line."""
+    """The result in one line."""
     first, last = summary.teacher.accuracy, summary.models[-1].accuracy
     return (
-        f"{summary.recipe or 'Noisy Student'}: {100 * first:.1f} % to "
-        f"{100 * last:.1f} % of {summary.test_images:,} {summary.split} images, from "
-        f"{summary.labels:,} labels"
+        f"{summary.recipe or 'Noisy Student'}: from {100 * first:.1f} % to "
+        f"{100 * last:.1f} % accuracy on {summary.test_images:,} {summary.split} "
+        f"images, with {summary.labels:,} labels"
     )
 
 
-def short(count: int) -> str:
-    """A number in three digits or so, such as "78.4 k" or "25.6 M", unbroken."""
+def short_count(count: int) -> str:
+    """A number to three digits, such as "78.4 k" or "25.6 M", with a no-break space."""
     value, unit = (count / 1e6, "M") if count >= 1e6 else (count / 1e3, "k")
     return f"{value:.3g}\N{NO-BREAK SPACE}{unit}"
 
 
 def _table(ax: Axes, summary: Summary) -> None:
-    """The models as a table."""
+    """Draws a table of the models."""
     ax.axis("off")
     table = ax.table(
         [
@@ -221,44 +218,44 @@ def _table(ax: Axes, summary: Summary) -> None:
         cell.get_text().set_horizontalalignment("right" if column else "left")
 
 
-def _pictures(
+def _example_rows(
     figure: Any,
     examples: Sequence[Example],
     names: Sequence[str],
     read: Callable[[int], np.ndarray],
     columns: int = 4,
 ) -> None:
-    """A row of examples of each kind, each with its class and confidence."""
-    groups = [(kind, list(found)) for kind, found in groupby(examples, kind_of)]
+    """Draws one row of examples per kind, with their classes and confidences."""
+    groups = [(kind, list(group)) for kind, group in groupby(examples, example_kind)]
     if not groups:
         return
     parts = figure.subfigures(len(groups), 1, squeeze=False)
-    for part, (kind, found) in zip(parts.flat, groups, strict=True):
-        part.suptitle(KINDS[kind], fontsize=10, x=0.02, ha="left")
+    for part, (kind, group) in zip(parts.flat, groups, strict=True):
+        part.suptitle(EXAMPLE_HEADINGS[kind], fontsize=10, x=0.02, ha="left")
         for ax in (axes := part.subplots(1, columns)):
             ax.axis("off")
-        for ax, example in zip(axes, found, strict=False):
+        for ax, example in zip(axes, group, strict=False):
             pixels = read(example.index)
             ax.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
             title = f"{names[example.predicted]}, {100 * example.confidence:.0f} %"
             if kind == "wrong" and example.true is not None:
-                title += f"\ntruly {names[example.true]}"
+                title += f"\ntrue: {names[example.true]}"
             ax.set_title(title, fontsize=8, color=_INK)
 
 
-# What kinds of examples there are, and what stands above them.
-KINDS = {
-    "right": "Right, drawn at random",
-    "wrong": "Wrong, the surest of each mistake",
-    "unknown": "Drawn at random; the true classes are not known",
+# The kinds of examples, and their headings.
+EXAMPLE_HEADINGS = {
+    "correct": "Correct, a random sample",
+    "wrong": "Wrong, the most confident of each confusion",
+    "unknown": "A random sample; the true classes are unknown",
 }
 
 
-def kind_of(example: Example) -> str:
-    """The kind that an example is of, a key of `KINDS`."""
+def example_kind(example: Example) -> str:
+    """The kind of an example, a key of `EXAMPLE_HEADINGS`."""
     if example.true is None:
         return "unknown"
-    return "right" if example.true == example.predicted else "wrong"
+    return "correct" if example.true == example.predicted else "wrong"
 
 
 def _legend_above(ax: Axes) -> None:
@@ -273,8 +270,8 @@ def _legend_above(ax: Axes) -> None:
     )
 
 
-def _plain(ax: Axes) -> None:
+def _remove_frame(ax: Axes) -> None:
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    # Apart from the axes, or the two of the corner lie on each other.
+    # Padding, so that the two labels at the origin do not overlap.
     ax.tick_params(length=0, pad=6)

@@ -1,4 +1,4 @@
-"""The report of a Noisy Student: a page that needs nothing else, and a picture."""
+"""The report of a Noisy Student: a self-contained HTML page, and a poster."""
 
 import base64
 import io
@@ -16,21 +16,27 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from train.noisy_student.plots import (
-    KINDS,
+    EXAMPLE_HEADINGS,
     accuracy_chart,
     balance_chart,
     confidence_chart,
+    example_kind,
     headline,
-    kind_of,
     poster,
-    short,
+    short_count,
 )
-from train.noisy_student.summary import Example, Labelled, Round, Summary, Trained
+from train.noisy_student.summary import (
+    Example,
+    LabelSummary,
+    ModelSummary,
+    RoundSummary,
+    Summary,
+)
 from train.storage import replace_file
 
-__all__ = ["page", "write_report"]
+__all__ = ["html_page", "write_report"]
 
-_LARGEST = 160  # Pixels of a picture's longer side, in the page.
+_THUMBNAIL = 160  # Longer side of an example on the page, in pixels.
 
 _STYLE = """
 :root { --ink: #1f2937; --soft: #64748b; --line: #e5e7eb; --blue: #1d4ed8;
@@ -83,23 +89,23 @@ summary { cursor: pointer; font-weight: 600; }
 def write_report(
     out: Path, summary: Summary, read: Callable[[int], np.ndarray]
 ) -> None:
-    """Writes the page, `report.html`, and the picture, `report.png`.
+    """Writes the page, `report.html`, and the poster, `report.png`.
 
     Args:
-      out: their folder.
-      summary: what they tell.
-      read: an unlabelled image by its index, `uint8 [h, w, C]`.
+      out: the folder to write to.
+      summary: summary of the Noisy Student.
+      read: index -> unlabelled image, `uint8 [h, w, C]`.
     """
-    replace_file(out / "report.html", page(summary, read))
+    replace_file(out / "report.html", html_page(summary, read))
     poster(summary, read).savefig(out / "report.png")
 
 
-def page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
+def html_page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
     """The page, which needs no other file.
 
     Args:
-      summary: what it tells.
-      read: an unlabelled image by its index, `uint8 [h, w, C]`.
+      summary: summary of the Noisy Student.
+      read: index -> unlabelled image, `uint8 [h, w, C]`.
     """
     rounds = [
         _round(summary, number, each, read)
@@ -119,36 +125,36 @@ def page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
 <header>
 <p class="above">Noisy Student</p>
 <h1>{title}</h1>
-{_story(summary)}
+{_introduction(summary)}
 </header>
 {_overview(summary)}
 {"".join(rounds)}
-{_settings(summary)}
+{_reproduction(summary)}
 </main>
 </body>
 </html>
 """
 
 
-def _story(summary: Summary) -> str:
-    first, *students = (f"({escape(_what(model))})" for model in summary.models)
-    again = "".join(
-        f"; it labelled them anew for student {number} {students[number - 1]}"
-        for number, _ in enumerate(summary.rounds[1:], 2)
-    )
-    end = ""
+def _introduction(summary: Summary) -> str:
+    teacher, *students = (f"({escape(_describe(model))})" for model in summary.models)
+    sentences = [
+        f"The teacher {teacher} was trained on {summary.labels:,} labelled images of "
+        f"{escape(summary.data)}.",
+        f"Without noise, it labelled {summary.rounds[0].labels.images:,} other images; "
+        f"student 1 {students[0]} was trained on both, with noise.",
+        *(
+            f"Student {number - 1} then labelled these images again for student "
+            f"{number} {students[number - 1]}."
+            for number, _ in enumerate(summary.rounds[1:], 2)
+        ),
+    ]
     if summary.final:
-        end = (
-            " At the end the last student learned a little more from the labels "
-            f"alone, at {summary.final.image_size} pixels and without augmentation."
+        sentences.append(
+            "Finally, the last student was fine-tuned on the labelled images alone, at "
+            f"{summary.final.image_size} pixels and without augmentation."
         )
-    return (
-        f"<p>The teacher {first} learned from {summary.labels:,} labelled images of "
-        f"{escape(summary.data)} and labelled "
-        f"{summary.rounds[0].labels.images:,} others, "
-        f"without noise, for student 1 {students[0]}, which learned from both, with "
-        f"noise{again}.{end}</p>"
-    )
+    return f"<p>{' '.join(sentences)}</p>"
 
 
 def _overview(summary: Summary) -> str:
@@ -158,12 +164,12 @@ def _overview(summary: Summary) -> str:
         "Accuracy of each model and of its pseudo-labels.",
         f"Accuracy of each model on the {summary.test_images:,} {summary.split} images"
         + (
-            ", and of the pseudo-labels that it gave to the images without labels: of "
-            "all of them, and of those that its student learned from. "
+            ", and of its pseudo-labels of the unlabelled images: of all of them, and "
+            "of those that its student was trained on. "
             if summary.rounds[0].labels.accuracy is not None
             else ". "
         )
-        + "The axis does not begin at 0.",
+        + "The axis does not start at 0.",
     )
     rows = [
         (
@@ -189,33 +195,39 @@ def _overview(summary: Summary) -> str:
         "training",
     )
     return f"""<section>
-<h2>Model by model</h2>
+<h2>Models</h2>
 <div class="charts">{chart}</div>
 <div class="wide">{_table(header, rows)}</div>
 <p class="note">Accuracy, loss (nats) and calibration error on the
-{summary.split} images. All training and labelling took {_time(summary.seconds)}.</p>
+{summary.split} images. Training and labelling took {_time(summary.seconds)} in
+total.</p>
 </section>
 """
 
 
 def _round(
-    summary: Summary, number: int, each: Round, read: Callable[[int], np.ndarray]
+    summary: Summary, number: int, each: RoundSummary, read: Callable[[int], np.ndarray]
 ) -> str:
     labels, student = each.labels, each.student
     teacher = summary.models[number - 1]
     gain = 100 * (student.accuracy - teacher.accuracy)
     tiles = [
-        (_percent(teacher.accuracy), f"{summary.roles[number - 1]}: {_what(teacher)}"),
+        (
+            _percent(teacher.accuracy),
+            f"{summary.roles[number - 1]}: {_describe(teacher)}",
+        ),
         (
             _percent(student.accuracy),
-            f"{summary.roles[number]}: {_what(student)}; {gain:+.2f} points",
+            f"{summary.roles[number]}: {_describe(student)}; {gain:+.2f} points",
         ),
         (f"{labels.kept:,}", f"of {labels.images:,} images kept"),
     ]
     if labels.accuracy is not None:
-        tiles.append((_percent(labels.accuracy), "of all pseudo-labels are right"))
+        tiles.append((_percent(labels.accuracy), "of all pseudo-labels are correct"))
     if labels.kept_accuracy is not None:
-        tiles.append((_percent(labels.kept_accuracy), "of the kept ones are right"))
+        tiles.append(
+            (_percent(labels.kept_accuracy), "of the kept pseudo-labels are correct")
+        )
     names = summary.class_names
     confidence = _chart(
         partial(confidence_chart, summary=summary, labels=labels),
@@ -226,77 +238,76 @@ def _round(
     balance = _chart(
         partial(balance_chart, labels=labels, names=names),
         (5.2, max(3.6, 1.2 + 0.24 * min(len(names), 30))),
-        "Number of images of each class, before and after.",
+        "Images per class, before and after filtering and balancing.",
         _balance_caption(labels, summary.per_class),
     )
     shown = "".join(
-        f"<h3>{KINDS[kind]}</h3><div class='pictures'>"
-        + "".join(_example(example, names, read) for example in found)
+        f"<h3>{EXAMPLE_HEADINGS[kind]}</h3><div class='pictures'>"
+        + "".join(_example(example, names, read) for example in group)
         + "</div>"
-        for kind, found in groupby(labels.examples, kind_of)
+        for kind, group in groupby(labels.examples, example_kind)
     )
-    took = "" if labels.seconds is None else f"Labelling took {_time(labels.seconds)}. "
+    seconds = labels.seconds
+    labelling = "" if seconds is None else f"Labelling took {_time(seconds)}. "
     return f"""<section>
 <h2>Round {number}: {summary.roles[number]} learns from {summary.roles[number - 1]}</h2>
 <ul class="tiles">{"".join(map(_tile, tiles))}</ul>
 <div class="charts">{confidence}{balance}</div>
 {shown}
-<p class="note">Each picture has its pseudo-label and the teacher's confidence in it.
-{took}Training the student took {_time(student.seconds)}.</p>
+<p class="note">Each image is shown with its pseudo-label and the teacher's confidence.
+{labelling}Training the student took {_time(student.seconds)}.</p>
 </section>
 """
 
 
-def _what(model: Trained) -> str:
-    return f"{model.model}, {short(model.parameters)} parameters"
+def _describe(model: ModelSummary) -> str:
+    return f"{model.model}, {short_count(model.parameters)} parameters"
 
 
-def _confidence_caption(labels: Labelled, threshold: float) -> str:
-    known = labels.histogram_right is not None
-    colours = (
-        ": in blue where it is right, in orange where it is wrong" if known else ""
-    )
-    kept = (
+def _confidence_caption(labels: LabelSummary, threshold: float) -> str:
+    is_known = labels.histogram_right is not None
+    colours = "; blue if that is correct, orange if it is wrong" if is_known else ""
+    left_out = (
         f"Images to the left of {threshold:g} are left out."
         if threshold > 0
-        else "None is left out for its confidence."
+        else "No image is left out for low confidence."
     )
     return (
-        f"The {labels.images:,} images without labels by the probability of their most "
-        f"probable class{colours}. {kept} All rounds have one scale."
+        f"The {labels.images:,} unlabelled images by the probability of their most "
+        f"probable class{colours}. {left_out} All rounds have the same scale."
     )
 
 
-def _balance_caption(labels: Labelled, per_class: int) -> str:
+def _balance_caption(labels: LabelSummary, per_class: int) -> str:
     quota = (
-        f"Of each class the {per_class:,} surest are taken; a class with fewer is "
-        f"filled up with copies, {labels.duplicates:,} in all."
+        f"The {per_class:,} most confident images per class are taken; classes with "
+        f"fewer are filled up with duplicates, {labels.duplicates:,} in total."
         if per_class
         else "Classes are not balanced."
     )
-    truly = " A mark says how many there truly are." if labels.true else ""
+    marks = " Marks show the true number of images per class." if labels.true else ""
     return (
         "Images by their pseudo-label: all of them (before), and those that the "
-        f"student learned from (after). {quota}{truly}"
+        f"student was trained on (after). {quota}{marks}"
     )
 
 
-def _settings(summary: Summary) -> str:
+def _reproduction(summary: Summary) -> str:
     rows = [
-        (escape(name.replace("_", "-")), escape(_plain(value)))
+        (escape(name.replace("_", "-")), escape(_format_value(value)))
         for name, value in summary.settings.items()
     ]
-    where = {**summary.machine, **summary.versions}
-    made = [(escape(name), escape(str(value))) for name, value in where.items()]
+    environment = {**summary.machine, **summary.versions}
+    cells = [(escape(name), escape(str(value))) for name, value in environment.items()]
     return f"""<section>
-<h2>How it was made</h2>
+<h2>How to reproduce it</h2>
 <p><code>{escape(summary.command)}</code></p>
-<p>The same command writes this page again. Images without labels:
-<code>{escape(summary.unlabelled)}</code>; pseudo-labels are {escape(summary.kind)}.</p>
+<p>The same command writes this page again. Unlabelled images:
+<code>{escape(summary.unlabelled)}</code>; pseudo-labels: {escape(summary.kind)}.</p>
 <details><summary>All settings</summary>
 <div class="settings">{_table((), rows)}</div></details>
 <details><summary>Machine and versions</summary>
-<div class="settings">{_table((), made)}</div></details>
+<div class="settings">{_table((), cells)}</div></details>
 </section>
 """
 
@@ -307,11 +318,11 @@ def _chart(
     figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
     file = io.BytesIO()
-    # The same summary give the same bytes.
+    # So that the same summary gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "noisy student"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return (
-        f'<figure><img src="{_data("image/svg+xml", file.getvalue())}" '
+        f'<figure><img src="{_data_url("image/svg+xml", file.getvalue())}" '
         f'alt="{escape(alt)}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
@@ -320,18 +331,18 @@ def _example(
     example: Example, names: Sequence[str], read: Callable[[int], np.ndarray]
 ) -> str:
     image = Image.fromarray(read(example.index).squeeze())
-    image.thumbnail((_LARGEST, _LARGEST))
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()
     image.save(file, "PNG")
-    told = f"{escape(names[example.predicted])}, {100 * example.confidence:.0f}&nbsp;%"
-    if kind_of(example) == "wrong" and example.true is not None:
-        told = (
-            f'<span class="wrong">{told}</span><br>truly {escape(names[example.true])}'
-        )
+    predicted, confidence = names[example.predicted], 100 * example.confidence
+    caption = f"{escape(predicted)}, {confidence:.0f}&nbsp;%"
+    if example_kind(example) == "wrong" and example.true is not None:
+        true = escape(names[example.true])
+        caption = f'<span class="wrong">{caption}</span><br>true: {true}'
     return (
-        f'<figure><img src="{_data("image/png", file.getvalue())}" '
+        f'<figure><img src="{_data_url("image/png", file.getvalue())}" '
         f'alt="{escape(example.name)}" title="{escape(example.name)}">'
-        f"<figcaption>{told}</figcaption></figure>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -341,7 +352,7 @@ def _tile(tile: tuple[str, str]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; header and cells are HTML."""
+    """An HTML table; header and cells are HTML too."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join(
         f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows
@@ -349,8 +360,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table>{f'<tr>{head}</tr>' if header else ''}{body}</table>"
 
 
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _data_url(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _percent(share: float) -> str:
@@ -364,7 +375,7 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
         value = [f"{name}={part}" for name, part in value.items()]
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Drives a Noisy Student from its plan to its report, over any number of starts."""
+"""Runs a Noisy Student from its plan to its report, resuming it if interrupted."""
 
 import importlib.util
 import time
@@ -13,31 +13,42 @@ from train.config import Config, Unlabelled
 from train.config_file import flag_values, read_record
 from train.console import say
 from train.data import Source
-from train.data.pseudo_label_file import choose, read_header, read_pseudo_labels
+from train.data.pseudo_label_file import (
+    read_header,
+    read_pseudo_labels,
+    select_pseudo_labels,
+)
 from train.data.select import evaluation_images, open_unlabelled, training_images
 from train.errors import UserError
 from train.noisy_student.plan import (
-    Label,
+    LabelStage,
+    ModelSize,
     NoisyStudent,
     Stage,
-    Train,
+    TrainStage,
     check_growth,
     plan,
     settings,
 )
-from train.noisy_student.summary import Labelled, Round, Summary, Trained, count_labels
+from train.noisy_student.summary import (
+    LabelSummary,
+    ModelSummary,
+    RoundSummary,
+    Summary,
+    summarize_labels,
+)
 from train.run.labelling import label_images
 from train.run.loop import fit
 from train.run.program import build
 from train.run.run_folder import check_same_flags, lock, read_result
 from train.storage import read_json, write_json
 
-__all__ = ["gather", "run"]
+__all__ = ["run", "summarize"]
 
 Json = dict[str, Any]
 
-_ABOUT = "noisy_student.json"  # What the folder holds.
-_TIMES = "labelling_times.json"
+_RECORD = "noisy_student.json"  # Recipe and flags.
+_LABELLING_TIMES = "labelling_times.json"  # Seconds, by stage.
 
 
 def run(
@@ -48,45 +59,45 @@ def run(
     command: str = "",
     console: Console | None = None,
 ) -> Summary:
-    """Does all stages, or goes on where it was stopped, and reports.
+    """Runs all stages, or resumes them, and writes the report.
 
-    Each stage is in a folder of its own. One that has ended is not done again, so that
-    the whole ends as if it had not been stopped: to the bit, on the same machine and
-    versions.
+    Each stage has its own folder. A completed stage is not repeated, so that an
+    interrupted Noisy Student gives the same result as an uninterrupted one: to the bit,
+    on the same machine and versions.
 
     Args:
-      student: what to do.
-      out: the folder of the whole.
-      recipe: the name of the recipe that it is of.
-      command: what the report says that makes it.
-      console: where progress goes; None is standard output.
+      student: the Noisy Student.
+      out: its folder.
+      recipe: name of its recipe.
+      command: the command to reproduce it, for the report.
+      console: where progress is printed; None for standard output.
 
     Returns:
-      What the report tells.
+      The summary that the report is made from.
 
     Raises:
-      UserError: if it cannot be done, or the folder holds something else.
+      UserError: if it cannot be run, or the folder holds something else.
       SourceError: if the data cannot be used.
       NotFiniteError, Interrupted, StorageError: as `train.run.loop.fit`.
     """
     console = console or Console()
     out = out.absolute()
-    about = {"format": 1, "recipe": recipe, "settings": settings(student)}
-    known = _is_same(out, about)
-    # Listed once for all stages: there may be millions.
+    record = {"format": 1, "recipe": recipe, "settings": settings(student)}
+    is_resumed = _is_same(out, record)
+    # Listed once for all stages: there may be millions of images.
     options = student.config.unlabelled
     unlabelled = open_unlabelled(student.config, options.unlabelled)
-    if not known:
+    if not is_resumed:
         _check(student, recipe)
     with lock(out):
-        write_json(out / _ABOUT, about)
+        write_json(out / _RECORD, record)
         for number, stage in enumerate(stages := plan(student, out), 1):
-            place = f"Stage {number} of {len(stages)}, {stage.name}"
+            heading = f"Stage {number} of {len(stages)}, {stage.name}"
             if _has_ended(stage, out):
-                say(console, f"{place}, has ended already.")
+                say(console, f"{heading}, has ended already.")
                 continue
-            say(console, f"{place}:")
-            if isinstance(stage, Train):
+            say(console, f"{heading}:")
+            if isinstance(stage, TrainStage):
                 fit(
                     stage.config,
                     out / stage.name,
@@ -96,13 +107,13 @@ def run(
                 )
             else:
                 _label(student, stage, out, unlabelled, console)
-        summary = gather(student, out, unlabelled, recipe=recipe, command=command)
+        summary = summarize(student, out, unlabelled, recipe=recipe, command=command)
         write_json(out / "report.json", summary.to_json())
-        _draw(out, summary, unlabelled, console)
+        _write_report(out, summary, unlabelled, console)
     return summary
 
 
-def gather(
+def summarize(
     student: NoisyStudent,
     out: Path,
     unlabelled: Source,
@@ -110,32 +121,32 @@ def gather(
     recipe: str = "",
     command: str = "",
 ) -> Summary:
-    """What the folders of a Noisy Student that has ended say.
+    """Summarizes a completed Noisy Student from its folder.
 
     Args:
-      student: what was done.
+      student: the Noisy Student.
       out: its folder.
-      unlabelled: the images without labels.
-      recipe: the name of the recipe that it is of.
-      command: what makes it.
+      unlabelled: the unlabelled images.
+      recipe: name of its recipe.
+      command: the command to reproduce it.
     """
     options = student.config.unlabelled
     stages = {stage.name: stage for stage in plan(student, out)}
-    trained = {
-        name: _trained(stage, out)
+    models = {
+        name: _summarize_model(stage, out)
         for name, stage in stages.items()
-        if isinstance(stage, Train)
+        if isinstance(stage, TrainStage)
     }
     record = read_record(out / "round0/teacher")
     result = read_result(out / "round0/teacher")
     assert record is not None and result is not None
     rounds = [
-        Round(
-            _labelled(student, stage, out, unlabelled, record["class_names"]),
-            trained[stage.name.replace("labels.npy", "student")],
+        RoundSummary(
+            _summarize_labels(student, stage, out, unlabelled, record["class_names"]),
+            models[stage.name.replace("labels.npy", "student")],
         )
         for stage in stages.values()
-        if isinstance(stage, Label)
+        if isinstance(stage, LabelStage)
     ]
     return Summary(
         recipe=recipe,
@@ -152,51 +163,53 @@ def gather(
         settings=settings(student),
         versions=record["versions"],
         machine=record["machine"],
-        teacher=trained["round0/teacher"],
+        teacher=models["round0/teacher"],
         rounds=rounds,
-        final=trained.get("final"),
+        final=models.get("final"),
     )
 
 
-def _is_same(out: Path, about: Json) -> bool:
-    """Whether the folder holds this Noisy Student; False where it holds nothing.
+def _is_same(out: Path, record: Json) -> bool:
+    """Whether the folder holds this Noisy Student; False if it is empty or missing.
 
     Raises:
       UserError: if it holds something else.
     """
-    path = out / _ABOUT
+    path = out / _RECORD
     if path.exists():
-        check_same_flags(out, _flags(read_json(path)), _flags(about))
+        check_same_flags(out, _flags(read_json(path)), _flags(record))
         return True
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; a Noisy Student needs a folder.")
     if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise UserError(
-            f"{out} is not empty, and holds no Noisy Student (there is no {_ABOUT})."
+            f"{out} is not empty, and holds no Noisy Student (there is no {_RECORD})."
         )
     return False
 
 
-def _flags(about: Json) -> Json:
-    # A flag that an older version did not have is at its default.
-    return {"recipe": about["recipe"], **flag_values(Config()), **about["settings"]}
+def _flags(record: Json) -> Json:
+    # Flags that an older version did not have are at their defaults.
+    return {"recipe": record["recipe"], **flag_values(Config()), **record["settings"]}
 
 
 def _check(student: NoisyStudent, recipe: str) -> None:
-    """Raises what would stop a later stage, before there is a folder."""
+    """Raises any error of a later stage now, before anything is written."""
     config = student.config
     images = training_images(config), evaluation_images(config)
-    alone = {
-        stage.name: replace(stage.config, unlabelled=Unlabelled())
-        for stage in plan(student, Path())
-        if isinstance(stage, Train)
-    }
-    check_growth({of: build(alone[of], recipe, images).parameters for of in alone})
+    sizes = []
+    for stage in plan(student, Path()):
+        if isinstance(stage, TrainStage):
+            # There are no pseudo-labels yet.
+            supervised = replace(stage.config, unlabelled=Unlabelled())
+            program = build(supervised, recipe, images)
+            sizes.append(ModelSize(stage.name, program.parameters))
+    check_growth(sizes)
 
 
 def _label(
     student: NoisyStudent,
-    stage: Label,
+    stage: LabelStage,
     out: Path,
     unlabelled: Source,
     console: Console,
@@ -211,14 +224,18 @@ def _label(
         threads=student.config.input.threads or None,
         say=partial(say, console),
     )
-    times = {**_times(out), stage.name: time.monotonic() - start}
-    write_json(out / _TIMES, times)
+    times = {**_labelling_times(out), stage.name: time.monotonic() - start}
+    write_json(out / _LABELLING_TIMES, times)
 
 
-def _draw(out: Path, summary: Summary, unlabelled: Source, console: Console) -> None:
-    """Draws the report, where matplotlib is installed."""
+def _write_report(
+    out: Path, summary: Summary, unlabelled: Source, console: Console
+) -> None:
+    """Writes the page and the poster, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        return say(console, "For page and picture: pip install 'cnn-flax[plots]'")
+        return say(
+            console, "For report.html and report.png: pip install 'cnn-flax[plots]'"
+        )
     from train.noisy_student.report import write_report
 
     write_report(out, summary, unlabelled.read)
@@ -228,16 +245,16 @@ def _draw(out: Path, summary: Summary, unlabelled: Source, console: Console) -> 
 
 def _has_ended(stage: Stage, out: Path) -> bool:
     path = out / stage.name
-    if isinstance(stage, Train):
+    if isinstance(stage, TrainStage):
         return read_result(path) is not None
     header = read_header(path)
     return header is not None and header["labelled"] == header["images"]
 
 
-def _trained(stage: Train, out: Path) -> Trained:
+def _summarize_model(stage: TrainStage, out: Path) -> ModelSummary:
     result = read_result(out / stage.name)
     assert result is not None
-    measured = (
+    figures = (
         "parameters",
         "accuracy",
         "loss",
@@ -245,43 +262,43 @@ def _trained(stage: Train, out: Path) -> Trained:
         "steps",
         "seconds",
     )
-    return Trained(
+    return ModelSummary(
         stage=stage.name,
         model=stage.config.network.model,
         image_size=stage.config.input.image_size,
-        **{name: result[name] for name in measured},
+        **{name: result[name] for name in figures},
     )
 
 
-def _labelled(
+def _summarize_labels(
     student: NoisyStudent,
-    stage: Label,
+    stage: LabelStage,
     out: Path,
     unlabelled: Source,
     class_names: list[str],
-) -> Labelled:
+) -> LabelSummary:
     labels = read_pseudo_labels(out / stage.name)
     options, seed = student.config.unlabelled, student.config.seed
-    chosen = choose(
+    selected = select_pseudo_labels(
         labels.probabilities,
         min_confidence=options.min_confidence,
         per_class=options.per_class,
-        kind="hard",  # The images are the same, and there is less in memory.
+        kind="hard",  # The same images as with soft labels, in less memory.
         seed=seed,
     )
-    known = list(unlabelled.class_names) == class_names
-    return count_labels(
+    has_labels = list(unlabelled.class_names) == class_names
+    return summarize_labels(
         labels.probabilities,
-        chosen.indices,
+        selected.indices,
         stage=stage.name,
         teacher=stage.teacher,
         readable=labels.readable,
-        true=unlabelled.labels if known else None,
+        true=unlabelled.labels if has_labels else None,
         name=unlabelled.name,
-        seconds=_times(out).get(stage.name),
+        seconds=_labelling_times(out).get(stage.name),
         seed=seed,
     )
 
 
-def _times(out: Path) -> dict[str, float]:
-    return read_json(out / _TIMES) or {}
+def _labelling_times(out: Path) -> dict[str, float]:
+    return read_json(out / _LABELLING_TIMES) or {}

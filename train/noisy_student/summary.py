@@ -1,4 +1,4 @@
-"""What is known of a Noisy Student when it has ended: the numbers of its report."""
+"""Summary of a completed Noisy Student: the figures of its report."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,27 +9,34 @@ import numpy as np
 
 from train.data.pseudo_label_file import predictions
 
-__all__ = ["BINS", "Example", "Summary", "Labelled", "Round", "Trained", "count_labels"]
+__all__ = [
+    "BINS",
+    "Example",
+    "LabelSummary",
+    "ModelSummary",
+    "RoundSummary",
+    "Summary",
+    "summarize_labels",
+]
 
-# Of a histogram of confidence: each 5 % wide.
-BINS = 20
-_EXAMPLES = 12  # Of a kind.
+BINS = 20  # Bins of a histogram of confidence, each 5 % wide.
+_EXAMPLES = 12  # Examples per kind.
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model that learned.
+class ModelSummary:
+    """A trained model.
 
     Attributes:
       stage: its run's folder, such as `round1/student`.
       model: its name.
-      parameters: their number.
-      image_size: what it was judged at, in pixels.
-      accuracy: share of the images of the split that it is right about.
+      parameters: number of its parameters.
+      image_size: height and width of its input in evaluation, in pixels.
+      accuracy: accuracy on the images of the split, in [0, 1].
       loss: mean negative log probability of their labels, in nats.
-      calibration_error: how far its confidence is from its accuracy, in [0, 1].
-      steps: of its training.
-      seconds: of its training.
+      calibration_error: expected calibration error, in [0, 1].
+      steps: training steps.
+      seconds: training time.
     """
 
     stage: str
@@ -48,11 +55,11 @@ class Example:
     """An image and its pseudo-label.
 
     Attributes:
-      index: of the image among the unlabelled ones.
-      name: the image's.
+      index: index of the image among the unlabelled ones.
+      name: name of the image.
       predicted: the most probable class.
-      confidence: its probability.
-      true: the class, or None where it is not known.
+      confidence: probability of that class.
+      true: the true class, or None if it is unknown.
     """
 
     index: int
@@ -63,29 +70,29 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The pseudo-labels of a round; a class is that of the highest probability.
+class LabelSummary:
+    """The pseudo-labels of a round; a label's class is its most probable one.
 
     Attributes:
-      stage: their file, such as `round1/labels.npy`.
-      teacher: the stage of the model that gave them.
+      stage: the file of pseudo-labels, such as `round1/labels.npy`.
+      teacher: name of the stage that trained the labelling model.
       images: number of unlabelled images that could be read.
-      unreadable: number of the others.
-      kept: number of images that the student learns from.
-      duplicates: how often one of them comes again, to fill a class up.
-      accuracy: share of all images with the right class; None where it is not known.
-      kept_accuracy: the same of the kept ones, each counted once.
+      unreadable: number of unlabelled images that could not be read.
+      kept: number of distinct images that the student is trained on.
+      duplicates: number of duplicates among its images, which fill up small classes.
+      accuracy: share of all images with the correct class; None if it is unknown.
+      kept_accuracy: same for the kept images, each counted once.
       histogram: images by confidence, in `BINS` bins of equal width over [0, 1].
-      histogram_right: those of them with the right class, or None.
-      before: images by class, `[K]`.
-      kept_classes: kept images by class, `[K]`.
-      after: the same with the duplicates, `[K]`.
-      true: images by true class, `[K]`, or None.
-      examples: some kept images: drawn from those with the right class, then of those
-        with a wrong one the surest of each pair of classes, the surest first; drawn
-        from all where it is not known.
-      seconds: that labelling took, since it was last started; None where it was
-        stopped right at its end.
+      histogram_right: same for the images with the correct class, or None.
+      before: images per class, `[K]`.
+      kept_classes: kept images per class, `[K]`.
+      after: same with the duplicates, `[K]`.
+      true: images per true class, `[K]`, or None.
+      examples: some kept images: a random sample of the correct ones; then the most
+        confident wrong one of each pair of classes, by descending confidence. If the
+        true classes are unknown, a random sample of all.
+      seconds: labelling time since the last start; None if labelling was interrupted
+        right at its end.
     """
 
     stage: str
@@ -107,35 +114,35 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Round:
-    """Pseudo-labels, and the student that learned from them."""
+class RoundSummary:
+    """Pseudo-labels, and the student that was trained on them."""
 
-    labels: Labelled
-    student: Trained
+    labels: LabelSummary
+    student: ModelSummary
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A Noisy Student that has ended.
+    """A completed Noisy Student.
 
     Attributes:
-      recipe: its recipe's name.
-      command: what makes it.
-      data: the labelled images' source.
-      unlabelled: the others'.
+      recipe: name of its recipe.
+      command: the command to reproduce it.
+      data: source of the labelled images.
+      unlabelled: source of the unlabelled images.
       labels: number of labelled images.
-      split: what the images that models are judged on are called.
-      test_images: their number.
+      split: name of the split that the models are evaluated on.
+      test_images: number of images in that split.
       class_names: K names.
-      min_confidence: of a pseudo-label that is kept.
-      per_class: images a class after balancing; 0 for none.
-      kind: of the pseudo-labels, soft or hard.
-      settings: each flag's name, without its dashes, and its value.
-      versions: of the packages.
-      machine: that it ran on.
-      teacher: the first model, which learned from labels alone.
-      rounds: each with a student, which is the next one's teacher.
-      final: the last student after its fine-tuning, or None.
+      min_confidence: confidence above which pseudo-labels are kept.
+      per_class: images per class after balancing; 0 for no balancing.
+      kind: kind of the pseudo-labels, soft or hard.
+      settings: values of the flags, by name without dashes.
+      versions: versions of the packages.
+      machine: the machine that it ran on.
+      teacher: the first model, trained on the labelled images alone.
+      rounds: the rounds; the student of each is the teacher of the next.
+      final: the last student after fine-tuning, or None.
     """
 
     recipe: str
@@ -152,36 +159,36 @@ class Summary:
     settings: dict[str, Any]
     versions: dict[str, str]
     machine: dict[str, Any]
-    teacher: Trained
-    rounds: list[Round]
-    final: Trained | None
+    teacher: ModelSummary
+    rounds: list[RoundSummary]
+    final: ModelSummary | None
 
     @property
-    def models(self) -> list[Trained]:
-        """All models, in the order in which they learned."""
+    def models(self) -> list[ModelSummary]:
+        """All models, in the order of training."""
         students = [each.student for each in self.rounds]
         return [self.teacher, *students, *([self.final] if self.final else [])]
 
     @property
     def roles(self) -> list[str]:
-        """What each model is called: the teacher, student 1, ..."""
+        """Role of each model: the teacher, student 1, ..."""
         students = [f"student {number}" for number, _ in enumerate(self.rounds, 1)]
         return ["the teacher", *students, *(["fine-tuned"] if self.final else [])]
 
     @property
     def seconds(self) -> float:
-        """Of all training and labelling."""
+        """Total time of training and labelling."""
         parts = [*self.models, *(each.labels for each in self.rounds)]
         return sum(part.seconds or 0 for part in parts)
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON holds them."""
+        """The summary as a tree for JSON."""
         return dataclasses.asdict(self)
 
 
-def count_labels(
+def summarize_labels(
     probabilities: np.ndarray,
-    chosen: np.ndarray,
+    selected: np.ndarray,
     *,
     stage: str,
     teacher: str,
@@ -190,24 +197,24 @@ def count_labels(
     name: Callable[[int], str],
     seconds: float | None = None,
     seed: int = 0,
-) -> Labelled:
-    """What there is to say of a round's pseudo-labels.
+) -> LabelSummary:
+    """Summarizes the pseudo-labels of a round.
 
     Args:
-      probabilities: of the unlabelled images, `[n, K]`; read a part at a time.
-      chosen: the images that the student learns from, int `[m]`, with duplicates.
-      stage: see `Labelled`.
-      teacher: see `Labelled`.
+      probabilities: probabilities of the unlabelled images, `[n, K]`; read in chunks.
+      selected: indices of the student's images, int `[m]`, with duplicates.
+      stage: see `LabelSummary`.
+      teacher: see `LabelSummary`.
       readable: which images could be read, bool `[n]`.
-      true: their classes, int `[n]`, or None where they are not known.
-      name: of the image at an index.
-      seconds: see `Labelled`.
-      seed: draws the examples.
+      true: true classes of the images, int `[n]`, or None if they are unknown.
+      name: index -> name of the image.
+      seconds: see `LabelSummary`.
+      seed: seed of the random examples.
     """
     predicted, confidence = predictions(probabilities)
     classes = probabilities.shape[1]
-    kept = np.unique(chosen)
-    right = None if true is None else predicted == true
+    kept = np.unique(selected)
+    correct = None if true is None else predicted == true
 
     def by_class(labels: np.ndarray) -> list[int]:
         return np.bincount(labels, minlength=classes).tolist()
@@ -220,34 +227,34 @@ def count_labels(
         label = None if true is None else int(true[i])
         return Example(i, name(i), int(predicted[i]), float(confidence[i]), label)
 
-    draw = np.random.default_rng(seed).permutation(kept)
-    if true is None or right is None:
-        shown = draw[:_EXAMPLES]
+    shuffled = np.random.default_rng(seed).permutation(kept)
+    if true is None or correct is None:
+        shown = shuffled[:_EXAMPLES]
     else:
-        wrong = kept[~right[kept]]
+        wrong = kept[~correct[kept]]
         wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
         pairs = np.stack([predicted[wrong], true[wrong]])
         firsts = np.sort(np.unique(pairs, axis=1, return_index=True)[1])
-        shown = [*draw[right[draw]][:_EXAMPLES], *wrong[firsts][:_EXAMPLES]]
-    return Labelled(
+        shown = [*shuffled[correct[shuffled]][:_EXAMPLES], *wrong[firsts][:_EXAMPLES]]
+    return LabelSummary(
         stage=stage,
         teacher=teacher,
         images=int(readable.sum()),
         unreadable=int((~readable).sum()),
         kept=len(kept),
-        duplicates=len(chosen) - len(kept),
-        accuracy=_mean(right, readable),
-        kept_accuracy=_mean(right, kept),
+        duplicates=len(selected) - len(kept),
+        accuracy=_share(correct, readable),
+        kept_accuracy=_share(correct, kept),
         histogram=by_confidence(readable),
-        histogram_right=None if right is None else by_confidence(readable & right),
+        histogram_right=None if correct is None else by_confidence(readable & correct),
         before=by_class(predicted[readable]),
         kept_classes=by_class(predicted[kept]),
-        after=by_class(predicted[chosen]),
+        after=by_class(predicted[selected]),
         true=None if true is None else by_class(true[readable]),
         examples=[example(int(i)) for i in shown],
         seconds=seconds,
     )
 
 
-def _mean(right: np.ndarray | None, which: np.ndarray) -> float | None:
-    return float(right[which].mean()) if right is not None and len(which) else None
+def _share(correct: np.ndarray | None, which: np.ndarray) -> float | None:
+    return float(correct[which].mean()) if correct is not None and len(which) else None

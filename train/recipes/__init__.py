@@ -1,4 +1,4 @@
-"""The recipes: short modules that say what to run, how, and what it gave."""
+"""Recipes: short modules, each with a config, its command and its result."""
 
 import difflib
 import importlib
@@ -15,14 +15,14 @@ __all__ = ["Recipe", "load", "names", "no_recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, as its module states it.
+    """The contents of a recipe's module.
 
     Attributes:
-      name: the module's.
-      config: the run, or that of the first model.
-      gave: the accuracy that it reached, and on what, or that it was not run.
-      text: the module's docstring.
-      noisy_student: the rounds, if it is a Noisy Student rather than a single run.
+      name: name of the module.
+      config: config of the run, or of a Noisy Student's teacher.
+      gave: the accuracy that it reached, or that it was not run.
+      text: docstring of the module.
+      noisy_student: the Noisy Student, if it is one rather than a single run.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Recipe:
 
     @property
     def models(self) -> list[str]:
-        """Names of its models."""
+        """Names of the models."""
         student = self.noisy_student
         return student.models if student else [self.config.network.model]
 
@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Recipe:
-    """Loads a recipe, one of `names()`."""
+    """Loads the recipe of that name, one of `names()`."""
     module = importlib.import_module(f"{__name__}.{name}")
     student = getattr(module, "noisy_student", None)
     config = teacher_config(student) if student else module.config
@@ -52,11 +52,11 @@ def load(name: str) -> Recipe:
 
 
 def no_recipe(name: str, commands: Sequence[str] = ()) -> UserError:
-    """The error for a name that is no recipe.
+    """The error for an unknown recipe.
 
     Args:
-      name: what was asked for.
-      commands: other words that may have been meant.
+      name: the unknown name.
+      commands: commands that may have been meant instead.
     """
     near = difflib.get_close_matches(name, [*commands, *names()], n=1, cutoff=0.3)
     hint = f"Did you mean {near[0]}? " if near else ""

@@ -2,9 +2,9 @@
 
     python -m train cifar10_resnet18 --out runs/cifar10
 
-The data is `tfds:cifar10`; where it is not prepared, the message says how to. The net
-is the one for small images: a 3x3 stem, no pooling. It was not run. Add `--dtype
-bfloat16` on a GPU or TPU.
+The data is `tfds:cifar10`; if it is not prepared, the error message says how to
+prepare it. The model is the variant for small images: a 3x3 stem without pooling. Not
+run. Add `--dtype bfloat16` on a GPU or TPU.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization

@@ -3,9 +3,9 @@
     python -m train digits_efficientnet
     python -m train search-scaling digits_efficientnet --out runs/scaling
 
-The second command is the paper's search: nets of about twice the work, by depth, width,
-resolution and what lies between. The first gave 85.5 % of the 359 held-out digits, in
-3 min 19 s of training; the search, with one seed:
+The second command is the paper's search: models of about twice the operations, scaled
+in depth, width, resolution or a combination. The first command gave 85.5 % of the 359
+held-out digits, in 3 min 19 s of training; the search, with one seed:
 
     depth 1.0  width 1.0  resolution 1.4   97.2 %
     depth 1.0  width 1.2  resolution 1.2   98.3 %
@@ -14,9 +14,9 @@ resolution and what lies between. The first gave 85.5 % of the 359 held-out digi
     depth 1.4  width 1.2  resolution 1.0   37.1 %
     depth 2.0  width 1.0  resolution 1.0   58.5 %
 
-(2026-11-24, 2 cores of an AMD EPYC that had other work too, JAX 0.10.2.) In 704 steps
-the deeper nets are far from done, so this shows the search on real data, and nothing
-about larger images or longer training.
+(2026-11-24, 2 shared cores of an AMD EPYC, JAX 0.10.2.) After 704 steps the deeper
+models are far from converged: this shows that the search works on real data, but
+nothing about larger images or longer training.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization

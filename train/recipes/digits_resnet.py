@@ -2,11 +2,12 @@
 
     python -m train digits_resnet
 
-A fifth of each class, drawn by the seed, is held out. No mirroring: it makes no digits.
+A fifth of each class, chosen by the seed, is held out. No mirroring: mirrored digits
+are not digits.
 
-Gave 99.2, 99.4, 98.9, 99.7, 98.9 and 99.2 % of the 359 held-out digits for the seeds 0
-to 5, each in 50 to 98 s from start to end, on 2 cores of an AMD EPYC that had other
-work too (2026-11-24, JAX 0.10.2).
+Gave 99.2, 99.4, 98.9, 99.7, 98.9 and 99.2 % of the 359 held-out digits for seeds 0 to
+5, each in 50 to 98 s from start to end, on 2 shared cores of an AMD EPYC (2026-11-24,
+JAX 0.10.2).
 """
 
 from train.config import Augment, Config, Input, Network, Optimization

@@ -2,12 +2,12 @@
 
     python -m train fashion_mnist_resnet18
 
-The images are Debian's package `dataset-fashion-mnist`; elsewhere, give the folder of
-the four files: `--data idx:FOLDER`. A quarter of the channels keeps an epoch within
-minutes on a CPU; more epochs, such as `--epochs 15`, were not run.
+The images are those of Debian's package `dataset-fashion-mnist`; elsewhere, give the
+folder of the four files: `--data idx:FOLDER`. With a quarter of the channels an epoch
+takes minutes on a CPU; more epochs, such as `--epochs 15`, were not run.
 
-Gave 89.63 % of the 10,000 test images after its one epoch, 5 min 47 s of training on 2
-cores of an AMD EPYC that had other work too (2026-11-24, JAX 0.10.2, seed 0).
+Gave 89.63 % of the 10,000 test images after its one epoch, in 5 min 47 s of training on
+2 shared cores of an AMD EPYC (2026-11-24, JAX 0.10.2, seed 0).
 """
 
 from train.config import Augment, Config, Input, Network, Optimization

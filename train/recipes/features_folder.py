@@ -1,13 +1,13 @@
-"""A head on the features of ResNet-50 with ImageNet weights, for your own photographs.
+"""A linear head on ResNet-50's ImageNet features, for your own photographs.
 
     python -m train features_folder --data folder:PATH --out runs/mine
 
-`PATH` holds a folder a class, or `train` and `test` with a folder a class in each;
-otherwise a fifth of each class, drawn by the seed, is held out. The weights stay as
-they are, so that each image goes through them once, and its features are kept in the
-run's folder; with augmentation, such as `--flip 0.5`, it goes through them every time.
-It suits few images of the kind that the weights know: `python -m train advise` tells.
-It was not run: what it gives is up to your images.
+`PATH` has one folder per class, or `train` and `test` with one folder per class each.
+In the first case a fifth of each class, chosen by the seed, is held out. The backbone
+is frozen: each image's features are computed once and cached in the run's folder. With
+augmentation, such as `--flip 0.5`, they are computed every time. It suits few images
+that resemble ImageNet's; `python -m train advise` recommends the kind of transfer for
+your images. Not run: the result depends on your images.
 """
 
 from train.config import Config, Input, Network, Optimization, Transfer

@@ -2,12 +2,12 @@
 
     python -m train finetune_folder --data folder:PATH --out runs/mine
 
-`PATH` holds a folder a class, or `train` and `test` with a folder a class in each;
-otherwise a fifth of each class, drawn by the seed, is held out. The published weights
-are downloaded once; `--init` takes a file, a run or an id on the Hugging Face Hub as
-well, of the same `--model`. The head is a fresh one for your classes; the backbone
-learns at a tenth of its rate. With few images a class the recipe `features_folder` may
-do better: `python -m train advise` tells. It was not run: what it gives is up to your
+`PATH` has one folder per class, or `train` and `test` with one folder per class each.
+In the first case a fifth of each class, chosen by the seed, is held out. The published
+weights are downloaded once; `--init` also takes a file, a run or a Hugging Face Hub id
+of the same `--model`. The head is newly initialised for your classes; the backbone has
+a tenth of its learning rate. With few images per class the recipe `features_folder` may
+do better; `python -m train advise` recommends one. Not run: the result depends on your
 images. On a GPU, add `--dtype bfloat16`.
 """
 

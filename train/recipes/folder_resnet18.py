@@ -2,9 +2,9 @@
 
     python -m train folder_resnet18 --data folder:PATH --out runs/mine
 
-`PATH` holds a folder a class, or `train` and `test` with a folder a class in each;
-otherwise a fifth of each class, drawn by the seed, is held out. It was not run: what it
-gives is up to your images. On a GPU, add `--dtype bfloat16`.
+`PATH` has one folder per class, or `train` and `test` with one folder per class each.
+In the first case a fifth of each class, chosen by the seed, is held out. Not run: the
+result depends on your images. On a GPU, add `--dtype bfloat16`.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization

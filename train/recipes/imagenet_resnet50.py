@@ -3,14 +3,15 @@
     python -m train imagenet_resnet50 --out runs/imagenet
 
 The data is `tfds:imagenet2012`, or `--data folder:PATH` with `train` and `val` in it.
-`--dry-run` builds everything and says what memory and operations it takes; it works
-without the data. Add `--dtype bfloat16` on a GPU or TPU.
+`--dry-run` builds everything and prints its memory and operations; it works without the
+data. Add `--dtype bfloat16` on a GPU or TPU.
 
-As torchvision's: SGD with momentum 0.9, rate 0.1 for batches of 256, decay 1e-4,
-windows of 8 to 100 % of the whole photograph, mirroring, bilinear 256 px of which 224
-for the test; the rate falls to a tenth every 30 epochs. Otherwise: momentum is
-Nesterov's; scales and biases do not decay; BatchNorm is over the batch of all devices.
-It was not run: torchvision states 76.13 % for its own.
+As in torchvision's recipe: SGD with momentum 0.9, learning rate 0.1 for batches of 256,
+weight decay 1e-4, random crops of 8 to 100 % of the whole photograph, mirroring; in
+evaluation the central 224 px of 256, bilinear; the learning rate falls to a tenth every
+30 epochs. Differences: Nesterov momentum; no weight decay on scales and biases;
+BatchNorm statistics over the batch of all devices. Not run: torchvision reports 76.13 %
+for its own.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization

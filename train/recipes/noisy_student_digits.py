@@ -1,9 +1,10 @@
-"""Noisy Student on scikit-learn's digits: 50 labels, and 1,388 digits without any.
+"""Noisy Student on scikit-learn's digits: 50 labels, and 1,388 unlabelled digits.
 
     python -m train noisy-student noisy_student_digits
 
-Gave 83.0, 84.4 and 86.4 % of 359 held-out digits, model by model, in two minutes of
-training on 2 loaded cores of an AMD EPYC (2026-11-28, JAX 0.10.2, seed 0).
+The teacher and the two students gave 83.0, 84.4 and 86.4 % of the 359 held-out digits,
+in two minutes of training on 2 loaded cores of an AMD EPYC (2026-11-28, JAX 0.10.2,
+seed 0).
 """
 
 from train.config import (

@@ -2,29 +2,34 @@
 
     python -m train noisy-student noisy_student_imagenet --out runs/noisy --dry-run
 
-The labelled data is `tfds:imagenet2012`, or `--data folder:PATH`; the images without
-labels are any below a folder: `--unlabelled files:PATH`. The paper's are 300 million of
-Google's own (JFT). It was not run: the paper states 88.4 % for L2 after three rounds, 6
-days of 2,048 TPU cores each. `--dry-run` builds all of it without the data.
+The labelled data is `tfds:imagenet2012`, or `--data folder:PATH`; the unlabelled images
+are all files below a folder: `--unlabelled files:PATH`. The paper's are 300 million of
+Google's own (JFT). Not run: the paper reports 88.4 % for L2 after three rounds, each 6
+days on 2,048 TPU cores. `--dry-run` builds all of it without the data.
 
 From Xie et al. 2019, https://arxiv.org/abs/1911.04252, section 3.1:
 
 - B0 labels first ("Data filtering and balancing"): a confidence above 0.3, the 130,000
-  surest of each class, copies where there are fewer; soft labels ("Unlabeled dataset").
+  most confident images per class, duplicates in classes with fewer; soft labels
+  ("Unlabeled dataset").
 - Noise ("Noise"): RandAugment with two operations of magnitude 27, dropout 0.5 before
-  the head, stochastic depth with survival 0.8 of the last block, falling linearly.
-- 2,048 labelled images a step and 14 times as many others, the loss a mean over all of
-  them; 350 epochs; the rate falls by 0.97 every 2.4 ("Training details").
-- At the end 1.5 epochs at a larger size, on labelled images as they are.
+  the head, stochastic depth with survival probability 0.8 in the last block, decreasing
+  linearly with depth.
+- 2,048 labelled images per step and 14 times as many unlabelled ones, the loss a mean
+  over all of them; 350 epochs; the learning rate is multiplied by 0.97 every 2.4 epochs
+  ("Training details").
+- Finally, fine-tuning for 1.5 epochs at a larger size, on labelled images without
+  augmentation.
 
-L2 learns at 475 px and ends at 800 px (appendix A.1, table 7).
+L2 is trained at 475 px and fine-tuned at 800 px (appendix A.1, table 7).
 
-Otherwise: the paper's rounds are B7, then L2 three times, the last one with 28 times as
-many images; here B0, whose labels only filter there, is the first teacher, for 350
-epochs where small models have 700. EfficientNet's optimizer is RMSProp, which is not
-among ours; LAMB with the rate 0.005, decay 0.01 and five epochs of warm-up stands in
-for it, as for ResNet-50 in Wightman et al. 2021, https://arxiv.org/abs/2110.00476. In
-the last stage all layers learn, where the paper keeps the shallow ones.
+Differences: the paper's rounds are B7, then L2 three times, the last one with 28 times
+as many unlabelled images; here B0, which the paper uses for filtering only, is the
+first teacher, trained for 350 epochs where the paper trains small models for 700. The
+paper's optimizer is RMSProp, which is not among ours; it is replaced by LAMB with
+learning rate 0.005, weight decay 0.01 and five epochs of warm-up, as for ResNet-50 in
+Wightman et al. 2021, https://arxiv.org/abs/2110.00476. Fine-tuning updates all layers,
+where the paper freezes the shallow ones.
 """
 
 from train.config import Augment, Config, Input, Network, Optimization, Unlabelled
@@ -67,7 +72,7 @@ noisy_student = NoisyStudent(
             pseudo_labels=EACH_ROUND,
             min_confidence=0.3,
             per_class=130_000,
-            # A mean over all images, up to a factor that LAMB takes out.
+            # A mean over all images, up to a factor to which LAMB is invariant.
             unlabelled_weight=14,
         ),
         epochs=350,

@@ -78,7 +78,7 @@ def open_images_to_label(
         "seed": config.seed,
         "selection": dataclasses.asdict(config.selection),
     }
-    return open_unlabelled(config, data, split, keep=False), opened
+    return open_unlabelled(config, data, split, cache=False), opened
 
 
 def label_images(
@@ -141,7 +141,7 @@ def label_images(
             len(source),
             max_share=config.input.max_bad_share,
             say=say,
-            known=dict(writer.header["unreadable"].values()),
+            found=dict(writer.header["unreadable"].values()),
         )
         placement = Placement()
         options = decode_options(config)

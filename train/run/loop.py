@@ -239,7 +239,7 @@ def _unreadable(
             len(source),
             max_share=program.config.input.max_bad_share,
             say=partial(say, console),
-            known=known.get(split),
+            found=known.get(split),
         )
         for split, source in sources.items()
     }

@@ -6,8 +6,8 @@ from collections.abc import Generator, Mapping
 from train.data import (
     BadImages,
     Source,
-    at_least,
     prefetch_to_device,
+    repeat_to,
     train_batches,
 )
 from train.learn.inputs import Batch
@@ -31,7 +31,7 @@ def training_batches(
 
     def stream(split: str, source: Source, spec: BatchSpec) -> Generator[Batch]:
         return train_batches(
-            at_least(source, spec.batch_size),
+            repeat_to(source, spec.batch_size),
             **spec._asdict(),
             **program.decode_options(training=True),
             seed=program.config.seed,

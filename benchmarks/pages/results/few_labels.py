@@ -10,7 +10,7 @@ from benchmarks.pages.markdown import mean_and_range, percent_range, source, tab
 from benchmarks.pages.results.runs import silent, train_and_test
 from train import recipes
 from train.config import Config, Distillation, Selection, Unlabelled
-from train.noisy_student.plan import NoisyStudent, Train, plan
+from train.noisy_student.plan import NoisyStudent, TrainStage, plan
 from train.noisy_student.run import run as run_noisy_student
 from train.recipes.noisy_student_fashion_mnist import noisy_student
 from train.run.labelling import label_images, open_images_to_label
@@ -198,13 +198,13 @@ def _noisy_student(config: Config, folder: Path) -> Row:
     return _extended(found[-1], rounds=rounds, seconds=before)
 
 
-def _stages(config: Config, folder: Path) -> tuple[NoisyStudent, list[Train]]:
+def _stages(config: Config, folder: Path) -> tuple[NoisyStudent, list[TrainStage]]:
     """The Noisy Student and its training stages."""
     noisy = dataclasses.replace(
         noisy_student.config, selection=config.selection, seed=config.seed
     )
     student = dataclasses.replace(noisy_student, config=noisy)
-    return student, [s for s in plan(student, folder) if isinstance(s, Train)]
+    return student, [s for s in plan(student, folder) if isinstance(s, TrainStage)]
 
 
 def _extended(row: Row, seconds: float, **more: Any) -> Row:

@@ -40,7 +40,7 @@ def test_it_works_without_the_images_and_says_so(tiny, quiet, tmp_path):
     config = dataclasses.replace(tiny, input=options, augment=Augment(crop_scale=0.5))
     dry_run(config, "", quiet)
     text = quiet.file.getvalue()
-    assert f"folder:{tmp_path / 'missing'}: there is no such folder" in text
+    assert f"folder:{tmp_path / 'missing'}: no such folder" in text
     assert "A stand-in of 1000 classes and 3 channels" in text
     found = rows(quiet)
     assert found["training batch"][0] == "uint8 [100, 10, 10, 3]"

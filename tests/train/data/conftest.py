@@ -1,4 +1,4 @@
-"""One small set of grey images, written in each of the forms that can be read."""
+"""One small set of grey images, written in each format that can be read."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ PER_CLASS = {"train": 5, "test": 2}
 
 
 def make_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, 6, 6] that all differ, and labels [n] in rising order."""
+    """Distinct images uint8 `[n, 6, 6]`, and sorted labels `[n]`."""
     labels = np.repeat(np.arange(len(CLASSES)), PER_CLASS[split])
     rng = np.random.default_rng(len(split))
     return rng.integers(0, 256, (len(labels), 6, 6), np.uint8), labels
@@ -29,8 +29,8 @@ class Toy(NamedTuple):
     """A set to write.
 
     Attributes:
-      class_names: of the classes, sorted.
-      splits: grey images uint8 `[n, h, w]` and labels in rising order, by split.
+      class_names: names of the classes, sorted.
+      splits: grey images uint8 `[n, h, w]` and sorted labels, by split.
     """
 
     class_names: tuple[str, ...]
@@ -87,7 +87,7 @@ def write_npz(root: Path, toy: Toy = TOY) -> str:
 
 
 def write_tfds(root: Path, toy: Toy = TOY, *, file_format: str = "array_record") -> str:
-    """Writes it with tensorflow-datasets' writer, which knows array_record only."""
+    """Writes a set with tensorflow-datasets' writer, for array_record only."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
@@ -109,7 +109,7 @@ def write_tfds(root: Path, toy: Toy = TOY, *, file_format: str = "array_record")
     info = tfds.core.DatasetInfo(
         builder=identity, features=features, supervised_keys=("image", "label")
     )
-    # Several shards of each split, of a small set and of a large one.
+    # Several shards per split, whether the set is small or large.
     per_shard = max(4, len(toy.splits["train"][1]) // 4)
     writer = tfds.core.SequentialWriter(
         info, max_examples_per_shard=per_shard, file_format="array_record"
@@ -128,7 +128,7 @@ def write_tfds(root: Path, toy: Toy = TOY, *, file_format: str = "array_record")
 
 
 def _rewrite(folder: Path, file_format: str) -> None:
-    """Turns an array_record set into one of another format, record by record."""
+    """Converts an array_record set to another format, record by record."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     for file in sorted(folder.glob("*.array_record-*")):
@@ -174,19 +174,19 @@ WRITERS: dict[str, Callable[..., str]] = {
 
 @pytest.fixture(params=WRITERS)
 def any_spec(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The small set in each of its forms: what to give `open_source`."""
+    """The small set in each format, as a spec for `open_source`."""
     return WRITERS[request.param](tmp_path / "set")
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], str]:
-    """Writes the small set in one form, by its name in `WRITERS`."""
+    """Writes the small set in one format, by its name in `WRITERS`."""
     return lambda form: WRITERS[form](tmp_path / "set")
 
 
 @pytest.fixture
 def write_set(tmp_path: Path) -> Callable[..., str]:
-    """Writes a set of two splits in one form, by its name in `WRITERS`."""
+    """Writes a set with two splits in one format, by its name in `WRITERS`."""
 
     def write(form: str, class_names, train, test) -> str:
         toy = Toy(tuple(class_names), {"train": train, "test": test})
@@ -197,7 +197,7 @@ def write_set(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def arrays() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-    """Images and labels of a split of the small set."""
+    """Returns the images and labels of a split of the small set."""
     return make_arrays
 
 
@@ -223,10 +223,10 @@ def photo_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def break_file() -> Callable[[os.PathLike[str] | str], None]:
-    """Cuts a file short, so that it cannot be read as an image."""
+    """Truncates a file, so that it cannot be read as an image."""
 
-    def cut(path: os.PathLike[str] | str) -> None:
+    def truncate(path: os.PathLike[str] | str) -> None:
         data = Path(path).read_bytes()
         Path(path).write_bytes(data[: len(data) // 2])
 
-    return cut
+    return truncate

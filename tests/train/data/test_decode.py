@@ -15,8 +15,8 @@ from train.data.decode import (
 from train.errors import UserError
 
 
-def decode(data, name, least=0):
-    return to_array(decode_image(data, name, least))
+def decode(data, name, target_side=0):
+    return to_array(decode_image(data, name, target_side))
 
 
 RNG = np.random.default_rng(0)
@@ -31,13 +31,13 @@ def encode(image: Image.Image, form: str = "png", **options) -> bytes:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A photograph in its manner: colours that change slowly."""
+    """An image like a photograph: its colours change slowly."""
     small = Image.fromarray(RNG.integers(0, 256, (4, 5, 3), np.uint8))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize("form", ["png", "bmp", "tiff", "ppm", "webp"])
-def test_colour_is_kept_as_it_is(form):
+def test_colour_is_unchanged(form):
     options = {"lossless": True} if form == "webp" else {}
     data = encode(Image.fromarray(RGB), form, **options)
     np.testing.assert_array_equal(decode(data, "x"), RGB)
@@ -54,8 +54,8 @@ def test_grey_has_one_channel():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_exif_says(orientation, tmp_path):
-    # What the camera stores, so that turned by the tag it is RGB: EXIF 2.32, table 6.
+def test_images_are_rotated_according_to_exif(orientation, tmp_path):
+    # What a camera stores so that rotating by the tag gives RGB: EXIF 2.32, table 6.
     stored = {
         1: RGB,
         2: RGB[:, ::-1],
@@ -74,7 +74,7 @@ def test_images_are_turned_as_exif_says(orientation, tmp_path):
     assert header_shape(tmp_path / "x.png") == RGB.shape
 
 
-def test_what_is_transparent_lies_over_white():
+def test_transparent_images_are_composited_over_white():
     alpha = np.zeros((12, 17), np.uint8)
     alpha[:, 5:] = 128
     alpha[:, 10:] = 255
@@ -116,7 +116,7 @@ def test_16_bit_grey_is_scaled_to_8_bits():
         np.testing.assert_array_equal(pixels[..., 0], [[0, 0, 1, 1, 128, 255]])
 
 
-def test_of_an_animation_the_first_frame_is_taken():
+def test_an_animation_gives_its_first_frame():
     first, second = (Image.new("L", (5, 4), value) for value in (10, 200))
     data = encode(first, "gif", save_all=True, append_images=[second])
     assert (decode(data, "x") == 10).all()
@@ -133,7 +133,7 @@ def test_of_an_animation_the_first_frame_is_taken():
         (encode(Image.fromarray(np.ones((2, 2), np.int32)), "tiff"), "mode I .32"),
     ],
 )
-def test_what_is_no_image_is_named_with_the_reason(data, reason, tmp_path):
+def test_files_that_are_not_images_are_named_with_the_reason(data, reason, tmp_path):
     file = tmp_path / "holiday.jpg"
     file.write_bytes(data)
     with pytest.raises(DecodeError, match=reason) as caught:
@@ -142,7 +142,7 @@ def test_what_is_no_image_is_named_with_the_reason(data, reason, tmp_path):
     assert caught.value.name == str(file)
 
 
-def test_damaged_bytes_raise_nothing_but_image_errors():
+def test_damaged_bytes_raise_only_decode_errors():
     good = [
         encode(Image.fromarray(smooth(40, 40)), "jpeg"),
         encode(Image.fromarray(RGB)),
@@ -154,43 +154,43 @@ def test_damaged_bytes_raise_nothing_but_image_errors():
     for data in good:
         for _ in range(30):
             damaged = bytearray(data)
-            for place in rng.integers(0, len(data), 4):
-                damaged[place] = rng.integers(256)
+            for position in rng.integers(0, len(data), 4):
+                damaged[position] = rng.integers(256)
             try:
                 decode(bytes(damaged), "x")
             except DecodeError:
                 pass
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
         DecodeError, match=r"nothing\.png .*: No such file or directory"
     ):
         read_image(tmp_path / "nothing.png")
 
 
-def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
+def test_a_large_jpeg_is_decoded_at_reduced_size_and_looks_the_same():
     data = encode(Image.fromarray(smooth(1504, 2104)), "jpeg", quality=95)
-    whole, small = decode(data, "x"), decode(data, "x", least=60)
+    whole, small = decode(data, "x"), decode(data, "x", target_side=60)
     assert whole.shape == (1504, 2104, 3)
     assert small.shape == (188, 263, 3)  # An eighth, still three times 60.
     difference = fit(whole, 60).astype(int) - fit(small, 60)
     assert np.abs(difference).max() <= 2
-    assert decode(data, "x", least=63).shape == (376, 526, 3)
-    np.testing.assert_array_equal(decode(data, "x", least=251), whole)
-    # What is asked for may depend on the size.
-    asked = []
-    by_size = decode(data, "x", least=lambda *size: asked.append(size) or 60)
+    assert decode(data, "x", target_side=63).shape == (376, 526, 3)
+    np.testing.assert_array_equal(decode(data, "x", target_side=251), whole)
+    # The target side may depend on the size.
+    sizes = []
+    by_size = decode(data, "x", target_side=lambda *size: sizes.append(size) or 60)
     np.testing.assert_array_equal(by_size, small)
-    assert asked == [whole.shape[:2]]
+    assert sizes == [whole.shape[:2]]
 
 
-def test_a_jpeg_whose_proportions_would_change_is_decoded_whole():
+def test_a_jpeg_whose_aspect_ratio_would_change_is_decoded_at_full_size():
     data = encode(Image.fromarray(smooth(601, 800)), "jpeg")
-    assert decode(data, "x", least=20).shape == (601, 800, 3)
+    assert decode(data, "x", target_side=20).shape == (601, 800, 3)
 
 
-def test_fit_scales_the_short_side_and_cuts_out_the_centre():
+def test_fit_resizes_the_short_side_and_crops_the_centre():
     image = smooth(50, 75)
     expected = Image.fromarray(image).resize((30, 20), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(fit(image, 20), np.asarray(expected)[:, 5:25])
@@ -201,13 +201,13 @@ def test_fit_scales_the_short_side_and_cuts_out_the_centre():
     )
 
 
-def test_fit_leaves_an_image_of_the_size_alone():
+def test_fit_does_not_resize_an_image_of_that_size():
     np.testing.assert_array_equal(fit(RGB[:, :12], 12), RGB[:, :12])
     np.testing.assert_array_equal(fit(RGB, 12), RGB[:, 2:14])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_fit_takes_any_number_of_channels(channels):
+def test_fit_accepts_any_number_of_channels(channels):
     image = RNG.integers(0, 256, (9, 14, channels), np.uint8)
     planes = [fit(image[..., c : c + 1], 6) for c in range(channels)]
     np.testing.assert_array_equal(fit(image, 6), np.concatenate(planes, axis=-1))
@@ -215,7 +215,7 @@ def test_fit_takes_any_number_of_channels(channels):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 200), (640, 17)])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.875])
-def test_fit_gives_the_size_from_any_shape(size, crop_pct):
+def test_fit_returns_the_size_for_any_shape(size, crop_pct):
     image = np.zeros((*size, 3), np.uint8)
     assert fit(image, 8, crop_pct=crop_pct).shape == (8, 8, 3)
 
@@ -229,6 +229,8 @@ def test_grey_is_repeated_and_colour_becomes_luma():
     np.testing.assert_array_equal(to_channels(RGB, 3), RGB)
 
 
-def test_channels_without_a_way_between_them_are_refused():
-    with pytest.raises(UserError, match="images have 4 channels, but the net takes 3"):
+def test_channels_that_cannot_be_converted_are_refused():
+    with pytest.raises(
+        UserError, match="images have 4 channels, but the model takes 3"
+    ):
         to_channels(np.zeros((2, 2, 4), np.uint8), 3)

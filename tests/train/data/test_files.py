@@ -16,7 +16,7 @@ def names(source):
     return [source.name(i) for i in range(len(source))]
 
 
-def test_every_file_that_is_not_hidden_is_an_image_without_a_label(photo_folder):
+def test_every_file_that_is_not_hidden_is_an_unlabelled_image(photo_folder):
     (photo_folder / "class1" / ".DS_Store").write_bytes(b"no image")
     (photo_folder / ".hidden").mkdir()
     (photo_folder / "class0" / "000.png").rename(photo_folder / "top.png")
@@ -41,44 +41,42 @@ def test_files_are_sorted_by_their_whole_paths(tmp_path, photo_folder):
     assert all(os.path.isfile(name) for name in found)
 
 
-def test_each_folder_is_read_once_and_files_are_not_looked_at(
-    photo_folder, monkeypatch
-):
+def test_each_folder_is_listed_once_and_files_are_not_opened(photo_folder, monkeypatch):
     inside = photo_folder / "class2" / "more" / "and more"
     inside.mkdir(parents=True)
     (photo_folder / "class2" / "002.png").rename(inside / "002.png")
-    # Links to a folder that is read anyway, and to one that they lie in.
+    # Links to a folder that is listed anyway, and to one that contains them.
     (photo_folder / "again").symlink_to(photo_folder / "class0")
     (photo_folder / "class3" / "round").symlink_to(photo_folder)
-    read, looked_at, opened = [], [], []
+    listed, checked, opened = [], [], []
     scandir, stat = os.scandir, os.stat
 
-    def note(notes, call):
-        return lambda path, **options: notes.append(path) or call(path, **options)
+    def spy(paths, call):
+        return lambda path, **options: paths.append(path) or call(path, **options)
 
-    monkeypatch.setattr("os.scandir", note(read, scandir))
-    monkeypatch.setattr("os.stat", note(looked_at, stat))
+    monkeypatch.setattr("os.scandir", spy(listed, scandir))
+    monkeypatch.setattr("os.stat", spy(checked, stat))
     monkeypatch.setattr(
-        "train.data.image_folder.header_shape", note(opened, header_shape)
+        "train.data.image_folder.header_shape", spy(opened, header_shape)
     )
     source = open_files(photo_folder)
     assert len(source) == 100
     folders = ["", "again", "class1", "class2", "class2/more", "class2/more/and more"]
     folders.append("class3")
-    assert sorted(read) == [os.fsencode(photo_folder / name) for name in folders]
-    assert not [p for p in looked_at if pathlib.Path(os.fsdecode(p)).suffix]
+    assert sorted(listed) == [os.fsencode(photo_folder / name) for name in folders]
+    assert not [p for p in checked if pathlib.Path(os.fsdecode(p)).suffix]
     assert len(opened) == 32
     names(source)
-    assert len(read) == len(folders)
+    assert len(listed) == len(folders)
 
 
-def test_a_million_names_take_little_more_memory_than_their_letters(tmp_path):
-    from train.data.files import _Names
+def test_a_million_paths_take_little_more_memory_than_their_characters(tmp_path):
+    from train.data.files import _CompactPaths
 
-    found = _Names("/images", (b"%06d.png" % i for i in range(10**6)))
-    assert len(found) == 10**6
-    assert found[123456] == "/images/123456.png"
-    size = len(found._letters) + len(found._bounds) * found._bounds.itemsize
+    paths = _CompactPaths("/images", (b"%06d.png" % i for i in range(10**6)))
+    assert len(paths) == 10**6
+    assert paths[123456] == "/images/123456.png"
+    size = len(paths._bytes) + len(paths._bounds) * paths._bounds.itemsize
     assert size == 10**6 * (10 + 8) + 8
 
 
@@ -91,31 +89,34 @@ def test_an_image_that_cannot_be_read_is_masked(photo_folder, break_file):
     assert [source.name(i) for i in masked] == [str(broken)]
 
 
-def test_a_part_is_drawn_from_all_alike(photo_folder):
+def test_subsets_are_drawn_regardless_of_class(photo_folder):
     part, more = (open_files(photo_folder, count=n) for n in (10, 20))
     assert set(names(part)) < set(names(more))
-    with pytest.raises(SourceError, match="no labels to be split or drawn by"):
+    with pytest.raises(SourceError, match="no labels to split or sample by"):
         open_files(photo_folder, labels_per_class=1)
-    with pytest.raises(SourceError, match="no labels to be split or drawn by"):
+    with pytest.raises(SourceError, match="no labels to split or sample by"):
         open_files(photo_folder, split="test")
 
 
-def test_labels_are_not_made_up(photo_folder):
-    with pytest.raises(SourceError, match="no labels to learn from.*; folder:PATH has"):
+def test_files_cannot_serve_as_labelled_images(photo_folder):
+    with pytest.raises(
+        SourceError,
+        match="no labels to learn from.*; folder:PATH, with one folder per class, does",
+    ):
         open_source(f"files:{photo_folder}")
 
 
-def test_a_folder_that_is_not_there_or_holds_no_image_is_named(tmp_path):
+def test_a_folder_that_is_missing_or_has_no_image_is_named(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         open_files(tmp_path / "nothing")
-    with pytest.raises(SourceError, match="there is no file in it"):
+    with pytest.raises(SourceError, match="no file in it"):
         open_files(tmp_path)
     (tmp_path / "a.txt").write_text("no image")
-    with pytest.raises(SourceError, match="of 1 files tried none is an image"):
+    with pytest.raises(SourceError, match="none of 1 files tried is an image"):
         open_files(tmp_path)
 
 
-def test_a_folder_that_may_not_be_read_is_named(photo_folder, monkeypatch):
+def test_a_folder_without_read_permission_is_named(photo_folder, monkeypatch):
     closed = os.fsencode(photo_folder / "class1")
     scandir = os.scandir
 
@@ -130,12 +131,12 @@ def test_a_folder_that_may_not_be_read_is_named(photo_folder, monkeypatch):
         open_files(photo_folder)
 
 
-def test_images_are_kept_only_where_that_is_wanted(write, break_file):
+def test_images_are_cached_only_if_asked_for(write, break_file):
     root = write("folder").removeprefix("folder:")
-    kept, read_again = open_files(root), open_files(root, keep=False)
-    for source in (kept, read_again):
+    cached, uncached = open_files(root), open_files(root, cache=False)
+    for source in (cached, uncached):
         source.read(0)
-    break_file(kept.name(0))
-    assert kept.read(0).shape == (6, 6, 1)
+    break_file(cached.name(0))
+    assert cached.read(0).shape == (6, 6, 1)
     with pytest.raises(DecodeError):
-        read_again.read(0)
+        uncached.read(0)

@@ -7,7 +7,7 @@ import pytest
 from train.data import SourceError, open_source
 
 
-def test_classes_are_the_folders_sorted_and_images_are_sorted_in_them(photo_folder):
+def test_classes_are_the_sorted_folders_and_images_are_sorted_within_them(photo_folder):
     source = open_source(f"folder:{photo_folder}")
     assert source.class_names == ("class0", "class1", "class2", "class3")
     names = [source.name(i) for i in range(len(source))]
@@ -17,7 +17,7 @@ def test_classes_are_the_folders_sorted_and_images_are_sorted_in_them(photo_fold
     ]
 
 
-def test_a_folder_without_splits_is_split_class_by_class(photo_folder):
+def test_a_folder_without_splits_is_split_per_class(photo_folder):
     spec = f"folder:{photo_folder}"
     train, test = open_source(spec, "train"), open_source(spec, "test")
     np.testing.assert_array_equal(np.bincount(test.labels), [5] * 4)
@@ -43,7 +43,7 @@ def test_a_set_without_test_images_is_tested_on_its_validation_images(write, nam
         open_source(spec, "train", val_share=0.1)
 
 
-def test_a_folder_with_test_images_alone_can_be_tested_on(write):
+def test_a_folder_with_only_test_images_can_be_evaluated_on(write):
     spec = write("folder")
     shutil.rmtree(Path(spec.removeprefix("folder:")) / "train")
     assert open_source(spec, "test").class_names == ("ant", "bee", "cow")
@@ -51,7 +51,7 @@ def test_a_folder_with_test_images_alone_can_be_tested_on(write):
         open_source(spec, "train")
 
 
-def test_a_train_folder_alone_is_split(write):
+def test_a_folder_with_only_training_images_is_split(write):
     spec = write("folder")
     shutil.rmtree(Path(spec.removeprefix("folder:")) / "test")
     assert len(open_source(spec, "train")) == 12
@@ -82,17 +82,17 @@ def test_a_split_may_lack_a_class(write):
     np.testing.assert_array_equal(open_source(spec, "test").labels, [0, 0, 2, 2])
 
 
-def test_a_class_that_is_not_among_the_training_images_is_named(write):
+def test_a_class_without_training_images_is_named(write):
     spec = write("folder")
     (Path(spec.removeprefix("folder:")) / "test" / "bear").mkdir()
     with pytest.raises(SourceError, match="has the class 'bear', which is not among"):
         open_source(spec, "test")
 
 
-def test_a_folder_that_is_not_there_or_has_no_classes_is_named(tmp_path):
+def test_a_folder_that_is_missing_or_has_no_classes_is_named(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         open_source(f"folder:{tmp_path / 'nothing'}")
-    with pytest.raises(SourceError, match="no folder in it; an image of class cat"):
+    with pytest.raises(SourceError, match="no folder in it; images of a class cat"):
         open_source(f"folder:{tmp_path}")
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
@@ -105,5 +105,5 @@ def test_a_folder_without_any_image_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     for i in range(3):
         (tmp_path / "cat" / f"{i}.txt").write_text("no image")
-    with pytest.raises(SourceError, match=r"of 3 files tried none is an image: .*txt"):
+    with pytest.raises(SourceError, match=r"none of 3 files tried is an image: .*txt"):
         open_source(f"folder:{tmp_path}")

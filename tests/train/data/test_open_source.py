@@ -24,9 +24,9 @@ def test_every_form_of_a_set_gives_the_same_images(any_spec, arrays, split):
 
 
 class NoTensorFlow(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow missing, where it is installed too.
+    """Hides TensorFlow even if it is installed.
 
-    `sys.modules["tensorflow"] = None` would do, but tfds takes it for loaded then.
+    `sys.modules["tensorflow"] = None` would not do: tfds takes it for loaded.
     """
 
     def find_spec(self, name, path=None, target=None):
@@ -45,11 +45,11 @@ def test_no_source_needs_tensorflow(any_spec, monkeypatch):
 def test_unknown_data_names_the_nearest():
     with pytest.raises(SourceError, match=r"unknown data 'digit': did you mean digits"):
         open_source("digit")
-    with pytest.raises(SourceError, match="known are digits, files, folder, idx, npz"):
+    with pytest.raises(SourceError, match="available: digits, files, folder, idx, npz"):
         open_source("/home/me/images")
 
 
-def test_unknown_split_names_those_there_are():
+def test_unknown_split_names_the_splits():
     with pytest.raises(SourceError, match="unknown split 'dev': train, val, test"):
         open_source("digits", "dev")  # pyright: ignore[reportArgumentType]
 
@@ -58,7 +58,7 @@ def pictures(source):
     return [source.read(i).tobytes() for i in range(len(source))]
 
 
-def test_a_set_that_is_not_split_is_split_by_the_seed():
+def test_a_set_without_splits_is_split_by_the_seed():
     train, test = (open_source("digits", split, seed=3) for split in ("train", "test"))
     names = [{source.name(i) for i in range(len(source))} for source in (train, test)]
     assert len(names[0]) + len(names[1]) == 1797
@@ -91,7 +91,7 @@ def test_validation_images_are_taken_out_of_the_training_images(write):
     assert pictures(test) == pictures(open_source(spec, "test"))
 
 
-def test_without_validation_images_the_message_tells_how_to_get_them(write):
+def test_without_validation_images_the_message_says_how_to_hold_some_out(write):
     message = "has no val split, only test, train; val_share holds one out of train"
     with pytest.raises(SourceError, match=message):
         open_source(write("idx"), "val")
@@ -130,11 +130,14 @@ def test_subsets_have_the_size_that_was_asked_for():
         ({"count": 0}, "count 0 must be 1 to 1438"),
         ({"count": 1439}, "count 1439 must be 1 to 1438"),
         ({"share": 1.5}, r"share 1.5 must be in \(0, 1\]"),
-        ({"labels_per_class": 150}, "150 must be 1 to 14., the images of class '0'"),
-        ({"count": 5, "share": 0.5}, "one of count, share, not more"),
+        (
+            {"labels_per_class": 150},
+            "150 must be 1 to 14., the number of images of class '0'",
+        ),
+        ({"count": 5, "share": 0.5}, "give only one of count, share"),
     ],
 )
-def test_subsets_that_cannot_be_are_refused(options, message):
+def test_impossible_subsets_are_refused(options, message):
     with pytest.raises(SourceError, match=message):
         open_source("digits", **options)
 

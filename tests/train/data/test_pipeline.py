@@ -16,14 +16,14 @@ from train.data import (
     train_batches,
 )
 from train.data.decode import fit
-from train.data.window import Windows
+from train.data.random_windows import RandomWindows
 from train.errors import UserError
 
-LOOK: dict[str, Any] = {"image_size": 8, "channels": 3}
+SHAPE: dict[str, Any] = {"image_size": 8, "channels": 3}
 
 
 def train(source, steps, **options):
-    stream = train_batches(source, **{"batch_size": 10, "seed": 0, **LOOK, **options})
+    stream = train_batches(source, **{"batch_size": 10, "seed": 0, **SHAPE, **options})
     try:
         return list(itertools.islice(stream, steps))
     finally:
@@ -31,7 +31,7 @@ def train(source, steps, **options):
 
 
 def evaluate(source, **options):
-    return list(eval_batches(source, **{"batch_size": 10, **LOOK, **options}))
+    return list(eval_batches(source, **{"batch_size": 10, **SHAPE, **options}))
 
 
 def assert_equal(left, right):
@@ -55,21 +55,21 @@ def source(request, photo_folder):
 
 
 @pytest.fixture
-def look(request, source):
-    """Sizes by which a set in memory is given as it is, and by which it is not."""
+def shape(request, source):
+    """Sizes that need no resize of the set in memory, and sizes that do."""
     resized = "resized" in request.node.callspec.params["source"]
     return {"image_size": 12 if resized else 8, "channels": source.channels}
 
 
-def test_batches_have_the_promised_shapes(source, look):
-    size, channels = look["image_size"], look["channels"]
-    (batch,) = train(source, 1, **look)
+def test_batches_have_the_promised_shapes(source, shape):
+    size, channels = shape["image_size"], shape["channels"]
+    (batch,) = train(source, 1, **shape)
     assert {key: (rows.shape, rows.dtype) for key, rows in batch.items()} == {
         "image": ((10, size, size, channels), np.uint8),
         "label": ((10,), np.int32),
         "index": ((10,), np.int32),
     }
-    batch = evaluate(source, **look)[0]
+    batch = evaluate(source, **shape)[0]
     assert {key: (rows.shape, rows.dtype) for key, rows in batch.items()} == {
         "image": ((10, size, size, channels), np.uint8),
         "label": ((10,), np.int32),
@@ -78,28 +78,28 @@ def test_batches_have_the_promised_shapes(source, look):
     }
 
 
-def test_an_epoch_gives_every_image_once_and_the_next_another_order(source, look):
-    batches = train(source, 16, **look)
+def test_an_epoch_gives_every_image_once_and_the_next_another_order(source, shape):
+    batches = train(source, 16, **shape)
     epochs = [joined(batches[:8], "image"), joined(batches[8:], "image")]
     labels = [joined(batches[:8], "label"), joined(batches[8:], "label")]
     pictures = [sorted(image.tobytes() for image in epoch) for epoch in epochs]
     assert pictures[0] == pictures[1]
     assert pictures[0] == sorted(
-        image.tobytes() for image in joined(evaluate(source, **look), "image")
+        image.tobytes() for image in joined(evaluate(source, **shape), "image")
     )
     np.testing.assert_array_equal(np.sort(labels[0]), np.sort(source.labels))
     assert not np.array_equal(epochs[0], epochs[1])
 
 
-def test_an_epoch_leaves_out_what_does_not_fill_a_batch(source, look):
+def test_an_epoch_leaves_out_what_does_not_fill_a_batch(source, shape):
     assert steps_per_epoch(source, 33) == 2
-    batches = train(source, 40, batch_size=33, **look)
+    batches = train(source, 40, batch_size=33, **shape)
     for epoch in range(20):
         images = joined(batches[2 * epoch : 2 * epoch + 2], "image")
         assert len(images) == 66
-    # Other images each time, so that none is never learned from.
+    # Different images each time, so that every image is trained on.
     assert len({image.tobytes() for image in joined(batches, "image")}) == len(
-        {image.tobytes() for image in joined(evaluate(source, **look), "image")}
+        {image.tobytes() for image in joined(evaluate(source, **shape), "image")}
     )
 
 
@@ -112,40 +112,42 @@ def test_images_keep_their_labels(photo_folder):
 
 
 @pytest.mark.parametrize("step", [1, 7, 8, 19])
-def test_a_stream_started_at_a_step_is_what_is_left_of_it(source, look, step):
-    whole = train(source, 24, **look)
-    assert_equal(train(source, 24 - step, start_step=step, **look), whole[step:])
+def test_a_stream_started_at_a_step_is_the_rest_of_the_whole(source, shape, step):
+    whole = train(source, 24, **shape)
+    assert_equal(train(source, 24 - step, start_step=step, **shape), whole[step:])
 
 
-def test_the_index_is_the_place_in_the_stream(source, look):
+def test_the_index_is_the_position_in_the_stream(source, shape):
     np.testing.assert_array_equal(
-        joined(train(source, 17, **look), "index"), range(170)
+        joined(train(source, 17, **shape), "index"), range(170)
     )
-    (late,) = train(source, 1, start_step=2**31 // 10, **look)
+    (late,) = train(source, 1, start_step=2**31 // 10, **shape)
     np.testing.assert_array_equal(late["index"], [*range(2**31 - 8, 2**31), 0, 1])
 
 
-def test_the_seed_alone_decides_the_order(source, look):
-    first = train(source, 9, **look)
-    assert_equal(train(source, 9, threads=7, **look), first)
-    other = train(source, 9, seed=1, **look)
+def test_the_seed_alone_decides_the_order(source, shape):
+    first = train(source, 9, **shape)
+    assert_equal(train(source, 9, threads=7, **shape), first)
+    other = train(source, 9, seed=1, **shape)
     assert not np.array_equal(joined(other, "image"), joined(first, "image"))
 
 
 @pytest.mark.parametrize("stream", [lambda s, **k: train(s, 12, **k), evaluate])
-def test_processes_share_the_rows_of_each_batch(source, look, stream):
-    look = look | {"batch_size": 12}
-    parts = [stream(source, **look, process_index=i, process_count=3) for i in range(3)]
+def test_processes_share_the_rows_of_each_batch(source, shape, stream):
+    shape = shape | {"batch_size": 12}
+    parts = [
+        stream(source, **shape, process_index=i, process_count=3) for i in range(3)
+    ]
     together = [
         {key: np.concatenate([part[key] for part in step]) for key in step[0]}
         for step in zip(*parts, strict=True)
     ]
-    assert_equal(together, stream(source, **look))
+    assert_equal(together, stream(source, **shape))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 80, 200])
-def test_evaluation_gives_every_image_once_in_order(source, look, batch_size):
-    batches = evaluate(source, batch_size=batch_size, **look)
+def test_evaluation_gives_every_image_once_in_order(source, shape, batch_size):
+    batches = evaluate(source, batch_size=batch_size, **shape)
     assert len(batches) == -(-80 // batch_size)
     assert all(len(batch["label"]) == batch_size for batch in batches)
     mask = joined(batches, "mask")
@@ -157,10 +159,10 @@ def test_evaluation_gives_every_image_once_in_order(source, look, batch_size):
 
 
 @pytest.mark.parametrize("start", [0, 20, 33, 80])
-def test_evaluation_from_an_image_on_gives_what_the_whole_gives(source, look, start):
-    batches = evaluate(source, start=start, **look)
+def test_evaluation_from_an_image_on_is_the_rest_of_the_whole(source, shape, start):
+    batches = evaluate(source, start=start, **shape)
     assert len(batches) == -(-(80 - start) // 10)
-    whole = evaluate(source, **look)
+    whole = evaluate(source, **shape)
     for name in batches[0] if batches else ():
         rows = joined(batches, name)[: 80 - start]
         np.testing.assert_array_equal(rows, joined(whole, name)[start:])
@@ -176,37 +178,39 @@ def test_the_same_images_give_the_same_batches_in_every_form(
     assert_equal(train(open_source(any_spec), 9, **options), train(same, 9, **options))
 
 
-def test_grey_and_colour_are_made_what_the_net_takes(photo_folder):
+def test_grey_and_colour_are_converted_to_the_models_channels(photo_folder):
     digits = open_source("digits", count=20)
     (batch,) = evaluate(digits, batch_size=20)
     grey = np.stack([digits.read(i) for i in range(20)])
     np.testing.assert_array_equal(batch["image"], np.repeat(grey, 3, axis=-1))
     photos = open_source(f"folder:{photo_folder}")
     assert train(photos, 1, channels=1)[0]["image"].shape == (10, 8, 8, 1)
-    with pytest.raises(UserError, match="images have 3 channels, but the net takes 4"):
+    with pytest.raises(
+        UserError, match="images have 3 channels, but the model takes 4"
+    ):
         train_batches(photos, batch_size=10, image_size=8, channels=4, seed=0)
 
 
-def test_crop_pct_holds_for_images_that_have_the_size_too():
+def test_crop_pct_applies_to_images_that_have_the_size_already():
     digits = open_source("digits", count=20)
     (batch,) = evaluate(digits, batch_size=20, channels=1, crop_pct=0.5)
     expected = [fit(digits.read(i), 8, crop_pct=0.5) for i in range(20)]
     np.testing.assert_array_equal(batch["image"], expected)
 
 
-def test_a_set_smaller_than_a_batch_is_refused(source, look):
+def test_a_set_smaller_than_a_batch_is_refused(source, shape):
     with pytest.raises(SourceError, match="batch size 81 must be 1 to 80, the number"):
-        train(source, 1, batch_size=81, **look)
+        train(source, 1, batch_size=81, **shape)
     with pytest.raises(SourceError, match="batch size 0 must be at least 1"):
-        evaluate(source, batch_size=0, **look)
+        evaluate(source, batch_size=0, **shape)
     with pytest.raises(SourceError, match="batch size 10 is not a multiple of 3"):
-        train(source, 1, process_count=3, **look)
+        train(source, 1, process_count=3, **shape)
 
 
 def test_closing_a_stream_ends_its_threads(photo_folder):
     before = set(threading.enumerate())
     source = open_source(f"folder:{photo_folder}")
-    stream = train_batches(source, batch_size=10, seed=0, threads=3, **LOOK)
+    stream = train_batches(source, batch_size=10, seed=0, threads=3, **SHAPE)
     next(stream)
     threads = set(threading.enumerate()) - before
     assert len(threads) == 3
@@ -218,7 +222,7 @@ def test_closing_a_stream_ends_its_threads(photo_folder):
 
 @pytest.fixture
 def damaged(photo_folder, break_file):
-    """The training images without splits, with two neighbours that are broken."""
+    """The training images, two successive ones of them broken."""
     source = open_source(f"folder:{photo_folder}")
     for i in (10, 11):
         break_file(source.name(i))
@@ -231,7 +235,7 @@ def test_an_unreadable_image_is_replaced_by_the_next_in_training(damaged):
     batches = train(damaged, 16, bad_images=bad)
     assert sorted(bad.found) == sorted(damaged.name(i) for i in (10, 11))
     assert len(said) == 2
-    # An epoch is whole, and the next image comes three times.
+    # The epoch is complete, and the next image appears three times.
     values = joined(batches[:8], "image")[:, 0, 0, 0]
     labels = joined(batches[:8], "label")
     expected = [int(Path(damaged.name(i)).stem) for i in range(80) if i not in (10, 11)]
@@ -240,7 +244,7 @@ def test_an_unreadable_image_is_replaced_by_the_next_in_training(damaged):
     np.testing.assert_array_equal(values % 4, labels)
 
 
-def test_replacing_is_the_same_at_any_start_and_with_any_threads(damaged):
+def test_replacement_does_not_depend_on_start_or_threads(damaged):
     def bad():
         return BadImages(len(damaged), max_share=0.05, say=lambda message: None)
 
@@ -273,12 +277,12 @@ def test_too_many_unreadable_images_stop_the_stream_with_their_names(damaged, st
     assert str(caught.value).startswith("2 of 80 images cannot be read, more than the ")
     assert damaged.name(10) in str(caught.value)
     assert damaged.name(11) in str(caught.value)
-    # One is over the 1 % of 80 images that are allowed if nothing else is said.
-    with pytest.raises(BadImagesError, match=r"1 of 80 .* 0\.01 that is allowed"):
+    # One is more than 1 % of 80 images, the default.
+    with pytest.raises(BadImagesError, match=r"1 of 80 .* allowed share of 0\.01"):
         stream(damaged)
 
 
-def test_a_set_without_one_readable_image_stops(damaged, break_file):
+def test_a_set_without_any_readable_image_is_refused(damaged, break_file):
     for i in range(80):
         if i not in (10, 11):
             break_file(damaged.name(i))
@@ -287,14 +291,14 @@ def test_a_set_without_one_readable_image_stops(damaged, break_file):
         train(damaged, 1, bad_images=bad)
 
 
-def test_windows_are_a_function_of_the_place_in_the_stream():
+def test_windows_are_a_function_of_the_position_in_the_stream():
     digits = open_source("digits", count=20)
     options = {"window_scale": (0.3, 1.0), "seed": 3, "channels": 1}
     whole = train(digits, 5, **options)
     assert_equal(train(digits, 3, start_step=2, threads=1, **options), whole[2:])
-    windows, order = Windows(3, (0.3, 1.0)), np.random.default_rng([3, 0])
+    windows, order = RandomWindows(3, (0.3, 1.0)), np.random.default_rng([3, 0])
     for row, index in enumerate(order.permutation(20)[:10]):
-        expected = windows.cut(digits.read(index), row, 8, "bilinear")
+        expected = windows.crop(digits.read(index), row, 8, "bilinear")
         np.testing.assert_array_equal(whole[0]["image"][row], expected)
-    # The next epoch has other windows of the same images.
+    # The next epoch has different windows of the same images.
     assert len(np.unique(joined(whole[:4], "image"), axis=0)) > 30

@@ -14,17 +14,17 @@ def batches(count):
         yield {"image": np.full((4, 2, 2, 1), i, np.uint8), "label": np.arange(4) + i}
 
 
-def alive():
+def live_threads():
     return [t for t in threading.enumerate() if t.name == "prefetch_to_device"]
 
 
-def test_batches_come_as_they_are_in_their_order():
+def test_batches_are_unchanged_and_in_order():
     found = list(prefetch_to_device(batches(7)))
     assert [int(batch["label"][0]) for batch in found] == list(range(7))
     assert all(isinstance(batch["image"], jax.Array) for batch in found)
     np.testing.assert_array_equal(found[3]["image"], np.full((4, 2, 2, 1), 3))
     assert found[3]["image"].dtype == np.uint8
-    assert not alive()
+    assert not live_threads()
 
 
 def test_batches_go_where_the_sharding_says():
@@ -52,13 +52,13 @@ def test_no_more_batches_are_read_ahead_than_asked_for(size):
 
     stream = prefetch_to_device(counted(), size=size)
     next(stream)
-    # One is out, `size` wait, and one is in the thread's hand.
+    # One is consumed, `size` wait, and the thread holds one.
     assert enough.wait(10)
     assert not more.wait(0.2)
     stream.close()
 
 
-def test_an_error_is_raised_in_its_place():
+def test_an_error_is_raised_after_the_batches_before_it():
     def broken():
         yield from batches(2)
         raise OSError("disk gone")
@@ -67,7 +67,7 @@ def test_an_error_is_raised_in_its_place():
     assert len(list(itertools.islice(stream, 2))) == 2
     with pytest.raises(OSError, match="disk gone"):
         next(stream)
-    assert not alive()
+    assert not live_threads()
 
 
 def test_closing_ends_the_thread_and_closes_the_iterator():
@@ -82,9 +82,9 @@ def test_closing_ends_the_thread_and_closes_the_iterator():
 
     stream = prefetch_to_device(endless())
     next(stream)
-    assert alive()
+    assert live_threads()
     stream.close()
-    assert not alive()
+    assert not live_threads()
     assert closed
 
 

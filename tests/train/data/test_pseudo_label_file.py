@@ -10,22 +10,22 @@ from train.data import open_source
 from train.data.pseudo_label_file import (
     FORMAT,
     check_images,
-    choose,
     header_path,
     images_digest,
     predictions,
     pseudo_labelled,
     read_pseudo_labels,
+    select_pseudo_labels,
 )
 from train.errors import UserError
 
-# Class and confidence of eight images; that of index 4 cannot be read.
+# Class and confidence of eight images; the one at index 4 is unreadable.
 CLASSES = [0, 1, 0, 0, 0, 1, 0, 2]
 CONFIDENCES = [0.9, 0.5, 0.6, 0.95, np.nan, 0.8, 0.9, 0.35]
 
 
 def make_probabilities(classes, confidences):
-    """Rows whose largest entry is at `classes`; the rest of it is spread evenly."""
+    """Rows with the confidences at `classes`; the other entries are equal."""
     rows = np.empty((len(classes), 3), np.float32)
     for row, k, confidence in zip(rows, classes, confidences, strict=True):
         row[:] = (1 - confidence) / 2
@@ -37,19 +37,21 @@ PROBABILITIES = make_probabilities(CLASSES, CONFIDENCES)
 
 
 def test_soft_labels_are_the_probabilities_and_hard_ones_the_largest():
-    soft = choose(PROBABILITIES)
+    soft = select_pseudo_labels(PROBABILITIES)
     readable = [0, 1, 2, 3, 5, 6, 7]
     assert soft.indices.tolist() == readable
     assert (soft.indices.dtype, soft.labels.dtype) == (np.int64, np.float32)
     np.testing.assert_array_equal(soft.labels, PROBABILITIES[readable])
-    hard = choose(PROBABILITIES, kind="hard")
+    hard = select_pseudo_labels(PROBABILITIES, kind="hard")
     assert hard.labels.dtype == np.int32
     assert hard.labels.tolist() == [CLASSES[i] for i in readable]
 
 
 def test_confidence_must_be_above_the_threshold():
     half = np.float32(0.5)
-    assert choose(PROBABILITIES, min_confidence=half).indices.tolist() == [
+    assert select_pseudo_labels(
+        PROBABILITIES, min_confidence=half
+    ).indices.tolist() == [
         0,
         2,
         3,
@@ -57,14 +59,14 @@ def test_confidence_must_be_above_the_threshold():
         6,
     ]
     below = float(np.nextafter(half, np.float32(0)))
-    assert 1 in choose(PROBABILITIES, min_confidence=below).indices
+    assert 1 in select_pseudo_labels(PROBABILITIES, min_confidence=below).indices
 
 
 def test_the_most_confident_of_a_class_are_kept_and_equal_ones_by_their_index():
     # Class 0 has 3 (0.95), 0 and 6 (0.9 both), 2 (0.6).
     def of_class_0(quota):
-        chosen = choose(PROBABILITIES, per_class=quota, kind="hard")
-        return chosen.indices[chosen.labels == 0].tolist()
+        selected = select_pseudo_labels(PROBABILITIES, per_class=quota, kind="hard")
+        return selected.indices[selected.labels == 0].tolist()
 
     assert of_class_0(1) == [3]
     assert of_class_0(2) == [0, 3]
@@ -73,52 +75,56 @@ def test_the_most_confident_of_a_class_are_kept_and_equal_ones_by_their_index():
 
 
 def test_a_class_with_fewer_images_is_filled_up_to_the_quota():
-    chosen = choose(PROBABILITIES, per_class=7, kind="hard")
-    assert np.bincount(chosen.labels).tolist() == [7, 7, 7]
-    # 7 = 4 + 3 = 3 * 2 + 1 = 7 * 1: none is there twice as often as another and more.
-    counts = np.bincount(chosen.indices, minlength=8)
+    selected = select_pseudo_labels(PROBABILITIES, per_class=7, kind="hard")
+    assert np.bincount(selected.labels).tolist() == [7, 7, 7]
+    # 7 = 4 + 3 = 3 * 2 + 1 = 7 * 1: counts in a class differ by at most 1.
+    counts = np.bincount(selected.indices, minlength=8)
     assert sorted(counts[[0, 2, 3, 6]]) == [1, 2, 2, 2]
     assert sorted(counts[[1, 5]]) == [3, 4]
     assert counts[[4, 7]].tolist() == [0, 7]
 
 
 def test_a_class_without_images_stays_empty_and_a_threshold_comes_first():
-    chosen = choose(PROBABILITIES, per_class=2, min_confidence=0.55, kind="hard")
-    assert np.bincount(chosen.labels, minlength=3).tolist() == [2, 2, 0]
-    assert chosen.indices.tolist() == [0, 3, 5, 5]
+    selected = select_pseudo_labels(
+        PROBABILITIES, per_class=2, min_confidence=0.55, kind="hard"
+    )
+    assert np.bincount(selected.labels, minlength=3).tolist() == [2, 2, 0]
+    assert selected.indices.tolist() == [0, 3, 5, 5]
 
 
-def test_what_is_duplicated_follows_from_the_seed():
+def test_duplicates_depend_on_the_seed():
     rows = make_probabilities([0] * 40, np.linspace(0.5, 0.9, 40))
     first, again, other = (
-        choose(rows, per_class=60, seed=s).indices for s in (0, 0, 1)
+        select_pseudo_labels(rows, per_class=60, seed=s).indices for s in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert len(first) == len(other) == 60
 
 
-def test_a_choice_agrees_with_one_image_at_a_time(monkeypatch):
-    monkeypatch.setattr("train.data.pseudo_label_file._ROWS", 7)  # Several chunks.
+def test_the_selection_agrees_with_a_loop_over_images(monkeypatch):
+    monkeypatch.setattr(
+        "train.data.pseudo_label_file._CHUNK_ROWS", 7
+    )  # Several chunks.
     rng = np.random.default_rng(0)
     rows = rng.dirichlet(np.full(5, 0.3), 400).astype(np.float32)
     rows[rng.random(400) < 0.05] = np.nan
-    chosen = choose(rows, min_confidence=0.4, per_class=30)
+    selected = select_pseudo_labels(rows, min_confidence=0.4, per_class=30)
     kept: dict[int, list[int]] = {}
     for i in sorted(range(400), key=lambda i: -np.nan_to_num(rows[i].max())):
         k = int(rows[i].argmax())
         if rows[i].max() > 0.4 and len(kept.setdefault(k, [])) < 30:
             kept[k].append(i)
-    assert set(chosen.indices) == {i for members in kept.values() for i in members}
-    assert len(chosen.indices) == 30 * len(kept)
-    np.testing.assert_array_equal(chosen.labels, rows[chosen.indices])
+    assert set(selected.indices) == {i for members in kept.values() for i in members}
+    assert len(selected.indices) == 30 * len(kept)
+    np.testing.assert_array_equal(selected.labels, rows[selected.indices])
 
 
-def test_no_image_that_is_sure_enough_is_an_error_that_names_the_surest():
+def test_without_a_confident_image_the_error_names_the_largest_confidence():
     with pytest.raises(UserError, match=r"above 0.99: the largest of 8 is 0.9500"):
-        choose(PROBABILITIES, min_confidence=0.99)
+        select_pseudo_labels(PROBABILITIES, min_confidence=0.99)
     with pytest.raises(UserError, match="the largest of 2 is 0.0000"):
-        choose(np.full((2, 3), np.nan, np.float32))
+        select_pseudo_labels(np.full((2, 3), np.nan, np.float32))
 
 
 def test_predictions_are_the_largest_and_nan_where_an_image_cannot_be_read():
@@ -150,7 +156,7 @@ def source():
     return open_source("digits", count=15)
 
 
-def test_a_file_is_read_without_being_in_memory(tmp_path, source):
+def test_a_file_is_memory_mapped(tmp_path, source):
     labels = read_pseudo_labels(write(tmp_path / "labels.npy", source))
     assert isinstance(labels.probabilities, np.memmap)
     assert labels.probabilities.shape == (15, 3)
@@ -158,7 +164,7 @@ def test_a_file_is_read_without_being_in_memory(tmp_path, source):
     assert labels.header["class_names"] == ["ant", "bee", "cow"]
 
 
-def test_a_file_that_is_not_there_or_not_whole_is_told(tmp_path, source):
+def test_a_missing_or_unfinished_file_is_refused(tmp_path, source):
     path = tmp_path / "labels.npy"
     with pytest.raises(UserError, match=f"no file {path}; `pseudo-label` writes one"):
         read_pseudo_labels(path)
@@ -167,18 +173,18 @@ def test_a_file_that_is_not_there_or_not_whole_is_told(tmp_path, source):
         read_pseudo_labels(path)
     write(path, source, images=14, labelled=14)
     with pytest.raises(
-        UserError, match=r"float32 \[15, 3\], and its header.*\[14, 3\]"
+        UserError, match=r"float32 \[15, 3\], but its header.*\[14, 3\]"
     ):
         read_pseudo_labels(path)
 
 
 @pytest.mark.parametrize("header", [None, "no JSON", "[]", "{}", '{"format": "other"}'])
-def test_another_file_is_told_from_pseudo_labels(tmp_path, header):
+def test_a_file_of_another_kind_is_refused(tmp_path, header):
     path = tmp_path / "weights.npy"
     np.save(path, np.zeros((4, 3), np.float32))
     if header is not None:
         header_path(path).write_text(header)
-    with pytest.raises(UserError, match=f"{path} is no file of pseudo-labels"):
+    with pytest.raises(UserError, match=f"{path} is not a file of pseudo-labels"):
         read_pseudo_labels(path)
 
 
@@ -189,13 +195,15 @@ def test_labels_of_other_images_are_refused(tmp_path, source):
     check_images(path, labels, open_source("digits", count=15))
     with pytest.raises(UserError, match="15 images there, 16 here"):
         check_images(path, labels, open_source("digits", count=16))
-    with pytest.raises(UserError, match="as many, but others, or in another order"):
+    with pytest.raises(
+        UserError, match="the same number, but other images or another order"
+    ):
         check_images(path, labels, open_source("digits", count=15, seed=1))
-    with pytest.raises(UserError, match="in another order"):
+    with pytest.raises(UserError, match="or another order"):
         check_images(path, labels, source.take(np.arange(15)[::-1]))
 
 
-def test_the_chosen_images_have_their_pseudo_labels_as_a_column(tmp_path, source):
+def test_the_selected_images_have_their_pseudo_labels_as_a_column(tmp_path, source):
     path = write(tmp_path / "labels.npy", source)
     rows = np.random.default_rng(0).dirichlet([1, 1, 1], 15).astype(np.float32)
     rows[4] = np.nan
@@ -203,11 +211,11 @@ def test_the_chosen_images_have_their_pseudo_labels_as_a_column(tmp_path, source
     source = dataclasses.replace(source, columns={"image_index": np.arange(15)})
     for kind, labels in (("soft", rows), ("hard", rows.argmax(1).astype(np.int32))):
         part = pseudo_labelled(path, source, kind=kind, min_confidence=0.5, per_class=6)
-        chosen = choose(rows, min_confidence=0.5, per_class=6)
-        np.testing.assert_array_equal(part.columns["image_index"], chosen.indices)
-        np.testing.assert_array_equal(part.columns["label"], labels[chosen.indices])
+        selected = select_pseudo_labels(rows, min_confidence=0.5, per_class=6)
+        np.testing.assert_array_equal(part.columns["image_index"], selected.indices)
+        np.testing.assert_array_equal(part.columns["label"], labels[selected.indices])
         assert part.columns["label"].dtype == labels.dtype
-        for row, index in enumerate(chosen.indices):
+        for row, index in enumerate(selected.indices):
             np.testing.assert_array_equal(part.read(row), source.read(int(index)))
 
 
@@ -221,7 +229,7 @@ def test_pseudo_labels_of_other_classes_are_refused(tmp_path, source):
         pseudo_labelled(path, open_source("digits", count=14))
 
 
-def test_a_folder_that_was_moved_or_is_named_otherwise_holds_the_same_images(
+def test_a_folder_keeps_its_digest_when_moved_or_spelled_differently(
     tmp_path, monkeypatch
 ):
     for i in range(5):
@@ -238,7 +246,7 @@ def test_a_folder_that_was_moved_or_is_named_otherwise_holds_the_same_images(
     assert len(digests) == 1
 
 
-def test_arrays_of_other_pixels_are_other_images(tmp_path):
+def test_arrays_with_other_pixels_have_another_digest(tmp_path):
     digests = set()
     for value in (0, 1):
         images = np.full((10, 4, 4), value, np.uint8)

@@ -15,7 +15,7 @@ NET = Network("resnet18", {"stage_sizes": (1,), "width": 4, "small_inputs": True
 
 
 def by_class(source):
-    """Its images and labels, class by class: the order that folders have."""
+    """Images and labels, class by class: the order of image folders."""
     order = np.argsort(source.labels, kind="stable")
     return source.images[order].squeeze(-1), source.labels[order]
 
@@ -57,7 +57,7 @@ def test_every_form_of_a_set_gives_the_same_result(
     for form in FORMS:
         data = write_set(form, "0123456789", train, test)
         options = dataclasses.replace(options, data=data)
-        # A subset, so that it is seen to be the same one too.
+        # A subset, to check that it is the same one too.
         select = Selection(share=0.5, eval_split="val", val_share=0.2)
         config = dataclasses.replace(config, input=options, selection=select)
         results[form] = trained(config, tmp_path / f"run of {form}", quiet)

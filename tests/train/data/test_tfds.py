@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from train.data import DecodeError, SourceError, open_source
-from train.data.records import TFRecords
+from train.data.tfrecord import TFRecords
 
 
 def version_folder(spec: str) -> Path:
@@ -19,7 +19,7 @@ def change_json(file: Path, change) -> None:
     file.write_text(json.dumps(fields))
 
 
-def test_a_set_that_is_not_prepared_gets_the_command_that_prepares_it(tmp_path):
+def test_for_a_set_that_is_not_prepared_the_error_gives_the_command(tmp_path):
     command = f"tfds build mnist --file_format=array_record --data_dir={tmp_path} "
     with pytest.raises(SourceError, match=command):
         open_source(f"tfds:mnist@{tmp_path}")
@@ -42,7 +42,7 @@ def test_a_version_can_be_chosen(write):
         open_source(spec.replace("toy", "toy:2.0.0"))
 
 
-def test_a_set_of_training_images_alone_is_split(write):
+def test_a_set_with_only_training_images_is_split(write):
     spec = write("tfds tfrecord")
     info = version_folder(spec) / "dataset_info.json"
     change_json(info, lambda fields: fields["splits"].pop(1))
@@ -50,7 +50,7 @@ def test_a_set_of_training_images_alone_is_split(write):
     np.testing.assert_array_equal(open_source(spec, "test").labels, [0, 1, 2])
 
 
-def test_a_test_split_without_labels_is_left_for_the_validation_split(write, frame):
+def test_a_test_split_without_labels_is_replaced_by_the_validation_split(write, frame):
     from tensorflow_datasets.proto import tf_example_pb2
 
     spec = write("tfds tfrecord")
@@ -74,7 +74,7 @@ def test_a_test_split_without_labels_is_left_for_the_validation_split(write, fra
     assert open_source(spec, "test").name(0) == f"{spec} validation[0]"
 
 
-def test_of_two_labels_the_usual_one_is_taken(write):
+def test_of_two_labels_the_supervised_key_is_used(write):
     spec = write("tfds array_record")
 
     def add(fields):
@@ -92,7 +92,7 @@ def test_a_set_without_a_label_is_refused(write):
     info = version_folder(spec) / "dataset_info.json"
     change_json(info, lambda fields: fields.pop("supervisedKeys"))
     with pytest.raises(
-        SourceError, match="has 0 features of type ClassLabel, .* image"
+        SourceError, match="one feature of type ClassLabel, but has 0; .* image"
     ):
         open_source(spec)
 
@@ -113,7 +113,7 @@ def test_a_label_out_of_range_is_named(write):
 
 
 @pytest.mark.parametrize("form", ["tfrecord", "array_record"])
-def test_a_file_that_is_cut_short_loses_its_last_images_alone(write, form):
+def test_a_truncated_file_loses_only_its_last_images(write, form):
     source = open_source(spec := write(f"tfds {form}"))
     file = sorted(version_folder(spec).glob("toy-train.*"))[1]
     data = file.read_bytes()
@@ -124,7 +124,7 @@ def test_a_file_that_is_cut_short_loses_its_last_images_alone(write, form):
         source.read(7)
 
 
-def test_tfrecords_are_found_by_number(tmp_path, frame):
+def test_tfrecords_are_read_by_index(tmp_path, frame):
     records = [bytes([k]) * k for k in range(7)]
     for name, part in (("a", records[:3]), ("b", []), ("c", records[3:])):
         frame(tmp_path / name, part)

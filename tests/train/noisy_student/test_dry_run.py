@@ -15,16 +15,18 @@ from train.noisy_student.dry_run import dry_run
         pytest.param("noisy_student_imagenet", marks=pytest.mark.long),
     ],
 )
-def test_each_model_is_built_and_nothing_is_cut_or_written(
+def test_each_model_is_built_and_nothing_is_truncated_or_written(
     recipe, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     student = recipes.load(recipe).noisy_student
     narrow = Console(file=io.StringIO(), width=50)
     dry_run(student, recipe, narrow)
-    said = narrow.file.getvalue()
-    assert "…" not in said
-    assert "nothing was trained, and nothing written" in " ".join(said.split())
-    rows = [line.split("│") for line in said.splitlines() if line.startswith("│ round")]
+    printed = narrow.file.getvalue()
+    assert "…" not in printed
+    assert "Dry run: nothing was trained or written." in " ".join(printed.split())
+    rows = [
+        line.split("│") for line in printed.splitlines() if line.startswith("│ round")
+    ]
     assert len(rows) == 1 + len(student.students)
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What the rounds of a Noisy Student give on few labels, over seeds."""
+"""The gain of a Noisy Student's rounds with few labels, over seeds."""
 
 from dataclasses import replace
 
@@ -14,20 +14,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs", "optimized")
 
 def test_the_last_round_beats_the_first(tmp_path, quiet):
     recipe = noisy_student_digits.noisy_student
-    # Two blocks, for time.
+    # Two blocks, to save time.
     fields = {**recipe.config.network.model_fields, "stage_sizes": (1, 1)}
-    found = []
+    accuracies = []
     for seed in range(3):
         config = replace(
             recipe.config,
-            # A policy takes long to compile; the other noise stays.
+            # A policy takes long to compile; the other noise remains.
             augment=Augment(crop_padding=1, erase=0.3),
             network=replace(recipe.config.network, model_fields=fields),
             epochs=2,
             seed=seed,
         )
         out = tmp_path / str(seed)
-        facts = run(replace(recipe, config=config), out, recipe="r", console=quiet)
-        found.append([model.accuracy for model in facts.models])
-    first, *_, last = np.mean(found, 0)
+        summary = run(replace(recipe, config=config), out, recipe="r", console=quiet)
+        accuracies.append([model.accuracy for model in summary.models])
+    first, *_, last = np.mean(accuracies, 0)
     assert last > first

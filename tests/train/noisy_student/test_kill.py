@@ -44,7 +44,7 @@ def start(out, programs):
 
 
 def is_begun(path):
-    """Whether a stage has something to lose."""
+    """Whether a stage has written something."""
     if path.name == "labels.npy":
         return path.exists()
     steps = [int(p.name) for p in path.glob("checkpoints/*") if p.name.isdecimal()]
@@ -64,7 +64,7 @@ def states(out):
 
 
 def lines(out):
-    """What the runs measured, but for what a clock did."""
+    """The runs' metrics and results, without times."""
     timed = ("seconds", "images_per_second")
     return [
         {k: v for k, v in line.items() if k not in timed}
@@ -74,7 +74,7 @@ def lines(out):
 
 
 def report(out):
-    """The same of `report.json`."""
+    """`report.json` without times."""
 
     def untimed(tree):
         if isinstance(tree, dict):
@@ -86,7 +86,7 @@ def report(out):
 
 
 def ended(out):
-    """When the stages that have ended did so."""
+    """Modification times of the files that completed stages wrote last."""
     results = [out / name / "result.json" for name in RUNS]
     labels = [header_path(out / name) for name in LABELS if has_ended(out / name)]
     paths = [path for path in (*results, *labels) if path.exists()]
@@ -99,11 +99,13 @@ def has_ended(path):
 
 
 @pytest.mark.long
-def test_killed_in_every_stage_it_ends_to_the_bit_and_repeats_none(tmp_path, programs):
+def test_killed_in_every_stage_it_gives_the_same_result_and_repeats_none(
+    tmp_path, programs
+):
     whole, out = tmp_path / "whole", tmp_path / "killed"
     process = start(whole, programs)
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
 
     for name in (RUNS[0], LABELS[0], RUNS[1], LABELS[1], RUNS[2], RUNS[3]):
         before = ended(out)
@@ -118,9 +120,9 @@ def test_killed_in_every_stage_it_ends_to_the_bit_and_repeats_none(tmp_path, pro
 
     before = ended(out)
     process = start(out, programs)
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
-    assert "Stage 1 of 6, round0/teacher, has ended already." in told
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert "Stage 1 of 6, round0/teacher, has ended already." in printed
     assert before.items() <= ended(out).items()
     chex.assert_trees_all_equal(states(out), states(whole))
     for name in LABELS:

@@ -7,7 +7,7 @@ import tyro
 from train.config import Augment, Config, Network, Optimization, Unlabelled
 from train.errors import UserError
 from train.noisy_student import EACH_ROUND, NoisyStudent, Student
-from train.noisy_student.plan import Label, Train, plan, settings
+from train.noisy_student.plan import LabelStage, TrainStage, plan, settings
 
 OUT = Path("/runs/noisy")
 CONFIG = Config(
@@ -24,10 +24,12 @@ STUDENT = NoisyStudent(CONFIG, STUDENTS)
 
 def configs(student):
     stages = plan(student, OUT)
-    return {stage.name: stage.config for stage in stages if isinstance(stage, Train)}
+    return {
+        stage.name: stage.config for stage in stages if isinstance(stage, TrainStage)
+    }
 
 
-def test_each_round_labels_by_the_last_model_and_trains_the_next():
+def test_each_round_labels_with_the_last_model_and_trains_the_next():
     names = [stage.name for stage in plan(STUDENT, OUT)]
     assert names == [
         "round0/teacher",
@@ -36,17 +38,17 @@ def test_each_round_labels_by_the_last_model_and_trains_the_next():
         "round2/labels.npy",
         "round2/student",
     ]
-    labels = [stage for stage in plan(STUDENT, OUT) if isinstance(stage, Label)]
+    labels = [stage for stage in plan(STUDENT, OUT) if isinstance(stage, LabelStage)]
     assert [label.teacher for label in labels] == ["round0/teacher", "round1/student"]
 
 
-def test_the_teacher_learns_from_labels_alone_and_with_noise():
+def test_the_teacher_is_trained_on_labelled_images_alone_with_noise():
     assert configs(STUDENT)["round0/teacher"] == replace(
         CONFIG, unlabelled=Unlabelled()
     )
 
 
-def test_a_student_learns_from_its_rounds_labels_with_all_noise():
+def test_a_student_is_trained_on_its_rounds_labels_with_all_noise():
     for number, model, width, size in (
         (1, "resnet34", 12, 224),
         (2, "resnet50", 8, 32),
@@ -61,7 +63,7 @@ def test_a_student_learns_from_its_rounds_labels_with_all_noise():
         assert config.optimization == CONFIG.optimization
 
 
-def test_the_last_stage_is_larger_and_lower_and_changes_no_image():
+def test_the_final_stage_has_its_own_size_and_rate_and_no_augmentation():
     student = replace(STUDENT, finetune_size=288, finetune_steps=9, finetune_rate=1e-4)
     stages = plan(student, OUT)
     assert [stage.name for stage in stages[:-1]] == [s.name for s in plan(STUDENT, OUT)]
@@ -76,7 +78,7 @@ def test_the_last_stage_is_larger_and_lower_and_changes_no_image():
     assert config.network.init_head
 
 
-def test_the_weights_to_begin_from_are_the_teachers_only():
+def test_only_the_teacher_starts_from_given_weights():
     student = replace(
         STUDENT,
         config=replace(CONFIG, network=replace(CONFIG.network, init="published")),
@@ -101,11 +103,11 @@ def test_students_are_words_on_the_command_line():
     assert student.config.network == CONFIG.network
 
 
-def test_fields_stand_behind_their_model(capsys):
+def test_fields_follow_their_model(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(NoisyStudent, args=["--students", "width=12"], default=STUDENT)
     shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "'width=12' stands before the model that it is a field of" in shown
+    assert "'width=12' must follow the model that it is a field of" in shown
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_fields_stand_behind_their_model(capsys):
         ({"finetune_rate": 0.0}, "--finetune-rate must be above 0, got 0"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         replace(STUDENT, **options)
 

@@ -11,29 +11,29 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from tests.train.noisy_student.made_up import NAMES, labelled, make_facts, read
+from tests.train.noisy_student.made_up import NAMES, label_summary, make_summary, read
 from train.noisy_student.plots import (
     accuracy_chart,
     balance_chart,
     confidence_chart,
     poster,
 )
-from train.noisy_student.report import page, write_report
-from train.noisy_student.summary import Round
+from train.noisy_student.report import html_page, write_report
+from train.noisy_student.summary import RoundSummary
 
-FACTS = make_facts()
-PAGE = page(FACTS, read)
+SUMMARY = make_summary()
+PAGE = html_page(SUMMARY, read)
 
 
 class Reader(HTMLParser):
-    """Gathers a page's text, and the addresses of what it takes from elsewhere."""
+    """Collects a page's text, and the URLs of the resources that it loads."""
 
     def __init__(self):
         super().__init__()
-        self.words, self.addresses, self.open = [], [], []
+        self.words, self.urls, self.open = [], [], []
 
     def handle_starttag(self, tag, attrs):
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset")]
+        self.urls += [v for k, v in attrs if k in ("src", "href", "srcset")]
         if tag not in ("meta", "img", "br", "link"):
             self.open.append(tag)
 
@@ -45,7 +45,7 @@ class Reader(HTMLParser):
             self.words += data.split()
 
 
-def decode_options(html):
+def parse(html):
     reader = Reader()
     reader.feed(html)
     assert not reader.open
@@ -53,7 +53,7 @@ def decode_options(html):
 
 
 def text(html):
-    return " ".join(decode_options(html).words)
+    return " ".join(parse(html).words)
 
 
 def axes():
@@ -61,68 +61,73 @@ def axes():
 
 
 def heights(ax):
-    """Of the bars, by the label of their kind: `[bars]` each."""
+    """Heights of the bars, `[bars]`, by label."""
     return {
         bars.get_label(): np.array([bar.get_height() for bar in bars])
         for bars in ax.containers
     }
 
 
-def test_the_page_needs_nothing_else():
-    addresses = decode_options(PAGE).addresses
-    assert addresses
-    assert all(address.startswith("data:image/") for address in addresses)
+def test_the_page_is_self_contained():
+    urls = parse(PAGE).urls
+    assert urls
+    assert all(url.startswith("data:image/") for url in urls)
     assert "<script" not in PAGE and "@import" not in PAGE and "url(" not in PAGE
 
 
-def test_the_page_says_what_the_facts_say():
+def test_the_page_shows_the_summary():
     shown = text(PAGE)
-    for told in (
-        "made_up: 51.2 % to 73.8 % of 4,321 test images, from 30 labels",
+    for words in (
+        "made_up: from 51.2 % to 73.8 % accuracy on 4,321 test images, with 30 labels",
+        "The teacher (resnet18, 1.23 k parameters) was trained on 30 labelled images",
+        "Without noise, it labelled 9 other images; student 1 (resnet34, 1.23 k",
+        "Student 1 then labelled these images again for student 2 (resnet50, 1.23 k",
+        "fine-tuned on the labelled images alone, at 28 pixels and without",
         "51.25 %",
         "Round 2: student 2 learns from student 1",
         "student 1: resnet34, 1.23 k parameters; +10.00 points",
         "student 2: resnet50, 1.23 k parameters; +10.00 points",
         "8 of 9 images kept",
-        "66.67 % of all pseudo-labels are right",
-        "75.00 % of the kept ones are right",
-        "Of each class the 3 surest are taken",
-        "1 in all",
+        "66.67 % of all pseudo-labels are correct",
+        "75.00 % of the kept pseudo-labels are correct",
+        "The 3 most confident images per class are taken",
+        "1 in total",
         "to the left of 0.35",
         "learning-rate 0.125 model-fields width=8",
         "python -m train noisy-student made_up",
-        "<bee>, 70 % truly ant",
-        "All training and labelling took 6 min",
+        "<bee>, 70 % true: ant",
+        "Training and labelling took 6 min in total",
     ):
-        assert told in shown, told
+        assert words in shown, words
 
 
-def test_names_are_text_and_no_markup():
+def test_names_are_escaped():
     assert "<bee>" not in PAGE.replace("&lt;bee&gt;", "")
     assert "idx:<here>" in text(PAGE)
 
 
-def test_the_pictures_are_the_images():
+def test_the_examples_are_the_images():
     found = re.findall(r'data:image/png;base64,([^"]+)" alt="([^"]+)"', PAGE)
-    assert len(found) == sum(len(e.labels.examples) for e in FACTS.rounds)
+    assert len(found) == sum(len(e.labels.examples) for e in SUMMARY.rounds)
     for data, name in found:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         np.testing.assert_array_equal(pixels, read(int(name.split()[-1])).squeeze())
 
 
-def test_without_true_classes_it_claims_none():
-    facts = make_facts(known=False, min_confidence=0.0, per_class=0, final=None)
-    shown = text(page(facts, read))
-    assert "are right" not in shown and "Wrong" not in shown and "truly" not in shown
-    assert "the true classes are not known" in shown
-    assert "None is left out for its confidence" in shown
+def test_without_true_classes_the_page_claims_none():
+    summary = make_summary(known=False, min_confidence=0.0, per_class=0, final=None)
+    shown = text(html_page(summary, read))
+    assert "correct" not in shown and "Wrong" not in shown and "true:" not in shown
+    assert "Marks show" not in shown
+    assert "the true classes are unknown" in shown
+    assert "No image is left out for low confidence" in shown
     assert "Classes are not balanced" in shown
     assert "without augmentation" not in shown
 
 
-def test_the_accuracies_are_drawn_where_they_are():
+def test_the_accuracy_chart_shows_the_accuracies():
     ax = axes()
-    accuracy_chart(ax, FACTS)
+    accuracy_chart(ax, SUMMARY)
     lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
     accuracies = [[0, 51.25], [1, 61.25], [2, 71.25], [3, 73.75]]
     np.testing.assert_allclose(lines["test images"], accuracies)
@@ -132,17 +137,17 @@ def test_the_accuracies_are_drawn_where_they_are():
     assert lines["pseudo-labels: kept"] == [[0, 75.0], [1, 75.0]]
 
 
-def test_the_bars_of_confidence_are_the_histogram():
-    ax, labels = axes(), FACTS.rounds[0].labels
-    confidence_chart(ax, FACTS, labels)
+def test_the_confidence_chart_shows_the_histogram():
+    ax, labels = axes(), SUMMARY.rounds[0].labels
+    confidence_chart(ax, SUMMARY, labels)
     bars = heights(ax)
-    assert bars["right"].tolist() == labels.histogram_right
-    assert (bars["right"] + bars["wrong"]).tolist() == labels.histogram
+    assert bars["correct"].tolist() == labels.histogram_right
+    assert (bars["correct"] + bars["wrong"]).tolist() == labels.histogram
     assert ax.get_ylim()[0] == 0
 
 
-def test_the_bars_of_balance_are_the_counts():
-    ax, labels = axes(), FACTS.rounds[0].labels
+def test_the_balance_chart_shows_the_counts():
+    ax, labels = axes(), SUMMARY.rounds[0].labels
     balance_chart(ax, labels, NAMES)
     bars = {
         group.get_label(): [bar.get_width() for bar in group]  # pyright: ignore
@@ -150,15 +155,15 @@ def test_the_bars_of_balance_are_the_counts():
     }
     assert bars["before"] == labels.before
     assert bars["after"] == labels.kept_classes
-    assert bars["after: copies"] == [0, 0, 1]
+    assert bars["after: duplicates"] == [0, 0, 1]
     assert ax.get_xlim()[0] == 0
     assert [label.get_text() for label in ax.get_yticklabels()] == NAMES
 
 
-def test_many_classes_are_two_lines():
+def test_many_classes_are_drawn_as_two_lines():
     counts = list(range(100))
     labels = dataclasses.replace(
-        labelled(1), before=counts, kept_classes=counts, after=[7] * 100
+        label_summary(1), before=counts, kept_classes=counts, after=[7] * 100
     )
     ax = axes()
     balance_chart(ax, labels, [str(k) for k in counts])
@@ -167,38 +172,38 @@ def test_many_classes_are_two_lines():
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_no_text_of_the_picture_lies_on_another(known, monkeypatch):
+def test_no_two_texts_of_the_poster_overlap(known, monkeypatch):
     drawn, draw = {}, Text.draw
 
-    def note(self, renderer, *args, **options):
+    def spy(self, renderer, *args, **options):
         if self.get_visible() and self.get_text().strip():
             drawn[self] = self.get_window_extent(renderer)
         draw(self, renderer, *args, **options)
 
-    monkeypatch.setattr(Text, "draw", note)
-    poster(make_facts(known), read).savefig(io.BytesIO())
+    monkeypatch.setattr(Text, "draw", spy)
+    poster(make_summary(known), read).savefig(io.BytesIO())
     for (one, box), (other, its) in itertools.combinations(drawn.items(), 2):
         width = min(box.x1, its.x1) - max(box.x0, its.x0)
         height = min(box.y1, its.y1) - max(box.y0, its.y0)
         assert width < 1 or height < 1, (one, other)
 
 
-def test_the_same_facts_give_the_same_page():
-    assert page(make_facts(), read) == PAGE
+def test_the_same_summary_gives_the_same_page():
+    assert html_page(make_summary(), read) == PAGE
 
 
-def test_page_and_picture_are_written(tmp_path):
-    write_report(tmp_path, FACTS, read)
+def test_page_and_poster_are_written(tmp_path):
+    write_report(tmp_path, SUMMARY, read)
     assert (tmp_path / "report.html").read_text() == PAGE
     with Image.open(tmp_path / "report.png") as picture:
         assert picture.width > 1000
 
 
-def test_images_without_examples_are_reported_too():
+def test_the_report_works_without_examples():
     rounds = [
-        Round(dataclasses.replace(each.labels, examples=[]), each.student)
-        for each in FACTS.rounds
+        RoundSummary(dataclasses.replace(each.labels, examples=[]), each.student)
+        for each in SUMMARY.rounds
     ]
-    facts = dataclasses.replace(FACTS, rounds=rounds)
-    assert "data:image/png" not in page(facts, read)
-    poster(facts, read)
+    summary = dataclasses.replace(SUMMARY, rounds=rounds)
+    assert "data:image/png" not in html_page(summary, read)
+    poster(summary, read)

@@ -1,4 +1,4 @@
-"""A whole Noisy Student, of two rounds, on the digits."""
+"""A complete Noisy Student with two rounds on the digits."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from train.config import (
     Selection,
     Unlabelled,
 )
-from train.data.pseudo_label_file import choose
+from train.data.pseudo_label_file import select_pseudo_labels
 from train.data.select import open_unlabelled
 from train.errors import UserError
 from train.noisy_student import EACH_ROUND, NoisyStudent, Student
-from train.noisy_student.plan import Train, plan
+from train.noisy_student.plan import TrainStage, plan
 from train.noisy_student.run import run
 from train.run import run_folder
 from train.run.inference import evaluate_run
@@ -65,26 +65,26 @@ STUDENT = NoisyStudent(
 
 @pytest.fixture(scope="module")
 def listings():
-    """Where the images without labels are listed, as often as they are."""
+    """The module that lists the unlabelled images, once per listing."""
     with pytest.MonkeyPatch.context() as patch:
         found = []
         for module in ("train.data.select", "train.noisy_student.run"):
 
-            def note(*args, module=module, **options):
+            def spy(*args, module=module, **options):
                 found.append(module)
                 return open_unlabelled(*args, **options)
 
-            patch.setattr(f"{module}.open_unlabelled", note)
+            patch.setattr(f"{module}.open_unlabelled", spy)
         yield found
 
 
 @pytest.fixture(scope="module")
 def done(programs, tmp_path_factory, listings):
-    """The folder of a Noisy Student that has ended, and what it told."""
+    """The folder of a completed Noisy Student, and its summary."""
     out = tmp_path_factory.mktemp("noisy") / "out"
-    facts = run(STUDENT, out, recipe="tested", command="the command")
+    summary = run(STUDENT, out, recipe="tested", command="the command")
     assert listings == ["train.noisy_student.run"]
-    return out, facts
+    return out, summary
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def labels_of(out, number):
     return np.load(out / f"round{number}/labels.npy")
 
 
-def test_a_teacher_labels_without_any_noise(done, unlabelled):
+def test_a_teacher_labels_without_noise(done, unlabelled):
     out, _ = done
     for number, name in ((1, "round0/teacher"), (2, "round1/student")):
         model, variables = load_pretrained("resnet18", out / name)
@@ -106,62 +106,66 @@ def test_a_teacher_labels_without_any_noise(done, unlabelled):
         np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=1e-5)
 
 
-def test_the_report_tells_what_the_runs_measured(done):
-    out, facts = done
-    assert [model.stage for model in facts.models] == [
+def test_the_report_has_the_figures_of_the_runs(done):
+    out, summary = done
+    assert [model.stage for model in summary.models] == [
         "round0/teacher",
         "round1/student",
         "round2/student",
         "final",
     ]
-    for model in facts.models:
+    for model in summary.models:
         evaluation, _ = evaluate_run(out / model.stage)
         assert model.accuracy == evaluation.figures()["accuracy"]
         assert (
             model.parameters == run_folder.read_result(out / model.stage)["parameters"]
         )
-    assert json.loads((out / "report.json").read_text()) == facts.to_json()
+    assert json.loads((out / "report.json").read_text()) == summary.to_json()
     assert (out / "report.html").exists() and (out / "report.png").exists()
 
 
-def test_the_report_tells_what_the_labels_are(done, unlabelled):
-    out, facts = done
-    for number, each in enumerate(facts.rounds, 1):
+def test_the_report_has_the_counts_of_the_labels(done, unlabelled):
+    out, summary = done
+    for number, each in enumerate(summary.rounds, 1):
         rows = labels_of(out, number)
         classes, truth = rows.argmax(1), unlabelled.labels
-        chosen = choose(rows, min_confidence=0.12, per_class=40, seed=0).indices
-        kept = sorted(set(chosen))
+        selected = select_pseudo_labels(
+            rows, min_confidence=0.12, per_class=40, seed=0
+        ).indices
+        kept = sorted(set(selected))
         labels = each.labels
         assert labels.images == len(unlabelled) == len(rows)
         assert labels.accuracy == np.mean(classes == truth)
         assert labels.kept_accuracy == np.mean((classes == truth)[kept])
-        assert labels.after == [list(classes[chosen]).count(k) for k in range(10)]
+        assert labels.after == [list(classes[selected]).count(k) for k in range(10)]
         assert labels.true == [list(truth).count(k) for k in range(10)]
 
 
-def test_a_student_learned_from_the_chosen_images(done, unlabelled):
+def test_a_student_was_trained_on_the_selected_images(done, unlabelled):
     out, _ = done
     config = plan(STUDENT, out)[2].config
     program = build(config)
-    chosen = choose(labels_of(out, 1), min_confidence=0.12, per_class=40, seed=0)
+    selected = select_pseudo_labels(
+        labels_of(out, 1), min_confidence=0.12, per_class=40, seed=0
+    )
     others = program.unlabelled
     assert others is not None
-    np.testing.assert_array_equal(others.columns["label"], chosen.labels)
+    np.testing.assert_array_equal(others.columns["label"], selected.labels)
     for i in (0, 7, len(others) - 1):
-        image = unlabelled.read(int(chosen.indices[i]))
+        image = unlabelled.read(int(selected.indices[i]))
         np.testing.assert_array_equal(others.read(i), image)
 
 
-def test_the_last_stage_begins_where_the_last_student_ended(done):
+def test_the_final_stage_starts_from_the_last_students_weights(done):
     out, _ = done
     stage = plan(STUDENT, out)[-1]
-    assert isinstance(stage, Train)
+    assert isinstance(stage, TrainStage)
     _, variables = load_pretrained("resnet50", out / "round2/student")
     chex.assert_trees_all_equal(build(stage.config).init().variables, variables)
 
 
 def test_the_same_command_does_nothing_again(done):
-    out, facts = done
+    out, summary = done
 
     def found():
         files = [path for path in out.rglob("*") if path.is_file()]
@@ -172,7 +176,7 @@ def test_the_same_command_does_nothing_again(done):
         }
 
     before, page = found(), (out / "report.html").read_bytes()
-    assert run(STUDENT, out, recipe="tested", command="the command") == facts
+    assert run(STUDENT, out, recipe="tested", command="the command") == summary
     assert found() == before
     assert (out / "report.html").read_bytes() == page
 
@@ -187,7 +191,7 @@ def test_other_flags_are_refused(done):
 
 
 def metrics_of(config):
-    """Of the first step of a run."""
+    """Metrics of the first step of a run."""
     program = build(config)
     with contextlib.closing(training_batches(program)) as batches:
         step = jax.jit(program.train_step)
@@ -203,7 +207,7 @@ def noisy(done):
 
 
 @pytest.mark.parametrize("name", ["dropout_rate", "drop_path_rate", "erase"])
-def test_each_noise_is_on_while_a_student_learns(noisy, name):
+def test_each_noise_is_on_in_a_students_training(noisy, name):
     config, metrics = noisy
     if name.endswith("rate"):
         fields = {**config.network.model_fields, name: 0.0}
@@ -215,7 +219,7 @@ def test_each_noise_is_on_while_a_student_learns(noisy, name):
         assert metrics[loss] != without[loss]
 
 
-def test_the_policy_is_on_while_a_student_learns(noisy):
+def test_the_policy_is_on_in_a_students_training(noisy):
     config, metrics = noisy
     augment = replace(config.augment, policy="rand_augment")
     more = metrics_of(replace(config, augment=augment))
@@ -234,7 +238,7 @@ def test_the_policy_is_on_while_a_student_learns(noisy):
         ),
     ],
 )
-def test_what_would_stop_a_later_stage_stops_it_before_the_first(
+def test_errors_of_later_stages_are_raised_before_the_first(
     tmp_path, quiet, changes, message
 ):
     with pytest.raises(UserError, match=message):
@@ -242,7 +246,7 @@ def test_what_would_stop_a_later_stage_stops_it_before_the_first(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path, quiet):
+def test_a_folder_of_something_else_is_left_unchanged(tmp_path, quiet):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty, and holds no Noisy Student"):
         run(STUDENT, tmp_path, console=quiet)

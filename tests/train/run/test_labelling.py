@@ -72,7 +72,7 @@ def files(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(source.read(i).squeeze()).save(path)
     (tmp_path / "files" / "1" / "150.png").write_bytes(b"none")
-    return open_source(f"files:{tmp_path / 'files'}", labelled=False, keep=False)
+    return open_source(f"files:{tmp_path / 'files'}", labelled=False, cache=False)
 
 
 def label(run, source, out, **options):
@@ -274,10 +274,10 @@ def test_a_file_of_something_else_is_not_touched(run, tmp_path):
     source, out = open_source("digits", count=30), tmp_path / "weights.npy"
     np.save(out, np.zeros(3))
     before = out.read_bytes()
-    with pytest.raises(UserError, match=f"{out} is no file of pseudo-labels"):
+    with pytest.raises(UserError, match=f"{out} is not a file of pseudo-labels"):
         label(run, source, out)
     assert out.read_bytes() == before and not header_path(out).exists()
-    with pytest.raises(UserError, match=f"{tmp_path} is no file of pseudo-labels"):
+    with pytest.raises(UserError, match=f"{tmp_path} is not a file of pseudo-labels"):
         label(run, source, tmp_path)
     with pytest.raises(UserError, match="cannot be written to: File exists"):
         label(run, source, out / "labels.npy")
@@ -392,12 +392,15 @@ def test_the_command_measures_by_true_labels(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data", "rest"], "No images are left over: rest are the training images"),
+        (
+            ["--data", "rest"],
+            "No images are left over: the rest are the training images",
+        ),
         (["--data", "digits", "--threads", "-1"], "--threads must be at least 0"),
         (["--data", "digitz"], "did you mean digits?"),
-        (["--data", "files:nowhere"], "there is no such folder"),
+        (["--data", "files:nowhere"], "no such folder"),
         (["--data", "digits", "--ema", "--split", "val"], "has no val split"),
-        (["--data", "rest", "--split", "test"], "there are none of test"),
+        (["--data", "rest", "--split", "test"], "there is no test split of them"),
     ],
 )
 def test_a_mistake_is_a_line_and_makes_no_file(run, tmp_path, capsys, words, message):

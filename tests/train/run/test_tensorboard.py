@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from train.data.records import TFRecords
+from train.data.tfrecord import TFRecords
 from train.errors import UserError
 from train.run.loop import fit
 from train.run.metrics import read_metrics
