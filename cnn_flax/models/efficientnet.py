@@ -43,6 +43,7 @@ from cnn_flax.layers import (
     global_avg_pool,
 )
 from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.conv import Padding
 from cnn_flax.layers.head import linear_head
@@ -171,12 +172,6 @@ def search_scaling(
         return value
 
     return max(grid, key=checked)
-
-
-def round_channels(channels: float) -> int:
-    """The nearest multiple of 8 that is not more than 10 % below `channels`."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
 # Blocks.

@@ -14,7 +14,6 @@ from cnn_flax.models.efficientnet import (
     MBConv,
     Scaling,
     compound_scaling,
-    round_channels,
     search_scaling,
 )
 from cnn_flax.weights.dialects import dialects, rule_of
@@ -113,20 +112,6 @@ def test_lite_nets_scale_neither_their_ends_nor_squeeze():
     assert shapes["stage1"][-1] == 24
     assert model.stage_sizes == (1, 4, 4, 6, 6, 8, 1)
     assert not any("squeeze" in path for path in variable_shapes(name, {}))
-
-
-@pytest.mark.parametrize(
-    ("channels", "rounded"),
-    [(1, 8), (8.8, 8), (11, 16), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.1, 88)],
-)
-def test_channels_are_rounded_to_multiples_of_8(channels, rounded):
-    assert round_channels(channels) == rounded
-
-
-def test_channels_lose_no_more_than_a_tenth():
-    for channels in np.linspace(8, 400, 500):
-        assert round_channels(channels) % 8 == 0
-        assert round_channels(channels) >= 0.9 * channels
 
 
 # Small nets: two stages, of one and two blocks.
