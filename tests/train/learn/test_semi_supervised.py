@@ -235,7 +235,7 @@ def test_true_labels_of_the_unlabelled_are_never_learned_from(few, consistency):
     program = build(dataclasses.replace(few, unlabelled=options))
     step = compile_train_step(program)
     one, other = program.init(), program.init()
-    stream = training_batches(few, program)
+    stream = training_batches(program)
     for _ in range(2):
         batch = next(stream)
         one, _ = step(one, batch, program.key)
