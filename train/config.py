@@ -391,12 +391,22 @@ class Unlabelled:
     per_class: int = 0
     """Balance the pseudo-labelled images to this many per class: the most confident,
     or duplicates where there are fewer; 0 for no balancing."""
-    consistency: Literal["none", "pseudo_label", "fixmatch", "flexmatch"] = "none"
+    consistency: Literal[
+        "none", "pseudo_label", "fixmatch", "flexmatch", "softmatch"
+    ] = "none"
     """How the model labels them while it learns: its own prediction for the image
     (pseudo_label); its prediction for a weakly augmented view as the label of a
-    strongly augmented one (fixmatch), with one threshold per class (flexmatch)."""
+    strongly augmented one (fixmatch), with one threshold per class (flexmatch), or
+    with a weight per image instead (softmatch)."""
     threshold: float = 0.95
-    """With consistency: smallest confidence of a prediction that is learned from."""
+    """With consistency, except softmatch: smallest confidence of a prediction that is
+    learned from."""
+    softmatch_momentum: float = 0.999
+    """With softmatch: decay of the moving averages of the confidence's mean and
+    variance and of the class probabilities."""
+    softmatch_n_sigma: float = 2.0
+    """With softmatch: divides the standard deviation of the weight's Gaussian. The
+    paper's equation has 1, the authors' code 2."""
     unlabelled_weight: float = 1.0
     """Weight of the unlabelled images' loss; that of the labelled ones is 1."""
     ramp_up_epochs: float = 0.0
@@ -415,6 +425,9 @@ class Unlabelled:
             _check(0 <= value <= 1, field, value, "in [0, 1]")
         for field in ("per_class", "unlabelled_weight", "ramp_up_epochs"):
             _check(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
+        momentum, n_sigma = self.softmatch_momentum, self.softmatch_n_sigma
+        _check(0 <= momentum < 1, "softmatch_momentum", momentum, "in [0, 1)")
+        _check(n_sigma > 0, "softmatch_n_sigma", n_sigma, "above 0")
         operations, magnitude = self.strong_operations, self.strong_magnitude
         _check(operations > 0, "strong_operations", operations, "at least 1")
         _check(0 <= magnitude <= 30, "strong_magnitude", magnitude, "in [0, 30]")

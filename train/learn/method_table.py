@@ -11,6 +11,7 @@ from train.learn import (
     flexmatch,
     forgetting,
     semi_supervised,
+    softmatch,
     supervised,
 )
 from train.learn.method import Method, Setup
@@ -65,6 +66,7 @@ METHODS = (
     MethodRow(*_consistency("pseudo_label"), semi_supervised.with_self_labels),
     MethodRow(*_consistency("fixmatch"), fixmatch.make_method),
     MethodRow(*_consistency("flexmatch"), flexmatch.make_method),
+    MethodRow(*_consistency("softmatch"), softmatch.make_method),
     MethodRow(
         "--unlabelled --pseudo-labels",
         lambda config: bool(config.unlabelled.pseudo_labels),

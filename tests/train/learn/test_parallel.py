@@ -66,10 +66,11 @@ def test_ten_steps_are_those_of_one_device(four_devices, way):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("consistency", ["flexmatch", "softmatch"])
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
-def test_with_unlabelled_images_too(four_devices, way):
-    # Under pmap each device tells the others what it remembers of its images.
-    found = four_devices[f"{way}, semi-supervised"]
+def test_with_unlabelled_images_too(four_devices, way, consistency):
+    # Under pmap the devices exchange what the method's state takes from their images.
+    found = four_devices[f"{way}, {consistency}"]
     assert found["difference"] < 1e-9
     assert found["remembered"] > 10
 
