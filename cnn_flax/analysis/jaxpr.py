@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 __all__ = [
     "abstract_images",
@@ -100,17 +101,17 @@ def label_of(equation: core.JaxprEqn) -> str | None:
     return None
 
 
-def called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+def called(equation: core.JaxprEqn) -> ClosedJaxpr | None:
     """The program that an operation calls once on its own inputs, or None."""
     if equation.primitive.name not in _CALLS:
         return None
     inner = equation.params[_CALLS[equation.primitive.name]]
     if isinstance(inner, core.Jaxpr):
-        return core.ClosedJaxpr(inner, ())
+        return ClosedJaxpr(inner, ())
     return inner
 
 
-def default_branch(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+def default_branch(equation: core.JaxprEqn) -> ClosedJaxpr | None:
     """The default branch of a platform-dependent operation, or None.
 
     None: the operation is not platform-dependent, or has no default.

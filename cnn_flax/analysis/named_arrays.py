@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from flax.core import DenyList
@@ -115,7 +116,7 @@ def trace_arrays(
         for variable in eqn.outvars
     }
     traced = [
-        (name, Array(value, _line(variable, lines), variable.aval.shape))
+        (name, Array(value, _line(variable, lines), np.shape(variable.aval)))
         for name, value, variable in zip(
             sorted(shapes), values, program.jaxpr.outvars, strict=True
         )

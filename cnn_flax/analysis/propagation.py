@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from jax.extend import core
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 from cnn_flax.analysis import pixel_span
 from cnn_flax.analysis.jaxpr import called, default_branch, scan_counts
@@ -64,7 +65,7 @@ def image(shape: Sequence[int]) -> Seen:
 
 
 def propagate(
-    program: core.ClosedJaxpr, arguments: Sequence[Value], *, ignore_global: bool
+    program: ClosedJaxpr, arguments: Sequence[Value], *, ignore_global: bool
 ) -> list[Value]:
     """Returns what the results of a program see, given what its arguments see.
 
@@ -159,7 +160,7 @@ def _evaluate(jaxpr, eqn, operands) -> list[Value]:
         program = jaxpr.replace(
             constvars=[], invars=list(inputs), outvars=eqn.outvars, eqns=[eqn]
         )
-        return core.jaxpr_as_fun(core.ClosedJaxpr(program, ()))(*inputs.values())
+        return core.jaxpr_as_fun(ClosedJaxpr(program, ()))(*inputs.values())
 
     def result(i):
         return results()[i]

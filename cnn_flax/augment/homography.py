@@ -268,7 +268,7 @@ def _sin_cos(degrees):
     )
 
 
-def _matrix(a, b, c, d, e, f, g=0.0, h=0.0, i=1.0):
+def _matrix(a, b, c, d, e, f, g: ArrayLike = 0.0, h: ArrayLike = 0.0, i=1.0):
     entries = [jnp.asarray(entry, float) for entry in (a, b, c, d, e, f, g, h, i)]
     shape = jnp.broadcast_shapes(*(entry.shape for entry in entries))
     flat = jnp.stack([jnp.broadcast_to(entry, shape) for entry in entries], -1)

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from train.__main__ import main
-from train.run.advice import advise, judge, nearest_mean, starting_from
 from train.config import Augment, Network
 from train.data import open_source
 from train.errors import UserError
+from train.run.advice import advise, judge, nearest_mean, starting_from
 from train.run.loop import fit
 
 pytestmark = pytest.mark.usefixtures("programs")
