@@ -19,7 +19,7 @@ from benchmarks.worker_process import WorkerProcess, has_torch, start_workers
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
-# One per family, and two whose convolutions have groups.
+# The default of `--models`: a selection, which a new model need not be added to.
 MODELS = (
     "resnet50",
     "efficientnet_b0",

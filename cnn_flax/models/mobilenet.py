@@ -3,9 +3,10 @@
 Sandler, Howard, Zhu, Zhmoginov and Chen 2018, "MobileNetV2: inverted residuals and
 linear bottlenecks", https://arxiv.org/abs/1801.04381, table 2, as in torchvision.
 
-Differences from the paper, all of them torchvision's:
+torchvision adds to the paper, or departs from the authors' code, in:
 
-- dropout of 0.2 before the head, which the paper does not mention;
+- dropout of 0.2 before the head, which the authors' code has but the paper does not
+  mention;
 - padding of half the kernel on every side, where the authors' TensorFlow code has
   "SAME";
 - BatchNorm with epsilon 1e-5 and momentum 0.1 in torch's sense, where the authors' code

@@ -9,7 +9,7 @@ from cnn_flax.analysis.receptive_field import pixels
 
 __all__ = ["overview"]
 
-# A model of each paper, and its last map.
+# A selection of models, and the last map of each.
 _MODELS = {
     "alexnet_lrn": "pool5",
     "vgg16": "stage5",
