@@ -342,7 +342,7 @@ def test_search_takes_the_first_of_equal_scores():
     [
         (lambda: compound_scaling(1, beta=0.0), "beta must be positive, got 0.0"),
         (lambda: search_scaling(lambda *c: 0, step=0.0), "step must be positive"),
-        (lambda: search_scaling(lambda *c: 0, step=0.3, tolerance=0.01), "finer one"),
+        (lambda: search_scaling(lambda *c: 0, step=0.3, tolerance=0.01), "finer grid"),
         (lambda: search_scaling(lambda *c: math.nan), "alpha=1.0, .* not a number"),
         (lambda: small(dropout_rate=1.0), r"dropout_rate must be in \[0, 1\), got 1"),
         (lambda: small(depth_multiplier=0), "depth_multiplier must be positive, got 0"),
