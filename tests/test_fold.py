@@ -10,8 +10,8 @@ from flax import serialization
 
 import cnn_flax
 from cnn_flax.layers import BatchNorm, Conv, ConvBlock
-from tests.models.reference import relative_norm
-from tests.models.small import random_variables
+from tests.support.model_checks import relative_norm
+from tests.support.small_models import random_variables
 
 RESNET = cnn_flax.create_model(
     "resnet18", num_classes=3, stage_sizes=(1,), width=4, small_inputs=True

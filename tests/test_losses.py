@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_flax import losses
-from tests.figures import REFERENCE
+from tests.support.figures import REFERENCE
 
 FIGURES = json.loads((REFERENCE / "ops" / "losses.json").read_text())
 LOGITS = jnp.array(FIGURES["student_logits"])

@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 
 import cnn_flax
-from tests.figures import REFERENCE
-from tests.models.small import random_variables
+from tests.support.figures import REFERENCE
+from tests.support.small_models import random_variables
 
 # Channels and stride of each feature, according to the papers' tables.
 DECLARED = {

@@ -12,7 +12,7 @@ from jax import lax
 from cnn_flax import create_model, receptive_field
 from cnn_flax.analysis import ReceptiveFieldError, receptive_fields
 from cnn_flax.layers import deform_conv2d
-from tests.figures import REFERENCE
+from tests.support.figures import REFERENCE
 
 # Counted by brute force (gradients of positive weights) on torchvision's variants.
 FIGURES = json.loads((REFERENCE / "receptive_field.json").read_text())

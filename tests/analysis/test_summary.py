@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 import cnn_flax
-from tests.figures import REFERENCE
+from tests.support.figures import REFERENCE
 
 # Figures by reference file; not all have counts.
 FIGURES = {

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnn_flax import augment
-from tests.augment.draws import RANDOM, SHAPE
+from tests.support.random_operations import RANDOM, SHAPE
 
 # Every operation alone, and two runs that fuse.
 CHAIN = [

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cnn_flax.augment import OPERATIONS, augmix, draw_augmix, mix_chains
-from tests.augment.test_rand_augment import strengths_of
+from tests.support.policy_figures import strengths_of
 
 KEY, N, SHAPE = jax.random.key(0), 1000, (14, 17, 3)
 

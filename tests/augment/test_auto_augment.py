@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cnn_flax.augment import OPERATIONS, auto_augment, draw_auto_augment
-from tests.augment.test_policy_table import PATH, our_name, our_strength
+from tests.support.policy_figures import PATH, our_name, our_strength
 
 N = 20_000
 SHAPE = (14, 17, 3)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_flax import augment
-from tests.augment.figures import (
+from tests.support.image_figures import (
     IMAGE,
     IMAGE_OPS,
     assert_agrees,

@@ -10,8 +10,8 @@ from jax.random import fold_in
 from cnn_flax import augment
 from cnn_flax.augment import fusion_registry, homography
 from cnn_flax.augment.fusion_registry import read_operation
-from tests.augment.figures import IMAGE
-from tests.devices import on_four_devices
+from tests.support.devices import on_four_devices
+from tests.support.image_figures import IMAGE
 
 IMAGES = jnp.stack([IMAGE, IMAGE[::-1], 1 - IMAGE, IMAGE**2])
 KEY = jax.random.key(11)

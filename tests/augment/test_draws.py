@@ -6,7 +6,7 @@ from scipy import stats
 
 from cnn_flax import augment
 from cnn_flax.augment.fusion_registry import DRAWS, read_operation
-from tests.augment.draws import RANDOM, SHAPE
+from tests.support.random_operations import RANDOM, SHAPE
 
 N = 6
 

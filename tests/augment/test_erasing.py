@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cnn_flax import augment
-from tests.augment.figures import IMAGE, assert_agrees, figures_of
+from tests.support.image_figures import IMAGE, assert_agrees, figures_of
 
 
 @pytest.mark.parametrize("name", figures_of("erase"))

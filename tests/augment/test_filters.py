@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cnn_flax import augment
-from tests.augment.figures import IMAGE, assert_agrees, assert_is_figure, figures_of
+from tests.support.image_figures import (
+    IMAGE,
+    assert_agrees,
+    assert_is_figure,
+    figures_of,
+)
 
 BLUR = jax.jit(augment.gaussian_blur, static_argnames="kernel_size")
 SHARPEN = jax.jit(augment.adjust_sharpness)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cnn_flax import augment
-from tests.augment.figures import IMAGE, assert_agrees, figures_of
+from tests.support.image_figures import IMAGE, assert_agrees, figures_of
 
 MOVES = ("rotate", "affine", "perspective", "crop", "center_crop")
 ROTATE = jax.jit(augment.rotate, static_argnames="fill")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_flax.augment import homography
-from tests.augment.figures import (
+from tests.support.image_figures import (
     CORNERS,
     IMAGE,
     PERSPECTIVE_CORNERS,

@@ -9,7 +9,12 @@ from PIL import Image, ImageOps
 
 from cnn_flax import augment
 from cnn_flax.augment import levels
-from tests.augment.figures import IMAGE, assert_agrees, assert_is_figure, figures_of
+from tests.support.image_figures import (
+    IMAGE,
+    assert_agrees,
+    assert_is_figure,
+    figures_of,
+)
 
 EQUALIZE = jax.jit(augment.equalize)
 AUTOCONTRAST = jax.jit(augment.autocontrast)

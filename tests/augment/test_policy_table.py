@@ -6,27 +6,9 @@ import numpy as np
 import pytest
 
 from cnn_flax.augment.policy_table import OPERATIONS, apply_operations
-from tests import figures
+from tests.support.policy_figures import PATH, our_name, our_strength
 
-# torchvision 0.29.1's `transforms.autoaugment._apply_op` on one image of bytes, by
-# space, operation, magnitude, sign and interpolation; and the spaces' strengths.
-PATH = figures.REFERENCE / "ops" / "policy_operations.npz"
-NAMES = {"translatex": "translate_x", "translatey": "translate_y"} | {
-    "shearx": "shear_x",
-    "sheary": "shear_y",
-}
 APPLY = jax.jit(apply_operations, static_argnames="interpolation")
-
-
-def our_name(theirs):
-    return NAMES.get(theirs.lower(), theirs.lower())
-
-
-def our_strength(name, theirs):
-    """Ours are in whole pixels, with thresholds in [0, 1]."""
-    if name.startswith("translate"):
-        return np.trunc(theirs)
-    return theirs / np.float32(255) if name == "solarize" else theirs
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,11 @@ from cnn_flax.augment import (
     rand_augment,
     trivial_augment,
 )
-from tests.augment.test_policy_table import PATH, our_name, our_strength
+from tests.support.policy_figures import strengths_of
 
 KEY, N = jax.random.key(0), 4000
 SIGNED = [name.startswith(("shear", "translate", "rotate")) for name in OPERATIONS]
 FACTORS = ("brightness", "color", "contrast", "sharpness")
-
-
-def strengths_of(space):
-    """torchvision's strengths by our names, for images of 14 x 17 pixels."""
-    with np.load(PATH) as stored:
-        found = {
-            k.split("/")[2]: stored[k] for k in stored.files if k.startswith(space)
-        }
-    return {our_name(k): our_strength(our_name(k), v) for k, v in found.items()}
 
 
 def check_uniform(operation):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cnn_flax import augment
-from tests.windows import CENTRED, check_windows
+from tests.support.windows import CENTRED, check_windows
 
 
 def numbered(n, height=4, width=5):

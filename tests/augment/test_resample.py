@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cnn_flax import augment
-from tests.augment.figures import (
+from tests.support.image_figures import (
     IMAGE,
     IMAGE_OPS,
     assert_agrees,

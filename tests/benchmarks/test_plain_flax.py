@@ -9,7 +9,7 @@ from flax import linen as nn
 import cnn_flax
 from benchmarks.plain_flax import plain_flax
 from cnn_flax.layers import Conv
-from tests.models.small import random_variables
+from tests.support.small_models import random_variables
 
 RESNET: Any = cnn_flax.create_model(
     "resnext50_32x4d", num_classes=3, stage_sizes=(1,), groups=4, width_per_group=8

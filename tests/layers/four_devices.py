@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.layers.formulations import FORMULATIONS, draw
+from tests.support.formulations import FORMULATIONS, draw
 
 KINDS = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from cnn_flax.layers import Conv, DeformConv, deform_conv2d
-from tests import figures
+from tests.support import figures
+from tests.support.deformable import arguments, loss
 
 # torchvision 0.29.1's, from `ops/deform_conv2d`: see its "source".
 OPS = figures.REFERENCE / "ops"
@@ -162,26 +163,6 @@ def test_values_are_those_of_the_definition(
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
-# One small case of v2 for the following tests.
-
-
-def arguments(
-    n=2, size=(6, 7), channels=4, features=5, reach=1.0, lead=()
-) -> dict[str, Any]:
-    keys = jax.random.split(jax.random.key(0), 5)
-    return {
-        "x": jax.random.normal(keys[0], (*lead, n, *size, channels)),
-        "offset": reach * jax.random.normal(keys[1], (*lead, n, *size, 18)),
-        "weight": jax.random.normal(keys[2], (3, 3, channels, features)),
-        "bias": jax.random.normal(keys[3], (features,)),
-        "mask": jax.random.uniform(keys[4], (*lead, n, *size, 9)),
-    }
-
-
-def loss(arguments):
-    return (deform_conv2d(**arguments, padding=1) ** 2).sum()
-
-
 def test_without_offsets_it_is_the_plain_convolution():
     given = arguments(reach=0)
     plain = jax.lax.conv_general_dilated(
@@ -318,7 +299,7 @@ def test_four_devices_compute_what_one_does_and_gather_nothing():
     code = """
         import chex, jax
         from jax.sharding import AxisType, NamedSharding, PartitionSpec
-        from tests.layers.test_deform_conv import arguments, loss
+        from tests.support.deformable import arguments, loss
 
         mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
         images, weights = arguments(n=8), {}

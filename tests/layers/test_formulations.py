@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax import export
 
-from tests.devices import on_four_devices
-from tests.layers.formulations import FORMULATIONS, draw
+from tests.support.devices import on_four_devices
+from tests.support.formulations import FORMULATIONS, draw
 
 # Sums in another order.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnn_flax.layers import grid_sample
-from tests import figures
+from tests.support import figures
 
 MODES = ("bilinear", "nearest")
 PADDING_MODES = ("zeros", "border", "reflection")

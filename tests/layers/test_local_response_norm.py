@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_flax.layers import local_response_norm
-from tests import figures
+from tests.support import figures
 
 # torch's values and gradients, NCHW; its alpha is our alpha times the size.
 FIGURES = figures.REFERENCE / "ops" / "local_response_norm.npz"

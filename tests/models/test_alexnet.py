@@ -7,9 +7,9 @@ import pytest
 import cnn_flax
 from cnn_flax.layers import local_response_norm, max_pool
 from cnn_flax.models.alexnet import AlexNet
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass, relative_norm
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass, relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 
 def test_logits_match_the_reference_in_float32():

@@ -20,10 +20,10 @@ from flax.nnx import bridge
 
 import cnn_flax
 from cnn_flax.models import googlenet
-from tests.figures import REFERENCE
-from tests.models import parameter_names
-from tests.models.reference import relative_norm
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import parameter_names
+from tests.support.figures import REFERENCE
+from tests.support.model_checks import relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 # Every model, traced.
 

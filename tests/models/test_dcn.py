@@ -9,9 +9,9 @@ from flax import traverse_util
 import cnn_flax
 from cnn_flax.models.dcn import OFFSET_RATE, DeformResNet, label_offsets
 from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResNet
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 DEPTHS = ("18", "34", "50", "101")
 

@@ -9,9 +9,9 @@ from flax import traverse_util
 
 import cnn_flax
 from cnn_flax.models.densenet import DenseNet
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass, relative_norm
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass, relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 # 200 layers are slow to compile, and twice as slow with gradients.
 slow = pytest.mark.slow

@@ -18,9 +18,9 @@ from cnn_flax.models.efficientnet import (
 )
 from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.variables import variable_shapes
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass, relative_norm
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass, relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 NOISELESS = {"dropout_rate": 0.0, "drop_path_rate": 0.0}
 

@@ -12,9 +12,9 @@ from flax import traverse_util
 import cnn_flax
 from cnn_flax.layers import max_pool
 from cnn_flax.models.googlenet import AuxiliaryHead, Inception
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass, relative_norm
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass, relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 BOTH = pytest.mark.parametrize("name", ["googlenet", "googlenet_lrn"])
 

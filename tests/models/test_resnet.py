@@ -8,7 +8,7 @@ from flax import traverse_util
 
 import cnn_flax
 from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResizeMatrix, ResNet
-from tests.models.reference import check_logits, check_training_pass, relative_norm
+from tests.support.model_checks import check_logits, check_training_pass, relative_norm
 
 slow = pytest.mark.slow
 

@@ -18,9 +18,9 @@ from cnn_flax.models.senet import (
 from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.layouts import torch_shape
 from cnn_flax.weights.variables import variable_shapes
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 import cnn_flax
 from cnn_flax.layers import Conv, adaptive_avg_pool, max_pool
 from cnn_flax.models.vgg import VGG
-from tests import figures
-from tests.models.reference import check_logits, check_training_pass, relative_norm
-from tests.models.small import feature_shapes, forward, random_variables
+from tests.support import figures
+from tests.support.model_checks import check_logits, check_training_pass, relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
 # Over 130 million parameters each.
 slow = pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from tests.models.small import random_variables
+from tests.support.small_models import random_variables
 from train.data.select import training_images
 from train.learn.step import TrainState
 from train.run.checkpoint import Checkpoints

@@ -11,7 +11,7 @@ from cnn_flax.weights import WeightsError, from_torch, to_torch
 from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.layouts import torch_shape
 from cnn_flax.weights.variables import Sizes, flatten, sizes, variable_shapes
-from tests import figures
+from tests.support import figures
 
 REFERENCES = {
     "tv_resnet18": "resnet18",

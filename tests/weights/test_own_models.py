@@ -13,7 +13,7 @@ from cnn_flax.weights import WeightsError, load_pretrained, read_checkpoint
 from cnn_flax.weights.identify import identify_weights
 from cnn_flax.weights.native import write
 from cnn_flax.weights.variables import flatten
-from tests.weights.test_pretrained import save_run
+from tests.support.small_weights import save_run
 
 NAME = "tiny_net"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cnn_flax.weights import CheckpointError, read_checkpoint
-from tests.weights import torch_files
-from tests.weights.torch_files import NUMBERS, Built, Call, Name
+from tests.support import torch_files
+from tests.support.torch_files import NUMBERS, Built, Call, Name
 
 WRITTEN_BY_TORCH = pathlib.Path(__file__).parents[1] / "reference" / "checkpoints"
 WRITERS = [torch_files.write_zip, torch_files.write_stream]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.windows import CENTRED, check_windows
+from tests.support.windows import CENTRED, check_windows
 from train.data.random_windows import RandomWindows
 
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import cnn_flax
 from cnn_flax import losses
-from tests.models.small import random_variables
+from tests.support.small_models import random_variables
 from train.config import (
     Augment,
     Config,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import cnn_flax
 from cnn_flax import load_pretrained
-from tests.models.small import random_variables
+from tests.support.small_models import random_variables
 from train.config import Augment, Config, Input, Network, Optimization, Transfer
 from train.data import open_source
 from train.errors import Interrupted, UserError

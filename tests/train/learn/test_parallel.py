@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.devices import on_four_devices
+from tests.support.devices import on_four_devices
 from train.errors import UserError
 from train.learn.parallel import Placement, choose_devices, compile_step
 

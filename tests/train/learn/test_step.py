@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 import cnn_flax
-from tests import figures
+from tests.support import figures
 from train.config import Augment, Optimization
 from train.learn.inputs import eval_inputs, train_inputs
 from train.learn.optimizer import make_optimizer

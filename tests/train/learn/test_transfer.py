@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cnn_flax
-from tests.models.small import random_variables
+from tests.support.small_models import random_variables
 from train.config import Optimization, Transfer
 from train.learn.optimizer import make_optimizer
 from train.learn.step import create_state, make_train_step

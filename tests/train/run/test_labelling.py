@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from cnn_flax.weights import load_pretrained
-from tests.devices import on_four_devices
+from tests.support.devices import on_four_devices
 from train.__main__ import main
 from train.config import (
     Augment,

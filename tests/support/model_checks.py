@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cnn_flax
-from tests import figures
+from tests.support import figures
 
 
 def relative_norm(a, b):

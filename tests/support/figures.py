@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-REFERENCE = pathlib.Path(__file__).parent / "reference"
+REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
 
 
 def model_figures(name):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_flax import augment
-from tests.figures import REFERENCE
+from tests.support.figures import REFERENCE
 
 with np.load(REFERENCE / "ops" / "image_ops.npz") as arrays:
     IMAGE_OPS = dict(arrays)

@@ -1,7 +1,7 @@
-"""Writes the figures of one of torchvision's models, for `tests.figures`.
+"""Writes the figures of one of torchvision's models, for `tests.support.figures`.
 
     pip install -e '.[bench]'
-    python -m tests.models.torch_figures resnet18 --sizes 96x96 65x97 --train 4x96x96
+    python -m tests.support.torch_figures resnet18 --sizes 96x96 65x97 --train 4x96x96
 
 writes `tests/reference/models/tv_resnet18.json` and `.npz`. The tests need no torch.
 
@@ -23,7 +23,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.figures import REFERENCE, images, seeded_state_dict
+from tests.support.figures import REFERENCE, images, seeded_state_dict
 
 FOLDER = REFERENCE / "models"
 

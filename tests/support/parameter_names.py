@@ -1,7 +1,7 @@
 """The names of every model's parameters and statistics, recorded in a file.
 
 Our checkpoints are read by these names, so changing one breaks somebody's run.
-`python -m tests.models.parameter_names` writes the file again.
+`python -m tests.support.parameter_names` writes the file again.
 
 The file is a tree of modules. Modules with the same content share an entry
 ("conv1 conv2": "bias kernel"), and so do models; "" is an array next to modules.
@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 
 import cnn_flax
-from tests.figures import REFERENCE
+from tests.support.figures import REFERENCE
 
 FILE = REFERENCE / "parameter_names.json"
-COMMAND = "python -m tests.models.parameter_names"
+COMMAND = "python -m tests.support.parameter_names"
 
 
 def tree_of(variables: Any) -> dict[str, Any]:
