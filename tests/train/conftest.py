@@ -10,7 +10,7 @@ from train.config import Augment, Config, Input, Network, Optimization
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A run that takes a second or two: two blocks on the digits, 14 steps an epoch."""
+    """A run of a second or two: two blocks on the digits, 14 steps per epoch."""
     return Config(
         input=Input(
             data="digits", image_size=8, batch_size=100, mean=(0.3,), std=(0.4,)
@@ -34,19 +34,19 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
-    """A folder of compiled programs, so that runs of one config share them."""
+    """A folder for JAX's compilation cache, so that runs of one config share it."""
     folder = tmp_path_factory.mktemp("programs")
     options = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    usual = {name: getattr(jax.config, name) for name in options}
+    before = {name: getattr(jax.config, name) for name in options}
     for name, value in options.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
     yield folder
-    for name, value in usual.items():
+    for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
 

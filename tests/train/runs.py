@@ -1,5 +1,6 @@
-"""What tests do with whole runs: stop them, and compare how they end."""
+"""Helpers for tests of complete runs: interrupts them, and compares their ends."""
 
+import itertools
 import signal
 
 import chex
@@ -17,7 +18,7 @@ def last_checkpoint(run, config):
 
 
 def assert_same_end(run, other, config):
-    """To the bit, but for the times."""
+    """Asserts that two runs ended bit-equal, except for times."""
     assert [untimed(line) for line in [*read_metrics(run), read_result(run)]] == [
         untimed(line) for line in [*read_metrics(other), read_result(other)]
     ]
@@ -32,12 +33,12 @@ def untimed(line):
 
 
 def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
-    """Sends a signal, as Ctrl-C does, after the given calls of a step."""
-    calls = iter(range(1, 10**6))
-    whole = RunProgress.step
+    """Raises a signal, as Ctrl-C does, after these steps, counted over all starts."""
+    calls = itertools.count(1)
+    original = RunProgress.step
 
     def step(self):
-        whole(self)
+        original(self)
         if next(calls) in steps:
             signal.raise_signal(number)
 

@@ -1,4 +1,4 @@
-"""Runs that teach, without having been trained."""
+"""Teachers that were never trained."""
 
 import jax.numpy as jnp
 
@@ -11,7 +11,7 @@ from train.run.run_folder import write_record
 
 
 def untrained_run(folder, config):
-    """A run's folder, with random weights and statistics in its checkpoint."""
+    """Writes a run whose checkpoint has random weights and statistics."""
     record = describe(config, "", training_images(config))
     size, channels = record["input"]["image_size"], record["input"]["channels"]
     variables = random_variables(build_model(record), 1, size, size, channels)
