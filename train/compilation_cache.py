@@ -7,7 +7,10 @@ __all__ = ["use_compilation_cache"]
 
 
 def use_compilation_cache() -> None:
-    """Caches compiled programs on disk; `JAX_COMPILATION_CACHE_DIR` says where."""
+    """Caches compiled programs on disk.
+
+    The folder is `JAX_COMPILATION_CACHE_DIR`, by default `~/.cache/cnn_flax/xla`.
+    """
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

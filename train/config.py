@@ -1,8 +1,8 @@
-"""The vocabulary of a run: one frozen `Config`. Every recipe is a value of it.
+"""The configuration of a run: one frozen `Config`. Every recipe is an instance of it.
 
-Each field is a flag of the same name: `learning_rate` is `--learning-rate`. What else
-the programs must know of a field is marked where it is defined: `_random` fields change
-training images at random, `_resumable` ones may change when a run is resumed.
+Each field is a flag of the same name: `learning_rate` is `--learning-rate`. Fields that
+the programs treat specially are marked where they are defined: `_random` fields change
+training images at random, `_resumable` fields may change when a run is resumed.
 """
 
 import ast
@@ -47,9 +47,9 @@ def _random(default: Any, is_on: Callable[[Any], bool] | None = None) -> Any:
     """A field that changes training images at random.
 
     Args:
-      default: value that changes nothing.
-      is_on: of the group that has the field: whether it changes images; by default
-        wherever the field is not its default.
+      default: the value that leaves images unchanged.
+      is_on: whether the field changes images, as a function of its group; by default,
+        whether its value differs from the default.
     """
     return dataclasses.field(default=default, metadata={"random": is_on or True})
 
@@ -59,8 +59,8 @@ def _resumable(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"resumable": True})
 
 
-def _check(held: bool, field: str, value: Any, allowed: str) -> None:
-    if not held:
+def _check(is_valid: bool, field: str, value: Any, allowed: str) -> None:
+    if not is_valid:
         raise UserError(f"{_flag(field)} must be {allowed}, got {value}.")
 
 
@@ -69,7 +69,7 @@ def _flag(field: str) -> str:
 
 
 def parse_fields(words: list[str]) -> dict[str, Any]:
-    """Fields from words such as `width=16`: numbers, booleans, tuples or strings.
+    """Parses words such as `width=16`: numbers, booleans, tuples or strings.
 
     Raises:
       ValueError: if a word is not of that form.
@@ -104,10 +104,10 @@ class Input:
     image_size: int = 224
     """Height and width of the model's input, in pixels."""
     train_size: int = 0
-    """The same in training; 0 for image_size."""
+    """Height and width in training, in pixels; 0 for image_size."""
     load_size: int = _random(0, lambda input: input.load_size > input.trained_size)
-    """Size of the training images that random windows are cut from; 0 for
-    train_size."""
+    """Height and width of the training images that random windows are cut from; 0
+    for the size in training."""
     batch_size: int = 64
     """Images per step, over all devices."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -115,11 +115,11 @@ class Input:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     """Pixels are then divided by it: one value, or one per channel."""
     crop_pct: float = 1.0
-    """Share of an image's short side that the central crop keeps."""
+    """Size of the central crop, as a share of the image's short side."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     """How images are resized, with antialiasing."""
     max_bad_share: float = _resumable(0.01)
-    """Share of the images that may be unreadable; with more of them the run stops."""
+    """Largest share of unreadable images; the run stops when there are more."""
     threads: int = _resumable(0)
     """Threads that read images; 0 for one per core."""
 
@@ -149,10 +149,10 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which of the images are used."""
+    """The images to train and to evaluate on."""
 
     eval_split: Literal["val", "test"] = "test"
-    """Images that the model is evaluated on."""
+    """Split that the model is evaluated on."""
     val_share: float = 0.0
     """Share of each class's training images that is held out as the split val."""
     count: int = 0
@@ -181,12 +181,12 @@ class Network:
     model_fields: Annotated[Mapping[str, Any], _FIELDS] = dataclasses.field(
         default_factory=dict
     )
-    """Fields of the model to set, such as width=16 small_inputs=True."""
+    """Fields of the model, such as width=16 small_inputs=True."""
     init: str = ""
     """Weights to start from, except for the head: a file, a run, an id on the Hugging
     Face Hub, or the word published."""
     init_head: bool = False
-    """Start the head from these weights too; the classes must be the same."""
+    """Start the head from these weights as well; the classes must be the same."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Compute dtype of the model; parameters are float32, or float64 with float64."""
 
@@ -198,16 +198,21 @@ class Network:
                     f"{'--dtype' if field == 'dtype' else 'the data'}."
                 )
 
+    @property
+    def init_source(self) -> str | None:
+        """The source of `init` for `load_pretrained`: None for published weights."""
+        return None if self.init == "published" else self.init
+
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Random changes to training images, each image its own, in this order."""
+    """Augmentation of training images, sampled per image, in this order."""
 
     crop_padding: int = _random(0)
     """Black pixels added around the image before a window of train_size is cut out."""
     crop_scale: float = _random(0.0)
-    """Smallest share of the image in a window that is cut out and resized; 0 for no
-    such windows."""
+    """Random resized crops: smallest area of a window, as a share of the image; 0 for
+    none."""
     crop_at_decode: bool = False
     """Cut the windows of crop_scale from full photographs while they are decoded,
     antialiased, rather than on the device from images of load_size."""
@@ -218,12 +223,12 @@ class Augment:
     policy: Policy = _random("none")
     """Policy that samples operations for each image."""
     operations: int = 2
-    """With the policies rand_augment and noisy_student: operations per image."""
+    """With rand_augment and noisy_student: operations per image."""
     magnitude: int = 9
-    """With the policies rand_augment and noisy_student: magnitude of the operations,
-    0 to 30. The Noisy Student paper uses 27."""
+    """With rand_augment and noisy_student: magnitude of the operations, 0 to 30. The
+    Noisy Student paper uses 27."""
     erase: float = _random(0.0)
-    """Probability of erasing a random box to the mean colour."""
+    """Probability of filling a random box with the mean colour."""
     mixup: float = _random(0.0)
     """Blends pairs of images and labels, with weights from Beta(mixup, mixup); 0 for
     none. With cutmix, each batch uses one of the two."""
@@ -263,21 +268,21 @@ class Optimization:
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule."""
     schedule: Literal["cosine", "step"] = "cosine"
-    """How the learning rate decays: cosine to 0, or by a factor every few epochs."""
+    """Decay of the learning rate: a cosine to 0, or by a factor every few epochs."""
     step_epochs: float = 30.0
-    """With the schedule step: epochs between two decays, counted from the start."""
+    """With --schedule step: epochs between two decays, counted from the start."""
     step_factor: float = 0.1
-    """With the schedule step: factor of each decay."""
+    """With --schedule step: factor of each decay."""
     momentum: float = 0.9
     """Decay of the gradients' running mean (beta 1 of AdamW and LAMB)."""
     weight_decay: float = 1e-4
-    """Applied to kernels only. SGD adds it to the gradient, AdamW and LAMB decouple
-    it."""
+    """Weight decay of kernels only. SGD adds it to the gradient; AdamW and LAMB
+    decouple it."""
     clip_norm: float = 0.0
     """Clip the global gradient norm to this; 0 for no clipping."""
     gradient_accumulation: int = 1
-    """Number of parts that a batch is processed in, one after the other, to save
-    memory."""
+    """Number of parts that each batch is split into to save memory; their gradients
+    are averaged."""
     ema_decay: float = 0.0
     """Decay of an exponential moving average of weights and statistics, which is
     evaluated as well; 0 for none. It is min(ema_decay, (1 + step) / (10 + step))."""
@@ -304,7 +309,7 @@ class Optimization:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """How a run learns from the weights that it starts from."""
+    """Transfer learning from the weights that a run starts from."""
 
     transfer: Literal["fine_tune", "features", "lwf"] = "fine_tune"
     """What is trained: all parameters (fine_tune), the head alone on frozen features
@@ -340,28 +345,28 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """A teacher, and how the model learns from it."""
+    """Distillation from a teacher."""
 
     teacher: str = ""
     """Folder of a run, or a model with published weights, or MODEL=WEIGHTS."""
     distillation: Literal["kd", "dkd", "hint"] = "kd"
-    """Learn the teacher's softened logits (kd), the same with target and other classes
-    decoupled (dkd), or its features in addition to the labels (hint)."""
+    """Learn the teacher's softened logits (kd), the same with the target class
+    decoupled from the others (dkd), or, with the labels, its features (hint)."""
     temperature: float = 4.0
     """Divides the logits of teacher and student before the softmax."""
     alpha: float = 0.9
-    """With kd: the teacher's share of the loss; the labels have the rest."""
+    """With kd: weight of the teacher's loss; that of the labels is 1 - alpha."""
     dkd_alpha: float = 1.0
-    """With dkd: weight of the target class against all others."""
+    """With dkd: weight of the loss between the target class and all others."""
     dkd_beta: float = 8.0
-    """With dkd: weight of the other classes among themselves."""
+    """With dkd: weight of the loss among the other classes."""
     hint_at: str = "stage3"
-    """With hint: name of the features that are compared."""
+    """With hint: name of the features to compare."""
     hint_weight: float = 1.0
     """With hint: weight of the features' loss; that of the labels is 1."""
     cache_teacher: bool = False
-    """Cache the teacher's logits on disk, one row per image; needs images that are not
-    augmented."""
+    """Cache the teacher's logits on disk, one row per image; requires images without
+    augmentation."""
 
     def __post_init__(self):
         temperature, alpha = self.temperature, self.alpha
@@ -370,7 +375,7 @@ class Distillation:
         for field in ("dkd_alpha", "dkd_beta", "hint_weight"):
             _check(getattr(self, field) >= 0, field, getattr(self, field), "at least 0")
         if self.cache_teacher and self.distillation == "hint":
-            raise UserError("--cache-teacher caches logits, and a hint needs features.")
+            raise UserError("--cache-teacher caches logits, but a hint needs features.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,7 +388,7 @@ class Unlabelled:
     ratio: int = 1
     """Unlabelled images per labelled image in a step."""
     pseudo_labels: str = ""
-    """File that `python -m train pseudo-label` wrote for them."""
+    """Labels of the unlabelled images: a file from `python -m train pseudo-label`."""
     pseudo_label_kind: Literal["soft", "hard"] = "soft"
     """Use a pseudo-label's probabilities (soft), or its most probable class (hard)."""
     min_confidence: float = 0.0
@@ -412,11 +417,12 @@ class Unlabelled:
     ramp_up_epochs: float = 0.0
     """Epochs over which that weight ramps up from almost 0."""
     strong_operations: int = 2
-    """With fixmatch and its kin: RandAugment operations in the strong view."""
+    """With fixmatch and its variants: RandAugment operations in the strong view."""
     strong_magnitude: int = 10
-    """With fixmatch and its kin: magnitude of these operations, 0 to 30."""
+    """With fixmatch and its variants: magnitude of these operations, 0 to 30."""
     strong_erase: float = 1.0
-    """With fixmatch and its kin: probability of erasing a box in the strong view."""
+    """With fixmatch and its variants: probability of erasing a box in the strong
+    view."""
 
     def __post_init__(self):
         _check(self.ratio >= 1, "ratio", self.ratio, "at least 1")
@@ -441,13 +447,13 @@ class Unlabelled:
 
 @dataclasses.dataclass(frozen=True)
 class Parallelism:
-    """The devices, and how the steps run on them."""
+    """The devices, and how steps run on them."""
 
     parallel: Literal["jit", "pmap"] = _resumable("jit")
-    """Run one jax.jit program over the sharded batch, or jax.pmap. The numbers are the
+    """Run one jax.jit program over the sharded batch, or jax.pmap; the results are the
     same."""
     devices: int = _resumable(0)
-    """Number of devices to use, the machine's first ones; 0 for all."""
+    """Use this many of the machine's devices, the first ones; 0 for all."""
     bn: Literal["global", "local"] = "global"
     """BatchNorm statistics over the global batch, or over each device's part of it
     (with pmap)."""
@@ -457,7 +463,7 @@ class Parallelism:
         if self.bn == "local" and self.parallel == "jit":
             raise UserError(
                 "--bn local needs --parallel pmap: under jit the batch is global, "
-                "whatever devices it lies on."
+                "whichever devices it is on."
             )
 
 
@@ -477,17 +483,17 @@ class Config:
     epochs: int = 10
     """Passes over the training images."""
     epoch_steps: int = 0
-    """Steps that count as an epoch; 0 for one pass over the labelled images. With it,
-    these may be fewer than a batch."""
+    """Steps per epoch; 0 for one pass over the labelled images. If set, there may be
+    fewer labelled images than a batch holds."""
     seed: int = 0
-    """Decides the split, the initial weights, the order of the images and all random
+    """Seed of the split, the initial weights, the order of the images and all random
     draws."""
     log_every: int = 50
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: int = 0
     """Steps between checkpoints, in addition to one after each epoch; 0 for none."""
     tensorboard: bool = _resumable(False)
-    """Write the metrics for TensorBoard too, into the run's folder tensorboard."""
+    """Also write the metrics for TensorBoard, into the run's folder tensorboard."""
 
     def __post_init__(self):
         if self.augment.crop_at_decode and self.input.load_size:
@@ -497,21 +503,21 @@ class Config:
         teacher, unlabelled = self.distillation.teacher, self.unlabelled
         if self.distillation != Distillation() and not teacher:
             raise UserError("The flags of distillation need --teacher.")
-        labels_itself = unlabelled.pseudo_labels or unlabelled.consistency != "none"
-        if unlabelled.unlabelled and not (labels_itself or teacher):
+        is_self_training = unlabelled.pseudo_labels or unlabelled.consistency != "none"
+        if unlabelled.unlabelled and not (is_self_training or teacher):
             raise UserError(
                 "--unlabelled needs labels for the images: --pseudo-labels FILE, "
                 "--consistency or --teacher."
             )
-        if labels_itself and teacher:
+        if is_self_training and teacher:
             raise UserError(
                 "Give --teacher, or one of --pseudo-labels and --consistency."
             )
         is_lwf = self.transfer.transfer == "lwf"
         if is_lwf and (teacher or unlabelled.unlabelled):
             raise UserError(
-                "--transfer lwf is its own teacher: leave out --teacher and "
-                "--unlabelled."
+                "--transfer lwf uses the starting weights as the teacher: leave out "
+                "--teacher and --unlabelled."
             )
         if self.transfer != Transfer() and not self.network.init:
             raise UserError("The flags of transfer need --init WEIGHTS.")
@@ -526,7 +532,7 @@ class Config:
 
 
 def random_changes(config: Config) -> list[str]:
-    """The flags that change the training images at random in this config."""
+    """The flags by which this config changes training images at random."""
     flags = []
     for group, field in _all_fields(config):
         is_on = field.metadata.get("random", False)
@@ -546,7 +552,7 @@ def may_change() -> set[str]:
 
 
 def _all_fields(group: Any) -> Iterator[tuple[Any, dataclasses.Field]]:
-    """The fields of a config and its groups, each with the group that has it."""
+    """All fields of a config and its groups, each with the object that has it."""
     for field in dataclasses.fields(group):
         value = getattr(group, field.name)
         if dataclasses.is_dataclass(value):

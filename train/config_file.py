@@ -1,4 +1,4 @@
-"""A run's `config.json`: reading it, and a `Config` as JSON and back."""
+"""Reads a run's `config.json`; converts a `Config` to JSON and back."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,27 +19,31 @@ __all__ = [
 
 Json = dict[str, Any]
 
-# Groups of fields by the names that older versions wrote.
+# Names of groups in older versions, and their names now.
 _FORMER_NAMES = {"spread": "parallelism"}
 
 
 def config_to_json(config: Config) -> Json:
-    """The config as JSON holds it: one dictionary per group, lists for tuples."""
+    """The config as JSON: one dictionary per group, lists for tuples."""
     return _jsonable(dataclasses.asdict(config))
 
 
 def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
-    """The config that `config_to_json` wrote; absent fields take their defaults.
+    """Restores a config from `config_to_json`; missing fields take their defaults.
+
+    Args:
+      tree: the JSON.
+      cls: `Config`, or the class of one of its groups.
 
     Raises:
-      UserError: if there is a field that `cls` does not have.
+      UserError: if the JSON has a field that `cls` does not have.
     """
     types = {f.name: f.type for f in dataclasses.fields(cls)}
     fields = {}
     for name, value in tree.items():
         name = _FORMER_NAMES.get(name, name) if cls is Config else name
         if name not in types:
-            raise UserError(f"The run has a field {name!r} that this version has not.")
+            raise UserError(f"This version does not know the run's field {name!r}.")
         if dataclasses.is_dataclass(types[name]):
             value = config_from_json(value, type(getattr(cls, name)))
         fields[name] = tuple(value) if isinstance(value, list) else value
@@ -47,7 +51,7 @@ def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
 
 
 def flag_values(config: Config) -> Json:
-    """The value of every flag, by the flag's name without its dashes."""
+    """The value of every flag, by the name of its field."""
     values = {}
     for name, value in config_to_json(config).items():
         values |= value if isinstance(value, dict) else {name: value}
@@ -55,7 +59,9 @@ def flag_values(config: Config) -> Json:
 
 
 def read_record(run: Path) -> Json | None:
-    """The contents of a run's `config.json`; None if the folder is empty or missing.
+    """The contents of a run's `config.json`; None if the folder is missing or empty.
+
+    Hidden files do not count.
 
     Raises:
       UserError: if the folder holds something other than a run.
@@ -72,7 +78,11 @@ def read_record(run: Path) -> Json | None:
 
 
 def load_record(run: Path) -> Json:
-    """The contents of a run's `config.json`; raises `UserError` if there is no run."""
+    """The contents of a run's `config.json`.
+
+    Raises:
+      UserError: if the folder holds no run.
+    """
     record = read_record(run)
     if record is None:
         raise UserError(f"{run} holds no run.")

@@ -1,4 +1,4 @@
-"""What the programs print: plain lines, and numbers in their tables."""
+"""Console output: plain lines, and the numbers in tables."""
 
 from collections.abc import Mapping
 
@@ -25,11 +25,11 @@ def duration(seconds: float) -> str:
 
 
 def figure_rows(figures: Mapping[str, float], classes: int) -> list[tuple[str, str]]:
-    """Names and values of an evaluation's figures, as the tables show them.
+    """An evaluation's figures as rows of a table: names and formatted values.
 
     Args:
       figures: `accuracy`, `top5_accuracy` and `loss`.
-      classes: number of classes; the top-5 accuracy of five or fewer is not shown.
+      classes: number of classes; with five or fewer, there is no top-5 accuracy.
     """
     rows = [("accuracy", percent(figures["accuracy"]))]
     if classes > 5:

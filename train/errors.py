@@ -4,9 +4,9 @@ __all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
 
 
 class UserError(ValueError):
-    """What was asked for cannot be done; the message says what can.
+    """A request that cannot be fulfilled; the message says what can be done instead.
 
-    `cnn-flax` has a `UserError` of its own: importing the library imports JAX, which
+    `cnn_flax.cli` has its own `UserError`: importing the library imports JAX, which
     takes longer than listing the recipes.
     """
 
@@ -15,7 +15,7 @@ class NotFiniteError(ArithmeticError):
     """A loss or gradient was NaN or infinite.
 
     Attributes:
-      step: the step in which it happened; steps count from 1.
+      step: the step in which it occurred, counted from 1.
     """
 
     def __init__(self, step: int, name: str, value: float) -> None:
@@ -24,11 +24,14 @@ class NotFiniteError(ArithmeticError):
 
 
 class StorageError(Exception):
-    """A disk took no more data, as when it is full; nothing was damaged."""
+    """A disk accepted no more data, for example because it is full.
+
+    Everything that was saved before is intact.
+    """
 
 
 class Interrupted(Exception):
-    """A signal stopped the run, after it was saved.
+    """A signal stopped the run, which was saved first.
 
     Attributes:
       signal: the signal's number.

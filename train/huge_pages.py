@@ -1,10 +1,9 @@
 """Huge pages for the memory of compiled steps, on Linux.
 
-A compiled step on a CPU allocates its temporary memory again each time it runs, a
-gigabyte and more, which the kernel hands out page by page. With pages of 4 KB this
-takes half of the processor time of an EfficientNet-B0 training step, and a quarter of a
-ResNet-50's. glibc asks for pages of 2 MB if an environment variable says so, which it
-reads when a process starts.
+On a CPU, a compiled step allocates its temporary memory, a gigabyte or more, every time
+it runs, and the kernel hands it out page by page. With pages of 4 KB this takes half of
+the CPU time of an EfficientNet-B0 training step, and a quarter of a ResNet-50's. glibc
+asks for pages of 2 MB if an environment variable is set when the process starts.
 """
 
 import contextlib
@@ -20,9 +19,9 @@ _VARIABLE, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 def use_huge_pages() -> None:
     """Restarts the program in this process, with the variable set.
 
-    Must be called before anything else is done. It returns if the variable is set
-    already, even to nothing, and if the system is not Linux; an older glibc ignores the
-    variable.
+    Must be called before anything else. Does nothing if the variable is set already,
+    even if it is empty, or if the system is not Linux. Older versions of glibc ignore
+    the variable.
     """
     if sys.platform != "linux" or _VARIABLE in os.environ or not sys.executable:
         return

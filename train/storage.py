@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, locked, allocated; and full disks."""
+"""Files on disk: atomic writes, locks, preallocation, and errors of full disks."""
 
 import errno
 import json
@@ -20,33 +20,33 @@ __all__ = [
     "write_json",
 ]
 
-# Errors of a disk that takes no more: writing may fail with them, reading never does.
+# Errors of a disk that accepts no more data; only writes fail with them.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _ZEROS = bytes(2**20)
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, or None where there is no such file."""
+    """The JSON in a file; None if the file does not exist."""
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Writes JSON atomically: a reader finds the old file or the new one."""
+    """Writes JSON atomically: readers see the old file or the new one."""
     replace_file(path, json.dumps(tree, indent=2) + "\n")
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes a file atomically: a reader finds the old file or the new one."""
+    """Writes text atomically: readers see the old file or the new one."""
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, "utf-8")
     os.replace(new, path)
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Locks an open file against other processes; False if another one has the lock.
+    """Locks an open file against other processes; False if another one holds the lock.
 
-    The operating system releases the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, even if it is killed.
     """
     assert fcntl is not None
     try:
@@ -57,16 +57,16 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 def allocate(file: IO[bytes], size: int) -> None:
-    """Gives an open file at least `size` bytes on disk; what it holds is unchanged.
+    """Reserves at least `size` bytes on disk for an open file; its contents stay.
 
     Raises:
-      OSError: if the disk has no room for them.
+      OSError: if the disk has too little space.
     """
     file.flush()
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
-    # macOS has no such call: zeros are written to the end.
+    # macOS has no such call: append zeros.
     position, end = file.tell(), file.seek(0, os.SEEK_END)
     while end < size:
         end += file.write(_ZEROS[: size - end])

@@ -1,5 +1,6 @@
 """Helpers for tests of whole runs: interrupt them, and compare their results."""
 
+import itertools
 import signal
 
 import chex
@@ -32,8 +33,8 @@ def untimed(line):
 
 
 def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
-    """Sends a signal, by default that of Ctrl-C, after the given steps."""
-    calls = iter(range(1, 10**6))
+    """Raises a signal, as Ctrl-C does, after these steps, counted over all starts."""
+    calls = itertools.count(1)
     original = RunProgress.step
 
     def step(self):

@@ -1,7 +1,9 @@
 import dataclasses
-import json
 import re
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from train.config import (
@@ -12,38 +14,12 @@ from train.config import (
     Optimization,
     Parallelism,
     Selection,
+    may_change,
+    random_changes,
 )
-from train.config_file import config_from_json, config_to_json, flag_values
+from train.data.select import decode_options
 from train.errors import UserError
-
-
-def test_a_config_survives_json():
-    config = Config(
-        input=Input(data="idx:here", mean=(0.1, 0.2, 0.3)),
-        network=Network(model_fields={"width": 16, "shortcut": "none"}),
-        augment=Augment(flip=0.5),
-        optimization=Optimization(optimizer="adamw"),
-        seed=7,
-    )
-    written = json.loads(json.dumps(config_to_json(config)))
-    assert config_from_json(written) == config
-
-
-def test_what_an_older_version_did_not_write_takes_its_default():
-    written = config_to_json(Config(epochs=7))
-    del written["seed"], written["input"]["batch_size"]
-    assert config_from_json(written) == Config(epochs=7)
-
-
-def test_a_field_of_a_newer_version_is_named():
-    with pytest.raises(UserError, match="'colour'"):
-        config_from_json({"augment": {"colour": 1}})
-
-
-def test_every_field_is_one_flag():
-    groups = dataclasses.asdict(Config()).values()
-    count = sum(len(g) if isinstance(g, dict) else 1 for g in groups)
-    assert len(flag_values(Config())) == count
+from train.learn.inputs import train_inputs
 
 
 @pytest.mark.parametrize(
@@ -96,12 +72,12 @@ def test_a_value_out_of_range_is_refused(group, field, value, allowed):
         group(**{field: value})
 
 
-def test_a_subset_is_chosen_in_one_way():
+def test_only_one_way_to_choose_a_subset_is_allowed():
     with pytest.raises(UserError, match="one of --count, --share and --labels"):
         Selection(count=10, share=0.5)
 
 
-def test_windows_are_cut_in_one_way():
+def test_only_one_way_to_crop_is_allowed():
     with pytest.raises(UserError, match="one of --crop-padding and --crop-scale"):
         Augment(crop_padding=1, crop_scale=0.5)
     with pytest.raises(UserError, match="--crop-at-decode needs --crop-scale"):
@@ -111,13 +87,129 @@ def test_windows_are_cut_in_one_way():
         Config(input=Input(load_size=256), augment=windows)
 
 
-def test_local_statistics_need_pmap():
+def test_local_batch_norm_needs_pmap():
     with pytest.raises(UserError, match="--bn local needs --parallel pmap"):
         Parallelism(bn="local")
     assert Parallelism("pmap", bn="local").bn == "local"
 
 
 @pytest.mark.parametrize("field", ["num_classes", "dtype"])
-def test_model_fields_cannot_set_what_follows_from_elsewhere(field):
+def test_model_fields_cannot_set_the_classes_or_the_dtype(field):
     with pytest.raises(UserError, match=f"cannot set {field}"):
         Network(model_fields={field: 1})
+
+
+# A value of each field that affects images, other than its default, and the flags by
+# which it changes them at random. Images are of 8 px.
+CHANGES = {
+    "input": {
+        "data": ("npz:elsewhere", []),
+        "image_size": (9, []),
+        "train_size": (6, []),
+        "load_size": (12, ["--load-size"]),
+        "batch_size": (32, []),
+        "mean": ((0.1, 0.2, 0.3), []),
+        "std": ((0.5,), []),
+        "crop_pct": (0.5, []),
+        "interpolation": ("nearest", []),
+        "max_bad_share": (0.5, []),
+        "threads": (3, []),
+    },
+    "augment": {
+        "crop_padding": (2, ["--crop-padding"]),
+        "crop_scale": (0.25, ["--crop-scale"]),
+        "crop_at_decode": (True, ["--crop-scale"]),
+        "flip": (0.5, ["--flip"]),
+        "vertical_flip": (0.5, ["--vertical-flip"]),
+        "policy": ("rand_augment", ["--policy"]),
+        "operations": (3, []),
+        "magnitude": (20, []),
+        "erase": (0.5, ["--erase"]),
+        "mixup": (1.0, ["--mixup"]),
+        "cutmix": (1.0, ["--cutmix"]),
+    },
+}
+# Fields that need another one to be set.
+NEEDED = {"crop_at_decode": {"crop_scale": 0.25}}
+BASE = Config(input=Input(image_size=8))
+
+
+def with_change(group, field):
+    value, _ = CHANGES[group][field]
+    changes = {field: value, **NEEDED.get(field, {})}
+    options = dataclasses.replace(getattr(BASE, group), **changes)
+    return dataclasses.replace(BASE, **{group: options})
+
+
+def images_differ_between_keys(config):
+    """Whether training sees other images under another key, as in `Setup`."""
+    options = config.input
+    size = options.load_size or options.trained_size
+    pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
+    batch = {"image": jnp.asarray(pixels), "label": jnp.arange(8)}
+    prepare = train_inputs(
+        config.augment,
+        mean=options.mean,
+        std=options.std * (3 if len(options.std) == 1 else 1),
+        size=options.trained_size,
+        num_classes=8,
+    )
+    prepare = jax.jit(prepare)
+    one, other = (
+        prepare(jax.random.split(key, 8), batch, key)["image"]
+        for key in map(jax.random.key, (0, 1))
+    )
+    return bool((one != other).any())
+
+
+@pytest.mark.parametrize("group", CHANGES)
+def test_every_field_that_affects_images_is_in_the_table(group):
+    default = getattr(BASE, group)
+    fields = [field.name for field in dataclasses.fields(default)]
+    assert list(CHANGES[group]) == fields
+    for field, (value, _) in CHANGES[group].items():
+        assert value != getattr(default, field)
+
+
+@pytest.mark.parametrize(
+    ("group", "field"),
+    [(group, field) for group in CHANGES for field in CHANGES[group]],
+)
+def test_a_field_is_marked_random_if_and_only_if_it_changes_images_at_random(
+    group, field
+):
+    config = with_change(group, field)
+    # Random windows at decode are drawn on the host, before the step's keys.
+    at_decode = "window_scale" in decode_options(config, training=True)
+    assert at_decode == (field == "crop_at_decode")
+    is_random = images_differ_between_keys(config) or at_decode
+    assert is_random == bool(random_changes(config))
+    assert random_changes(config) == CHANGES[group][field][1]
+
+
+def test_by_default_no_image_is_changed_at_random():
+    assert not images_differ_between_keys(BASE)
+    assert random_changes(Config()) == []
+
+
+def test_images_loaded_at_the_size_in_training_are_not_changed_at_random():
+    config = dataclasses.replace(BASE, input=Input(image_size=8, load_size=8))
+    assert random_changes(config) == []
+    assert not images_differ_between_keys(config)
+
+
+def test_several_random_changes_are_named_in_the_order_of_the_flags():
+    augment = Augment(flip=0.5, policy="trivial_augment", cutmix=1.0)
+    config = Config(input=Input(load_size=256), augment=augment)
+    expected = ["--load-size", "--flip", "--policy", "--cutmix"]
+    assert random_changes(config) == expected
+
+
+def test_only_what_changes_no_result_may_change_when_a_run_is_resumed():
+    assert may_change() == {
+        "max_bad_share",
+        "threads",
+        "parallel",
+        "devices",
+        "tensorboard",
+    }

@@ -8,7 +8,7 @@ from train.noisy_student.plan import TrainStage, plan
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_a_recipe_says_its_command_and_what_it_gave(name):
+def test_a_recipe_states_its_command_and_its_result(name):
     recipe = recipes.load(name)
     command = "noisy-student " if recipe.noisy_student else ""
     assert f"    python -m train {command}{name}" in recipe.text
@@ -29,8 +29,8 @@ def test_a_recipe_builds_its_models(name):
         cnn_flax.create_model(network.model, **network.model_fields)
 
 
-def test_the_noisy_student_at_imagenet_s_scale_has_the_papers_settings():
-    """Section 3.1, but for what the recipe's head names."""
+def test_the_imagenet_noisy_student_has_the_papers_settings():
+    """Section 3.1, except for what the recipe's docstring lists."""
     student = recipes.load("noisy_student_imagenet").noisy_student
     config, others = student.config, student.config.unlabelled
     assert (others.min_confidence, others.per_class) == (0.3, 130_000)

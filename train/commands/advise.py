@@ -1,4 +1,4 @@
-"""`python -m train advise`: recommends a kind of transfer for images and weights."""
+"""`python -m train advise`: recommends how to transfer weights to a data set."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,19 +27,20 @@ class Advise:
     """The weights: a file, a run, an id on the Hugging Face Hub, or the word
     published."""
     model: str | None = None
-    """The model that they are of; by default it is detected."""
+    """The model of the weights; detected by default."""
     image_size: int = 0
-    """Height and width of the model's input, in pixels; 0 for the weights' own."""
+    """Height and width of the model's input, in pixels; 0 for that of the weights."""
     images: int = 500
-    """Largest number of images to probe, for the class means and held out."""
+    """Number of images to probe at most, for the class means and for the held-out
+    images each."""
     seed: int = 0
-    """Samples these images."""
+    """Seed that samples these images."""
     try_both: bool = False
-    """Also train both ways, for a few steps."""
+    """Also train for a few steps with features and with fine_tune."""
     steps: int = 200
-    """Number of these steps."""
+    """Steps of each of these runs, with --try-both."""
     out: Path = Path("runs/advise")
-    """Folder of their runs."""
+    """Folder of these runs."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -64,10 +65,10 @@ class Advise:
 
 
 def advice_table(title: str, advice: Json) -> Table:
-    """What was measured of images and weights, and the recommendation.
+    """The measurements behind an advice, and the recommendation.
 
     Args:
-      title: which images and weights.
+      title: names the images and the weights.
       advice: the fields of `train.run.advice.Advice`.
     """
     table = Table("", "", title=escape(title), title_justify="left")
@@ -79,23 +80,23 @@ def advice_table(title: str, advice: Json) -> Table:
     for name, share in advice["accuracy"].items():
         table.add_row(f"nearest mean, {name}", f"{percent(share)} of {held_out:,}")
     table.add_row("errors that the weights avoid", percent(max(advice["gain"], 0)))
-    table.caption = f"Means are of {means:,} images."
+    table.caption = f"The class means are of {means:,} images."
     table.caption_justify = "left"
     table.add_section()
-    table.add_row("suits", advice["method"])
+    table.add_row("recommended", advice["method"])
     table.add_row("because", escape(advice["reason"]))
     table.add_row("flags", escape(advice["flags"]))
     return table
 
 
 def trial_table(results: Mapping[str, Json]) -> Table:
-    """Kinds of transfer, one row each.
+    """The trial runs, one row per kind of transfer.
 
     Args:
-      results: from a kind's name to its run's result.
+      results: maps the kind's name to the result of its run.
     """
     table = Table("", "accuracy", "loss", "steps", "training", title_justify="left")
-    table.title = "Tried"
+    table.title = "Trial runs"
     best = max(results.values(), key=lambda result: result["accuracy"])
     for name, result in results.items():
         table.add_row(

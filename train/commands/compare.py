@@ -1,4 +1,4 @@
-"""`python -m train compare`: runs over each other, in one picture and one table."""
+"""`python -m train compare`: several runs in one picture and one table."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Compare:
-    """Plots runs over each other, and prints their figures."""
+    """Plots the curves of several runs in one picture, and prints their figures."""
 
     runs: Positional[tuple[Path, ...]]
     """Folders of the runs."""
@@ -37,25 +37,25 @@ class Compare:
 
 
 def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
-    """Prints the figures of runs so far, and plots their curves.
+    """Prints the latest and best figures of runs, and plots their curves.
 
-    The plot is left out, and a line says so, if matplotlib is not installed.
+    Without matplotlib, a line says how to install it instead of the picture.
 
     Args:
       runs: their folders.
-      out: the picture, a file with an extension that matplotlib knows.
-      console: where the table is printed.
+      out: path of the picture, with an extension that matplotlib knows.
+      console: prints the table.
 
     Raises:
       UserError: if a folder holds no run, or the picture cannot be written.
     """
     from train.run.metrics import read_metrics
 
-    found = {
+    logs = {
         label: (load_record(run), read_metrics(run))
         for label, run in zip(_labels(runs), runs, strict=True)
     }
-    console.print(comparison_table(found))
+    console.print(comparison_table(logs))
     try:
         from train.run import plots
     except ModuleNotFoundError as error:
@@ -63,7 +63,7 @@ def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
             raise
         say(console, "For a picture of the runs: pip install 'cnn-flax[plots]'")
         return
-    figure = plots.comparison({label: lines for label, (_, lines) in found.items()})
+    figure = plots.comparison({label: lines for label, (_, lines) in logs.items()})
     try:
         figure.savefig(out)
     except (OSError, ValueError) as error:  # ValueError: an unknown extension.
@@ -74,10 +74,11 @@ def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
 def comparison_table(
     runs: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
 ) -> Table:
-    """One row per run.
+    """The figures of runs, one row per run.
 
     Args:
-      runs: from a run's label to the contents of its `config.json` and `metrics.jsonl`.
+      runs: maps a run's label to the contents of its `config.json` and its
+        `metrics.jsonl`.
     """
     table = Table("run", "model", "epochs", "loss", "accuracy", "best accuracy")
     for label, (record, lines) in runs.items():
@@ -98,7 +99,7 @@ def comparison_table(
 
 
 def _labels(runs: Sequence[Path]) -> list[str]:
-    """The folders' paths without the part that all have in common."""
+    """The folders' paths without their common part."""
     if len({run.absolute() for run in runs}) < len(runs):
         raise UserError("A run was given twice.")
     common = os.path.commonpath([run.absolute().parent for run in runs])

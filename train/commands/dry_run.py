@@ -1,4 +1,4 @@
-"""`--dry-run`: builds and compiles a run and prints its cost, without running it."""
+"""`--dry-run`: builds and compiles a run, and prints its cost without running it."""
 
 import math
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ __all__ = ["dry_run"]
 
 
 def dry_run(config: Config, recipe: str, console: Console) -> None:
-    """Builds and compiles everything of a run, and prints its cost.
+    """Builds and compiles a run, and prints its shapes and cost.
 
-    It trains and writes nothing. If the images are missing, it says so, and uses a
-    stand-in with the model's default number of classes.
+    Nothing is trained or written. If the images are missing, a stand-in with the
+    model's default number of classes takes their place, and a line says so.
 
     Raises:
       UserError: if the config cannot be run.
@@ -39,19 +39,19 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
             f"{images[0].channels} channels takes their place; the numbers of images "
             "and of steps are unknown.",
         )
-        known = False
+        has_images = False
     else:
-        known = True
+        has_images = True
     program = build(config, recipe, images)
     with console.status("compiling"):
         steps = compile_steps(program)
     console.print(_shapes(program))
-    console.print(_costs(program, steps, known))
+    console.print(_costs(program, steps, has_images))
     say(console, "Dry run: nothing was trained or written.")
 
 
 def _shapes(program: Program) -> Table:
-    """The batches, and the parameters by the model's parts."""
+    """The batches, and the parameters of each of the model's modules."""
     table = Table("", "shape", "numbers", title="Shapes", title_justify="left")
     for name, batch in (
         ("training batch", program.train_batch),
@@ -74,8 +74,8 @@ def _shapes(program: Program) -> Table:
     return table
 
 
-def _costs(program: Program, steps: Sequence[Any], known: bool) -> Table:
-    """The cost of each step, and the number of steps."""
+def _costs(program: Program, steps: Sequence[Any], has_images: bool) -> Table:
+    """The cost of each step, and with images, the number of steps."""
     table = Table("", "training step", "evaluation step", title_justify="left")
     table.title = "Per device"
     rows: dict[str, list[str]] = {}
@@ -86,7 +86,7 @@ def _costs(program: Program, steps: Sequence[Any], known: bool) -> Table:
         table.add_row(name, *values)
     table.add_section()
     table.add_row("checkpoint", f"{program.bytes / 1e6:,.1f} MB")
-    if known:
+    if has_images:
         count = f"{program.steps_per_epoch:,}, {program.steps:,}"
         table.add_row("steps per epoch, in all", count)
         images = f"{len(program.train):,}", f"{len(program.test):,}"
@@ -95,7 +95,7 @@ def _costs(program: Program, steps: Sequence[Any], known: bool) -> Table:
 
 
 def _cost(step: Any) -> dict[str, str]:
-    """The compiler's counts of memory and operations."""
+    """The memory and operations of a compiled step, as the compiler counts them."""
     memory, costs = step.memory_analysis(), step.cost_analysis()
     parts = {
         "state, batch": memory.argument_size_in_bytes,

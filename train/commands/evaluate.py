@@ -33,17 +33,17 @@ class Evaluate:
     data: str | None = None
     """Data source of the images; by default the run's."""
     split: Literal["train", "val", "test"] | None = None
-    """Which of the images; by default the run's, or test."""
+    """Split of the data; by default that which the run evaluates on, or test."""
     weights: str | None = None
-    """The model's weights: a file, a folder, or an id on the Hub; by default the first
-    published."""
+    """The model's weights: a file, a folder, or an id on the Hugging Face Hub; by
+    default the first published ones."""
     batch_size: int | None = None
     """Images per step; by default the run's, or 64. It does not change the figures."""
     ema: bool = False
-    """Evaluate the moving average of the weights, of a run with --ema-decay."""
+    """Evaluate the moving average of the weights of a run with --ema-decay."""
     old_head: bool = False
-    """Evaluate the head of the old task, of a run with --transfer lwf; --data is that
-    task's."""
+    """Evaluate the head of the old task, of a run with --transfer lwf; --data gives
+    images of that task."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -72,14 +72,14 @@ class Evaluate:
             )
         if not self.weights and name not in cnn_flax.list_models():
             near = nearest(name, cnn_flax.list_models())
-            message = f"{run} holds no run. It is no model either. {near}"
+            message = f"{run} holds no run. It is not a model either. {near}"
             raise UserError(message.strip())
         if self.data is None:
             raise UserError(f"Give the images to evaluate {name} on: --data SOURCE")
         if self.ema:
-            raise UserError(f"--ema is of a run; {name} is a model.")
+            raise UserError(f"--ema needs a run; {name} is a model.")
         if self.old_head:
-            raise UserError(f"--old-head is of a run; {name} is a model.")
+            raise UserError(f"--old-head needs a run; {name} is a model.")
         return evaluate_model(
             name,
             self.data,
@@ -95,8 +95,8 @@ def evaluation_table(
     """Figures over all images, then the accuracy per class.
 
     Args:
-      title: what was evaluated on what.
-      evaluation: of `n` images.
+      title: names the model and the images.
+      evaluation: the evaluation.
       class_names: K names.
     """
     classes = len(class_names)

@@ -4,11 +4,11 @@ python -m train                               list the recipes
 python -m train RECIPE --out DIR [--FLAG ..]  run a recipe, or resume the run in DIR
 python -m train RECIPE --help                 show the flags
 python -m train evaluate DIR [--data ..]      evaluate a run
-python -m train evaluate MODEL --data ..      evaluate published weights, or a file's
-python -m train compare DIR DIR ..            plot runs over each other
+python -m train evaluate MODEL --data ..      evaluate published weights, or a file
+python -m train compare DIR DIR ..            plot several runs in one picture
 python -m train predict DIR IMAGE ...         classify images with a run
 python -m train pseudo-label DIR --data ..    label images with a run, into a file
-python -m train advise --data .. --init ..    recommend a kind of transfer
+python -m train advise --data .. --init ..    recommend how to transfer weights
 python -m train search-scaling RECIPE [..]    search EfficientNet's scaling coefficients
 python -m train noisy-student RECIPE --out DIR [--FLAG ..]
                                               train on a model's own labels, in rounds
@@ -50,8 +50,8 @@ _PROGRAM = "python -m train"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default this process's; returns its exit code.
 
-    0: done. 1: a loss or gradient was not finite, or the disk filled up. 2: what was
-    asked for cannot be done. 128 and the signal's number: stopped by it, after saving.
+    0: success. 1: a loss or gradient was not finite, or the disk filled up. 2: the
+    request cannot be fulfilled. 128 plus a signal's number: stopped by that signal.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = f"{_PROGRAM} {shlex.join(words)}"
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{error} Make room; to resume: {command_line}")
         return 1
     except ValueError as error:
-        if not isinstance(error, UserError) and not isinstance(error, _weights_error()):
+        if not isinstance(error, (UserError, *_library_errors())):
             raise
         _complain(str(error))
         return 2
@@ -91,7 +91,7 @@ def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
     forms: list[Any] = [
         Annotated[form, tyro.conf.subcommand(name)] for name, form in _COMMANDS.items()
     ]
-    # Of the recipes, only the one that is named: suggestions are then of its flags.
+    # The named recipe alone, so that suggestions are from its flags.
     if name in recipes.names():
         forms.append(run_command(recipes.load(name)))
     elif name not in _COMMANDS:
@@ -113,10 +113,11 @@ def _list_recipes() -> None:
     console.print(table)
 
 
-def _weights_error() -> type[ValueError]:
+def _library_errors() -> tuple[type[ValueError], ...]:
+    from cnn_flax.registry import UnknownModelError
     from cnn_flax.weights import WeightsError
 
-    return WeightsError
+    return UnknownModelError, WeightsError
 
 
 def _complain(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m train noisy-student`: trains on a model's own labels, in rounds."""
+"""`python -m train noisy-student`: self-training in rounds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ __all__ = ["RunNoisyStudent", "noisy_student_command"]
 
 @dataclass(frozen=True)
 class RunNoisyStudent:
-    """Labels images with a model and trains the next one on them, round after round."""
+    """Labels images with a model and trains the next model on them, in rounds."""
 
     out: Path
-    """Folder of all rounds: a new one, or that of the rounds to resume."""
+    """Folder of the Noisy Student: a new one, or that of one to resume."""
     dry_run: bool
-    """Build every model and print its cost; train and write nothing."""
+    """Build every model and print its cost, without training or writing anything."""
     student: Annotated[NoisyStudent, OmitArgPrefixes]
     """What to run."""
     recipe: Suppress[str] = ""
@@ -51,30 +51,33 @@ class RunNoisyStudent:
 def noisy_student_command(
     words: Sequence[str], command_line: str, *, prog: str
 ) -> Callable[[], None]:
-    """The command that the words after `noisy-student` name, with its flags set.
+    """Parses what follows `noisy-student` on the command line.
 
     Args:
-      words: the recipe, and flags.
+      words: the recipe and its flags.
       command_line: the full command line, for the report.
-      prog: the program, for usage.
+      prog: name of the program, for the usage line.
+
+    Returns:
+      The command, with its flags set.
 
     Raises:
-      UserError: if the words name no Noisy Student.
+      UserError: if the recipe is missing, or is not a Noisy Student.
     """
-    known = {name: recipes.load(name) for name in recipes.names()}
-    students = [recipe for recipe in known.values() if recipe.noisy_student]
+    by_name = {name: recipes.load(name) for name in recipes.names()}
+    students = [recipe for recipe in by_name.values() if recipe.noisy_student]
     names = ", ".join(recipe.name for recipe in students)
     usage = f"noisy-student RECIPE --out DIR [--FLAG ..]; recipes: {names}"
     if not words:
-        raise UserError(f"Say which: {prog} {usage}.")
+        raise UserError(f"Name a recipe: {prog} {usage}.")
     if words[0] in ("-h", "--help"):
         return lambda: print(f"{prog} {usage}")
-    if words[0] not in known:
+    if words[0] not in by_name:
         raise recipes.no_recipe(words[0])
-    if known[words[0]] not in students:
+    if by_name[words[0]] not in students:
         raise UserError(
-            f"{words[0]} is no Noisy Student: `{prog} {words[0]}` runs it. These are: "
-            f"{names}."
+            f"{words[0]} is not a Noisy Student: run it with `{prog} {words[0]}`. The "
+            f"Noisy Students are: {names}."
         )
     forms = tuple(_form(recipe, command_line) for recipe in students)
     form: Any = Union[forms]  # noqa: UP007

@@ -26,7 +26,7 @@ class Predict:
     images: Positional[tuple[Path, ...]]
     """Image files."""
     ema: bool = False
-    """Use the moving average of the weights, of a run with --ema-decay."""
+    """Use the moving average of the weights of a run with --ema-decay."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -45,7 +45,7 @@ def prediction_table(
     """The most probable classes of each image, up to five.
 
     Args:
-      paths: of the n images.
+      paths: n image files.
       probabilities: float `[n, K]`.
       class_names: K names.
     """

@@ -1,4 +1,4 @@
-"""`python -m train pseudo-label`: labels images with a run, into a file."""
+"""`python -m train pseudo-label`: writes a run's labels for images to a file."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 __all__ = ["PseudoLabel", "pseudo_label_table"]
 
-_BAR = 20  # Characters of a bar that stands for all images.
-_ENDS = 10  # Of many classes, the most and the least frequent ones are shown.
+_BAR = 20  # Length of a bar for all images, in characters.
+_ENDS = 10  # With many classes, this many of the most and the least frequent show.
 
 
 @dataclass(frozen=True)
 class PseudoLabel:
-    """Labels images with a run's last checkpoint, into a file to train on.
+    """Labels images with a run's last checkpoint, for --pseudo-labels.
 
-    Started again with the same flags, it resumes where it was stopped. The file is a
-    NumPy array of probabilities, float32 [n, K], one row per image, NaN for an image
-    that cannot be read; FILE.json is its header. Training decides whether labels are
-    soft or hard, and which of them are used: --pseudo-labels FILE.
+    The same command resumes after it was stopped. The file is a NumPy array of
+    probabilities, float32 [n, K], one row per image, NaN for an image that cannot be
+    read; FILE.json is its header. The flags of training decide whether the labels are
+    soft or hard, and which of them are used.
     """
 
     run: Positional[Path]
     """Folder of the run: the teacher."""
     data: str
     """Data source as for a run, or files:PATH (all files below a folder), or the word
-    rest: the run's training images that it did not use."""
+    rest: the training images that the run left out."""
     out: Path
-    """The file."""
+    """The file to write."""
     split: Literal["train", "val", "test"] = "train"
-    """Which of the images."""
+    """Split of the data."""
     batch_size: int | None = None
     """Images per step; by default the run's."""
     ema: bool = False
-    """Use the moving average of the weights, of a run with --ema-decay."""
+    """Use the moving average of the weights of a run with --ema-decay."""
     threads: int = 0
-    """Threads that read images; by default the run's."""
+    """Threads that read images; 0 for as many as the run uses."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -77,23 +77,23 @@ class PseudoLabel:
 
 
 def pseudo_label_table(title: str, labels: PseudoLabels, source: Source) -> Table:
-    """The distribution of confidence and of classes, with accuracy if it is known.
+    """The distributions of confidence and of classes, with accuracy if it is known.
 
     Args:
-      title: what was labelled.
-      labels: of n images.
-      source: these images; if their labels are of the teacher's classes, accuracy is
-        measured by them.
+      title: names the images and the teacher.
+      labels: labels of n images.
+      source: these images; their own labels measure the accuracy if the classes are
+        the teacher's.
     """
     from train.data.pseudo_label_file import predictions
 
     names = labels.header["class_names"]
     classes, confidences = predictions(labels.probabilities)
     readable = labels.readable
-    known = list(source.class_names) == names
-    right = source.labels == classes if known else None
+    has_labels = list(source.class_names) == names
+    right = source.labels == classes if has_labels else None
     table = Table("", "images", "share", title=escape(title), title_justify="left")
-    if known:
+    if has_labels:
         table.add_column("accuracy")
     table.add_column("", no_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`python -m train RECIPE`: runs a recipe, or resumes a run that was stopped."""
+"""`python -m train RECIPE`: runs a recipe, or resumes a run."""
 
 import logging
 from collections.abc import Mapping
@@ -23,12 +23,13 @@ __all__ = ["Run", "result_table", "run_command", "silence_orbax"]
 
 @dataclass(frozen=True)
 class Run:
-    """Runs a recipe, or resumes a run that was stopped."""
+    """Runs a recipe, or resumes a run."""
 
     out: Path
     """Folder of the run: a new one, or that of the run to resume."""
     dry_run: bool
-    """Build and compile everything and print its cost; train and write nothing."""
+    """Build and compile everything and print its cost, without training or writing
+    anything."""
     config: Annotated[Config, OmitArgPrefixes]
     """What to run."""
     recipe: Suppress[str] = ""
@@ -49,14 +50,14 @@ class Run:
 
 
 def run_command(recipe: Recipe) -> Any:
-    """The form of a recipe's command line, for `tyro.cli`.
+    """A recipe's subcommand, for `tyro.cli`.
 
     Raises:
-      UserError: if the recipe is a Noisy Student, which is no single run.
+      UserError: if the recipe is a Noisy Student, which has a command of its own.
     """
     if recipe.noisy_student:
         raise UserError(
-            f"{recipe.name} is a Noisy Student; it is run by "
+            f"{recipe.name} is a Noisy Student: run it with "
             f"`python -m train noisy-student {recipe.name}`."
         )
     default = Run(Path("runs", recipe.name), False, recipe.config, recipe.name)
@@ -67,7 +68,7 @@ def run_command(recipe: Recipe) -> Any:
 
 
 def silence_orbax() -> None:
-    """Turns off Orbax's log, which repeats tracebacks of the errors that it raises."""
+    """Turns off Orbax's log, which prints tracebacks of the errors that it raises."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 

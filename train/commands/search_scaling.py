@@ -1,4 +1,4 @@
-"""`python -m train search-scaling`: EfficientNet's scaling coefficients by a grid."""
+"""`python -m train search-scaling`: grid search of EfficientNet's coefficients."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class SearchScaling:
-    """Trains every net of a grid of depth, width and resolution at twice the work."""
+    """Trains a grid of nets with twice the work, by depth, width and resolution."""
 
     recipe: Positional[str]
-    """What is scaled: a recipe of an EfficientNet."""
+    """The recipe to scale: one with an EfficientNet."""
     out: Path = Path("runs/scaling")
-    """Folder of the runs; a search that was stopped is resumed there."""
+    """Folder of the runs; a search that was stopped resumes there."""
     step: float = 0.2
-    """Distance between neighbours in the grid."""
+    """Spacing of the grid."""
     tolerance: float = 0.1
-    """Largest distance of a net's work from 2."""
+    """Largest deviation of a net's work from 2."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -58,8 +58,8 @@ def scaled(config: Config, coefficients: Coefficients) -> Config:
     """A config with depth, width and resolution multiplied.
 
     Args:
-      config: of a net that has `depth_multiplier` and `width_multiplier`.
-      coefficients: the three factors.
+      config: a config whose model has `depth_multiplier` and `width_multiplier`.
+      coefficients: the factors of depth, width and resolution.
     """
     alpha, beta, gamma = coefficients
     fields = dict(config.network.model_fields)
@@ -82,17 +82,18 @@ def search(
     console: Console | None = None,
     fit: Callable[..., Json] | None = None,
 ) -> tuple[Coefficients, list[tuple[Coefficients, Json]]]:
-    """Trains every net of the grid and picks the most accurate (section 3.3, step 1).
+    """Trains every net of the grid and picks the most accurate one.
 
-    Each point is a run in `out`, so that a search that was stopped is resumed.
+    Tan and Le 2019, https://arxiv.org/abs/1905.11946, section 3.3, step 1. Each point
+    of the grid is a run in `out`, so that a search that was stopped can be resumed.
 
     Args:
-      config: what is scaled: the net at phi = 0.
-      out: the folder of the runs.
+      config: the config to scale: the net at phi = 0.
+      out: folder of the runs.
       recipe: name of the recipe.
-      step: distance between neighbours in the grid.
-      tolerance: largest distance of a net's work from 2.
-      console: where progress is printed; None is standard output.
+      step: spacing of the grid.
+      tolerance: largest deviation of a net's work from 2.
+      console: prints progress; None is standard output.
       fit: trains one config in a folder and returns its result; by default
         `train.run.loop.fit`.
 
@@ -100,7 +101,7 @@ def search(
       The best coefficients, and each point with its run's result, in the grid's order.
 
     Raises:
-      UserError: if the net cannot be scaled, or the grid is empty.
+      UserError: if the model cannot be scaled, or the grid is empty.
     """
     if "efficientnet" not in config.network.model:
         raise UserError(
@@ -132,11 +133,11 @@ def search(
 def scaling_table(
     best: Sequence[float], points: Sequence[tuple[Sequence[float], Json]]
 ) -> Table:
-    """The result of each net of a search for scaling coefficients.
+    """The results of a search for scaling coefficients, one row per net.
 
     Args:
-      best: alpha, beta and gamma of the most accurate.
-      points: these three of each net, and its run's result.
+      best: alpha, beta and gamma of the most accurate net.
+      points: the coefficients of each net, and the result of its run.
     """
     columns = ("depth", "width", "resolution", "work", "parameters", "accuracy", "")
     table = Table(*columns, title="Scaling", title_justify="left")

@@ -1,7 +1,7 @@
 """Distillation: learning from a teacher's logits or from its features.
 
-The student runs in training mode, the teacher in evaluation mode; both see the same
-images, augmented and mixed. Unlabelled images are learned from the teacher alone.
+The student runs in training mode, the teacher in evaluation mode, on the same augmented
+and mixed images. For unlabelled images, the teacher is the only target.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,13 +39,13 @@ __all__ = [
 ]
 
 Outputs = Mapping[str, jax.Array]
-# The loss, from the outputs of student and teacher (`logits`, and features by name),
-# the labels or None, and the objective's own parameters.
+# Computes the loss from the outputs of student and teacher (`logits`, and features by
+# name), the labels or None, and the objective's own parameters.
 DistillationLoss = Callable[[Outputs, Outputs, jax.Array | None, Any], jax.Array]
 
 
 def open_named_teacher(setup: Setup) -> Teacher:
-    """The teacher that `--teacher` names."""
+    """Opens the teacher that `--teacher` names."""
     return open_teacher(
         setup.config.distillation.teacher,
         setup.train,
@@ -99,40 +99,40 @@ def distilled(
     axis: str | None = None,
     freeze_bn: bool = False,
 ) -> Objective:
-    """A distillation loss on the labelled images and, weighted, on unlabelled ones.
+    """A distillation loss on labelled images and, with a weight, on unlabelled ones.
 
     Args:
       model: the student, a module that returns logits `[N, K]`.
-      teach: from `teacher_pass`, with the same features.
-      loss: one of this module's.
+      teach: the teacher's pass from `teacher_pass`, with the same features.
+      loss: the loss, from `kd`, `dkd` or `hint`.
       features: names of the intermediates that the loss compares.
-      weight: of the unlabelled images' loss.
+      weight: weight of the unlabelled images' loss.
       ramp_up_steps: steps over which that weight ramps up.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
 
     Returns:
       The objective. Its batch has `image` float `[N, H, W, C]` and `label`, classes int
-      `[N]` or probabilities `[N, K]`; cached logits of the teacher, if there are any,
-      as `teacher_logits` `[N, K]`; and unlabelled images, `[ratio * N, H, W, C]`, with
-      the same entries, in `unlabelled`: their `label` is ignored. Its metrics are the
-      `loss` of the labelled images, `accuracy`, and `agreement`, the share of them for
-      which student and teacher predict the same class; then `unlabelled_loss`,
-      unweighted, and `unlabelled_agreement`.
+      `[N]` or probabilities `[N, K]`; optionally `teacher_logits` `[N, K]`, the
+      teacher's cached logits; and optionally `unlabelled`, a batch of `ratio * N`
+      images with the same entries, whose `label` is ignored. Its metrics are `loss` and
+      `accuracy` of the labelled images, and `agreement`, the share of them for which
+      student and teacher predict the same class; with unlabelled images also
+      `unlabelled_loss`, unweighted, and `unlabelled_agreement`.
     """
     run = training_pass(model, axis=axis, freeze_bn=freeze_bn, features=features)
 
     def objective(params, state, batch, key):
         streams = [batch, *([batch["unlabelled"]] if "unlabelled" in batch else [])]
         images = interleave([stream["image"] for stream in streams])
-        logits, batch_stats, found = run(params, state, images, key)
-        student = {"logits": logits, **found}
+        logits, batch_stats, intermediates = run(params, state, images, key)
+        student = {"logits": logits, **intermediates}
         if TEACHER_LOGITS in batch:
             cached = interleave([stream[TEACHER_LOGITS] for stream in streams])
             teacher = {"logits": cached}
         else:
-            logits, found = teach(state.teacher, images)
-            teacher = {"logits": logits, **found}
+            logits, intermediates = teach(state.teacher, images)
+            teacher = {"logits": logits, **intermediates}
 
         counts = [len(stream["image"]) // len(batch["image"]) for stream in streams]
         students, teachers = _by_stream(student, counts), _by_stream(teacher, counts)
@@ -157,11 +157,12 @@ def distilled(
 def kd(
     temperature: float, alpha: float, label_smoothing: float = 0.0
 ) -> DistillationLoss:
-    """`losses.distillation` from the softened logits, and cross entropy with labels.
+    """`losses.distillation` from softened logits, and cross entropy with the labels.
 
     Args:
       temperature: T, above 0.
-      alpha: the teacher's share, in [0, 1]; without labels it is 1.
+      alpha: weight of the distillation, in [0, 1]; that of the cross entropy is 1 -
+        alpha. Without labels the distillation has weight 1.
       label_smoothing: share of each label that is spread uniformly, in [0, 1].
     """
 
@@ -181,12 +182,12 @@ def dkd(
 ) -> DistillationLoss:
     """`losses.decoupled_distillation`, and cross entropy with the labels.
 
-    Without labels there is no target class to decouple, so that it is the loss of `kd`.
+    Without labels there is no target class to decouple: the loss is that of `kd`.
 
     Args:
       temperature: T, above 0.
-      alpha: weight of the target class against the others.
-      beta: weight of the others among themselves.
+      alpha: weight of the loss between the target class and all others.
+      beta: weight of the loss among the other classes.
       label_smoothing: share of each label that is spread uniformly, in [0, 1].
     """
 
@@ -206,12 +207,12 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
     """`losses.hint` between features, and cross entropy with the labels.
 
     A 1x1 convolution maps the student's features to the teacher's channels; its
-    parameters are the objective's own: see `regressor`. Both losses are minimized at
-    once; Romero et al. 2015 (https://arxiv.org/abs/1412.6550) train on the hint first.
+    parameters belong to the objective: see `regressor`. Both losses are minimized
+    together; Romero et al. 2015 (https://arxiv.org/abs/1412.6550) start with the hint.
 
     Args:
       at: name of the features.
-      weight: of the hint, which is the only loss without labels.
+      weight: weight of the hint, which is the only loss without labels.
       label_smoothing: share of each label that is spread uniformly, in [0, 1].
     """
 
@@ -229,7 +230,7 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
 def regressor(
     model: nn.Module, teacher: Teacher, at: str, image_shape: Sequence[int]
 ) -> Callable[[jax.Array], Any]:
-    """The initializer of the hint's 1x1 convolution: parameters from a key.
+    """The initializer of the hint's 1x1 convolution, a function of a key.
 
     Args:
       model: the student.
@@ -238,7 +239,8 @@ def regressor(
       image_shape: (height, width, channels) of the student's images.
 
     Raises:
-      UserError: if one of the two has no such features, or their sizes differ.
+      UserError: if the model or the teacher has no such features, or their sizes
+        differ.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.result_type(float))
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -256,6 +258,7 @@ def regressor(
 
 
 def _by_stream(outputs: Outputs, counts: list[int]) -> list[dict[str, jax.Array]]:
+    """Separates the outputs for labelled and unlabelled images."""
     parts = {name: separate(rows, counts) for name, rows in outputs.items()}
     return [{name: rows[i] for name, rows in parts.items()} for i in range(len(counts))]
 
@@ -268,8 +271,8 @@ def _feature(
     whose: str, model: nn.Module, variables: Any, image: Any, at: str
 ) -> jax.ShapeDtypeStruct:
     try:
-        found = partial(cnn_flax.features, model, names=[at])
-        return jax.eval_shape(found, variables, image)[at]
+        features = partial(cnn_flax.features, model, names=[at])
+        return jax.eval_shape(features, variables, image)[at]
     except ValueError as error:
         raise UserError(f"--hint-at {at} does not fit the {whose}: {error}") from error
 

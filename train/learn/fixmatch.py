@@ -26,11 +26,11 @@ def make_method(setup: Setup) -> Method:
 
 
 def fixmatch(threshold: float, known: bool = False) -> UnlabelledLoss:
-    """Equation 4: a mean over all images, 0 for those below the threshold.
+    """Equation 4: the mean over all images, with 0 for those below the threshold.
 
     Args:
-      threshold: tau, smallest confidence of a prediction that is learned from.
-      known: whether `label` holds the true classes, to measure by.
+      threshold: tau, the smallest confidence of a prediction that is learned from.
+      known: whether `label` holds the true classes, for metrics.
     """
 
     def loss(views, batch, method_state):

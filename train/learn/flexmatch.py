@@ -1,4 +1,4 @@
-"""FlexMatch: FixMatch with one threshold per class, lower where less is learned.
+"""FlexMatch: FixMatch with a threshold per class, lower for less learned classes.
 
 Zhang et al. 2021, "FlexMatch: boosting semi-supervised learning with curriculum pseudo
 labeling", https://arxiv.org/abs/2110.08263.
@@ -35,17 +35,17 @@ def flexmatch(
 ) -> UnlabelledLoss:
     """Algorithm 1, with the convex mapping and the threshold's warm-up.
 
-    A class's learning status x is the number of images whose latest confident
-    prediction it was, divided by the largest such number, or by the number of images
-    without a confident prediction while that is larger (the warm-up). Its threshold is
-    `tau * x / (2 - x)`.
+    The learning status x of a class is the number of images whose latest confident
+    prediction is that class, divided by the largest such number, or by the number of
+    images without a confident prediction while that is larger (the warm-up). The
+    threshold of the class is `tau * x / (2 - x)`.
 
-    The state is the latest confident prediction for each image, int `[images]`, -1
-    before there is one; `image_index` says which images the batch has.
+    The state is the latest confident prediction of each image, int `[images]`, -1
+    before the first one; `image_index` says which images are in the batch.
 
     Args:
       threshold: tau.
-      known: whether `label` holds the true classes, to measure by.
+      known: whether `label` holds the true classes, for metrics.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
     """
 
@@ -63,7 +63,7 @@ def flexmatch(
         if axis is not None:
             rows = jax.lax.all_gather(rows, axis, tiled=True)
         index, new, is_new = rows
-        index = jnp.where(is_new, index, len(latest))  # Out of bounds: dropped.
+        index = jnp.where(is_new, index, len(latest))  # Dropped if out of bounds.
         latest = latest.at[index].set(new.astype(latest.dtype), mode="drop")
         return masked_cross_entropy(strong, classes, confident), latest, metrics
 

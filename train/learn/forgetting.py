@@ -1,8 +1,8 @@
-"""Learning without forgetting: a new task, while the old head's logits are distilled.
+"""Learning without forgetting: a new task, with distillation of the old head.
 
 Li and Hoiem 2016, "Learning without forgetting", https://arxiv.org/abs/1606.09282. A
 trained model gets a second head for a new task. The old images are not needed: on the
-new ones, the old head is trained to reproduce the logits of the original model.
+new images, the old head is trained to reproduce the logits of the original model.
 """
 
 from collections.abc import Sequence
@@ -32,16 +32,16 @@ __all__ = [
 
 
 def open_old_model(setup: Setup) -> Teacher:
-    """The model that `--init` names, with its own head.
+    """Opens the model that `--init` names, with its own head.
 
     Raises:
-      WeightsError: if the source does not exist, or is of another model.
-      UserError: if it has no head.
+      WeightsError: if the weights do not exist, or are of another model.
+      UserError: if they have no head.
     """
     network = setup.config.network
     model, variables = load_pretrained(
         network.model,
-        None if network.init == "published" else network.init,
+        network.init_source,
         in_channels=setup.channels,
         **{**network.model_fields, "dtype": network.dtype},
     )
@@ -108,17 +108,17 @@ def without_forgetting(
     Args:
       model: the model that learns; returns logits `[N, K]`.
       old: the same module with the old number of classes.
-      layers: of both.
-      image_shape: (height, width, channels) of their images.
-      weight: of the distillation.
+      layers: the layers of both.
+      image_shape: (height, width, channels) of the images.
+      weight: weight of the distillation.
       temperature: T.
       label_smoothing: share of each new label that is spread uniformly, in [0, 1].
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
 
     Returns:
-      The objective. The state's `teacher` is the old model's variables, and its
-      parameters have `objective`: {"old_head": ...}. Its metrics are `loss` and
+      The objective. The state's `teacher` holds the old model's variables, and
+      `params["objective"]` is `{"old_head": ...}`. Its metrics are `loss` and
       `accuracy` on the new labels, and `old_loss`, unweighted.
     """
     run = training_pass(model, axis=axis, freeze_bn=freeze_bn, features=("pre_logits",))
@@ -128,7 +128,7 @@ def without_forgetting(
         if axis is not None:
             key_old = jax.random.fold_in(key_old, jax.lax.axis_index(axis))
         images, labels = batch["image"], batch["label"]
-        logits, batch_stats, found = run(params, state, images, key_new)
+        logits, batch_stats, features = run(params, state, images, key_new)
         loss = cross_entropy(logits, labels, label_smoothing)
         key_dropout, key_drop_path = jax.random.split(key_old)
         variables = state.replace(params=params).variables
@@ -136,7 +136,7 @@ def without_forgetting(
             old,
             layers,
             with_old_head(variables, params["objective"]["old_head"]),
-            found["pre_logits"],
+            features["pre_logits"],
             image_shape,
             train=True,
             rngs={"dropout": key_dropout, "drop_path": key_drop_path},
@@ -161,12 +161,12 @@ def head_of(layers: Layers, variables: Any) -> Any:
 
 
 def with_old_head(variables: Any, head: Any) -> Any:
-    """A model's variables, with another head in place of its own."""
+    """A model's variables with another head in place of its own."""
     return {**variables, "params": {**variables["params"], **head}}
 
 
 def _with_old_head_in_backbone(layers: Layers) -> Layers:
-    """The layers, with the objective's own parameters in the last stage below the head.
+    """The layers with the objective's own parameters in the last stage of the backbone.
 
     The old head is pretrained like the backbone: it has the same learning rate, and is
     unfrozen at the same time.

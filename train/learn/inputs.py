@@ -1,4 +1,4 @@
-"""Model inputs from a batch of pixels, inside the jitted step."""
+"""Preparation of a batch of pixels for the model, inside the jitted step."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 Batch = dict[str, Any]
-# A function of keys, one per image, of a batch, and of the batch's key.
+# A function of keys, one per image, a batch, and the batch's own key.
 Prepare = Callable[[Any, Batch, jax.Array], Batch]
 
 
@@ -33,8 +33,8 @@ def eval_inputs(
 
     Args:
       images: pixels, 0 to 255.
-      mean: one value per channel, for pixels in [0, 1].
-      std: one value per channel, for pixels in [0, 1].
+      mean: subtracted from pixels in [0, 1], one value per channel.
+      std: pixels are then divided by it, one value per channel.
     """
     return augment.normalize(_scale(images), mean, std)
 
@@ -47,25 +47,25 @@ def train_inputs(
     size: int | None = None,
     num_classes: int | None = None,
 ) -> Prepare:
-    """Augments and normalises, as in training.
+    """Builds the augmentation and normalisation of training.
 
-    An image's random draws follow from its key, a pair's from the key of its first
-    image; the batch's key only decides between Mixup and CutMix. So the rows of a batch
-    may lie on any devices.
+    The random draws of an image follow from its key, those of a pair from the key of
+    its first image; the batch's key only decides between Mixup and CutMix. The rows of
+    a batch may therefore be on any devices.
 
     Args:
       options: the augmentation.
-      mean: one value per channel, for pixels in [0, 1].
-      std: one value per channel, for pixels in [0, 1].
-      size: height and width of the result, for images that are larger by what is
-        cropped; None keeps their size.
-      num_classes: K, needed if images are mixed.
+      mean: subtracted from pixels in [0, 1], one value per channel.
+      std: pixels are then divided by it, one value per channel.
+      size: height and width of the windows that are cropped from larger images; None
+        keeps the images' size.
+      num_classes: K; required if images are mixed.
 
     Returns:
-      A function of keys, one per image, of a batch of `image` `uint8 [N, H, W, C]` and
-      `label`, `int32 [N]` or probabilities `[N, K]`, and of the batch's key. It returns
-      the batch with `image` as floats, and with `label` as probabilities if images are
-      mixed.
+      A function of keys, one per image, a batch of `image` `uint8 [N, H, W, C]` and
+      `label`, `int32 [N]` or probabilities `[N, K]`, and the batch's key. It returns
+      the batch with `image` as floats and, if images are mixed, `label` as
+      probabilities.
     """
 
     def prepare(keys, batch, key):
@@ -98,29 +98,29 @@ def train_inputs(
 
 
 def two_streams(labelled: Prepare, unlabelled: Prepare) -> Prepare:
-    """Prepares the labelled images, and those in the batch's `unlabelled`."""
+    """Prepares the labelled images and those in the batch's `unlabelled`."""
 
     def prepare(keys, batch, key):
-        stream = batch["unlabelled"]
         first = {name: rows for name, rows in batch.items() if name != "unlabelled"}
         first = labelled(keys["labelled"], first, jax.random.fold_in(key, 0))
-        stream = unlabelled(keys["unlabelled"], stream, jax.random.fold_in(key, 1))
-        return {**first, "unlabelled": stream}
+        second = batch["unlabelled"]
+        second = unlabelled(keys["unlabelled"], second, jax.random.fold_in(key, 1))
+        return {**first, "unlabelled": second}
 
     return prepare
 
 
 def two_views(options: Augment, strong: Unlabelled, **inputs: Any) -> Prepare:
-    """Prepares a weakly augmented view of each image, and a strongly augmented one.
+    """Prepares a weakly and a strongly augmented view of each image.
 
-    The weak view, `image`, has the crop and flips of training only. The strong view,
-    `strong`, has RandAugment and random erasing as well: Sohn et al. 2020,
+    The weak view, `image`, has only the crop and flips of training. The strong view,
+    `strong`, also has RandAugment and random erasing: Sohn et al. 2020,
     https://arxiv.org/abs/2001.07685, section 2.3.
 
     Args:
       options: the augmentation of training.
-      strong: strength of the strong view.
-      **inputs: see `train_inputs`.
+      strong: the strength of the strong view.
+      **inputs: further arguments of `train_inputs`.
     """
     weakly = dataclasses.replace(options, policy="none", erase=0, mixup=0, cutmix=0)
     strongly = dataclasses.replace(

@@ -1,7 +1,7 @@
-"""What a method of learning is, and what it is built from.
+"""The interface of a training method, and what a method is built from.
 
-A method is one file of this folder with a function `make_method(setup)`, and one row of
-`train.learn.method_table`, which says the flags that ask for it.
+A method is one file in this folder with a function `make_method(setup)`, and one row of
+`train.learn.method_table`, which names the flags that select it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +23,21 @@ __all__ = ["Method", "Setup"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method may use.
+    """What a method is built from.
 
     Attributes:
-      config: the run's.
-      model: the model that learns; its BatchNorm reduces over `axis`.
-      channels: of the images.
-      mean: what images in [0, 1] are normalised with, one value per channel.
-      std: what they are then divided by, one value per channel.
+      config: the run's config.
+      model: the model that learns; its BatchNorm reduces over `axis`, unless it is
+        local.
+      channels: number of channels of the images.
+      mean: subtracted from images in [0, 1], one value per channel.
+      std: images are then divided by it, one value per channel.
       train: the labelled images.
-      unlabelled: the images without labels, or None.
-      steps_per_epoch: of the run.
+      unlabelled: the unlabelled images, or None.
+      steps_per_epoch: number of steps per epoch.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
-      layers: the model's, if a flag of transfer is set.
-      teacher: what the method's `open_teacher` returned, or None.
+      layers: the model's layers, if a flag of transfer is set.
+      teacher: the frozen model that the method learns from, or None.
     """
 
     config: Config
@@ -79,32 +80,32 @@ class Setup:
 
     @property
     def knows_true_labels(self) -> bool:
-        """Whether the unlabelled images have labels of the run's classes, to measure.
+        """Whether the unlabelled images have labels of the run's classes, for metrics.
 
-        They are never learned from.
+        These labels are never learned from.
         """
         names = self.unlabelled.class_names if self.unlabelled is not None else ()
         return list(names) == list(self.train.class_names)
 
     def labelled_inputs(self) -> Prepare:
-        """Preparation of the labelled images, as the flags of augmentation say."""
+        """Preparation of the labelled images, with the run's augmentation."""
         return train_inputs(self.config.augment, **self.input_options)
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a run learns.
+    """A training method.
 
     Attributes:
-      objective: what is minimized.
+      objective: the objective to minimize.
       prepare: turns a batch of pixels into the views that the objective takes.
-      init_params: returns the objective's own parameters for a key; None if it has
-        none. They are `params["objective"]`.
-      state: what the objective carries from step to step, before the first step; None
-        if nothing. It is the train state's `method_state`.
-      layers: the model's layers with the objective's own parameters placed among them;
-        None leaves these with the head.
-      record: what `config.json` says of the method.
+      init_params: initializes the objective's own parameters, `params["objective"]`,
+        from a key; None if it has none.
+      state: the initial value of what the objective carries from step to step, the
+        train state's `method_state`; None for nothing.
+      layers: the model's layers, with the objective's own parameters in one of the
+        stages; None trains these with the head.
+      record: entries to add to the run's `config.json`.
     """
 
     objective: Objective

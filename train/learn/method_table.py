@@ -1,4 +1,4 @@
-"""Which flags ask for which method: the one table of them."""
+"""The table of training methods, with the flags that select each."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,13 +21,14 @@ __all__ = ["METHODS", "MethodRow", "method_row"]
 
 
 class MethodRow(NamedTuple):
-    """A method, and how a user asks for it.
+    """A method, and how a user selects it.
 
     Attributes:
-      flags: the flags that ask for it.
+      flags: the flags that select it.
       is_asked_for: whether a config has these flags.
       make: builds the method.
-      open_teacher: opens the frozen model that it learns from, if it has one.
+      open_teacher: opens the frozen model that the method learns from; None if it has
+        none.
     """
 
     flags: str
@@ -36,7 +37,7 @@ class MethodRow(NamedTuple):
     open_teacher: Callable[[Setup], Teacher] | None = None
 
     def with_teacher(self, setup: Setup) -> Setup:
-        """The setup, with the method's teacher opened."""
+        """The setup with the method's teacher, if it has one."""
         if self.open_teacher is None:
             return setup
         return replace(setup, teacher=self.open_teacher(setup))
@@ -49,7 +50,7 @@ def _consistency(name: str) -> tuple[str, Callable[[Config], bool]]:
     )
 
 
-# The first row that a config asks for is its method.
+# A config's method is the first row that it selects.
 METHODS = (
     MethodRow(
         "--transfer lwf",
@@ -77,5 +78,5 @@ METHODS = (
 
 
 def method_row(config: Config) -> MethodRow:
-    """The row of the method that a config asks for."""
+    """The row of the method that a config selects."""
     return next(row for row in METHODS if row.is_asked_for(config))

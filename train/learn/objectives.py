@@ -1,4 +1,4 @@
-"""Training objectives: what an objective is, and the forward pass that they share."""
+"""Training objectives: their interface, and the forward pass that they share."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ __all__ = [
     "training_pass",
 ]
 
-# What every objective reports: the log, the progress bar and the plots show them.
+# Metrics of every objective: the log, the progress bar and the plots show them.
 REQUIRED_METRICS = ("loss", "accuracy")
 
 
@@ -25,8 +25,8 @@ class Objective(Protocol):
     """A scalar to minimize, as a pure function.
 
     It is a mean over the batch, differentiated with respect to its first argument.
-    Anything else it needs, such as a teacher's variables, is part of the state: arrays
-    that it closed over would become constants of the compiled program.
+    Anything else that it needs, such as a teacher's variables, is part of the state:
+    arrays in a closure would become constants of the compiled program.
     """
 
     def __call__(
@@ -35,16 +35,16 @@ class Objective(Protocol):
         """Computes the objective on one batch.
 
         Args:
-          params: the parameters to differentiate by.
+          params: the parameters to differentiate with respect to.
           state: the `TrainState`.
           batch: what the method's `prepare` returns.
-          key: of this step.
+          key: the random key of this step.
 
         Returns:
-          The loss to minimize; the fields of the state that the pass has updated,
-          `batch_stats` and `method_state`; and the metrics, scalars, which must have
-          the names in `REQUIRED_METRICS`: `loss`, of the labelled images in nats, and
-          `accuracy`, in [0, 1].
+          The loss to minimize; the updated fields of the state, `batch_stats` and
+          `method_state`; and the metrics, scalars by name. They must include those in
+          `REQUIRED_METRICS`: `loss`, of the labelled images in nats, and `accuracy`, in
+          [0, 1].
         """
         ...
 
@@ -53,12 +53,12 @@ ForwardPass = Callable[..., tuple[jax.Array, Any, dict[str, jax.Array]]]
 
 
 def check_metrics(metrics: dict[str, jax.Array]) -> None:
-    """Raises `TypeError` if an objective does not report what every one must."""
+    """Raises `TypeError` if an objective lacks one of `REQUIRED_METRICS`."""
     missing = [name for name in REQUIRED_METRICS if name not in metrics]
     if missing:
         raise TypeError(
-            f"An objective reports {' and '.join(REQUIRED_METRICS)}; this one lacks "
-            f"{' and '.join(missing)} and has {', '.join(metrics) or 'none'}."
+            f"An objective must report {' and '.join(REQUIRED_METRICS)}; this one "
+            f"lacks {' and '.join(missing)}, and has {', '.join(metrics) or 'none'}."
         )
 
 
@@ -79,18 +79,19 @@ def training_pass(
 
     Returns:
       A function of parameters, a state, images `[N, H, W, C]` and a key. It returns the
-      logits, the new statistics, and the features by name.
+      logits, the new batch statistics, and the features by name.
     """
     collections = ["batch_stats", "intermediates"] if features else ["batch_stats"]
 
     def run(params, state, images, key):
         key_dropout, key_drop_path = jax.random.split(key)
         if axis is not None:
-            # Drop path knows an image's place in the global batch, dropout does not.
-            place = jax.lax.axis_index(axis)
-            key_dropout = jax.random.fold_in(key_dropout, place)
-            if getattr(model, "bn_axis_name", None) is None:  # Neither knows it then.
-                key_drop_path = jax.random.fold_in(key_drop_path, place)
+            # Drop path knows an image's place in the global batch if the model has
+            # the axis name; dropout never does.
+            device = jax.lax.axis_index(axis)
+            key_dropout = jax.random.fold_in(key_dropout, device)
+            if getattr(model, "bn_axis_name", None) is None:
+                key_drop_path = jax.random.fold_in(key_drop_path, device)
         calls = nn.intercept_methods(_frozen) if freeze_bn else nullcontext()
         with calls:
             result: Any = model.apply(
@@ -101,25 +102,25 @@ def training_pass(
                 rngs={"dropout": key_dropout, "drop_path": key_drop_path},
             )
         logits, new = result
-        found = {name: new["intermediates"][name][0] for name in features}
-        return logits, new.get("batch_stats", {}), found
+        by_name = {name: new["intermediates"][name][0] for name in features}
+        return logits, new.get("batch_stats", {}), by_name
 
     return run
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Share of the images whose most probable class is that of the label.
+    """Share of the images whose most probable class is the label.
 
     Args:
       logits: `[N, K]`.
-      labels: classes, int `[N]`, or probabilities `[N, K]`.
+      labels: classes, int `[N]`, or probabilities or logits `[N, K]`.
     """
     classes = labels if labels.ndim == 1 else labels.argmax(-1)
     return jnp.mean(logits.argmax(-1) == classes)
 
 
 def _frozen(call, args, kwargs, context):
-    """Calls a module's method; BatchNorm runs in evaluation mode."""
+    """Calls a module's method, with BatchNorm in evaluation mode."""
     if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
         kwargs = {**kwargs, "use_running_average": True}
     return call(*args, **kwargs)

@@ -23,14 +23,14 @@ __all__ = [
 def warmup_cosine(
     peak: float, warmup: int, steps: int
 ) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Linear warm-up, then cosine decay; no step has rate 0, not even the first.
+    """Linear warm-up, then cosine decay. No step has rate 0, not even the first.
 
     Step `t` has `peak * (t + 1) / (warmup + 1)` before `warmup`, and from there
     `peak * (1 + cos(pi * (t - warmup) / (steps - warmup))) / 2`.
 
     Args:
-      peak: rate at step `warmup`.
-      warmup: steps before it, at most `steps`.
+      peak: learning rate at step `warmup`.
+      warmup: number of steps of warm-up, at most `steps`.
       steps: number of steps of the run.
 
     Returns:
@@ -48,17 +48,17 @@ def warmup_cosine(
 def warmup_step(
     peak: float, warmup: int, every: int, factor: float
 ) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Linear warm-up, then a decay every `every` steps, as torch's `StepLR`.
+    """Linear warm-up, then a decay every `every` steps, like torch's `StepLR`.
 
     Step `t` has `peak * (t + 1) / (warmup + 1)` before `warmup`, and from there
     `peak * factor ** floor(t / every)`: decays are counted from the run's start, as in
     Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section 5.1.
 
     Args:
-      peak: rate after the warm-up.
-      warmup: steps before it.
-      every: steps between two decays.
-      factor: of each decay, in (0, 1].
+      peak: learning rate after the warm-up, before any decay.
+      warmup: number of steps of warm-up.
+      every: number of steps between two decays.
+      factor: factor of each decay, in (0, 1].
 
     Returns:
       The learning rate as a function of the step, which counts from 0.
@@ -75,12 +75,15 @@ def warmup_step(
 def make_schedule(
     options: Optimization, steps_per_epoch: int, steps: int
 ) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """The schedule that the options name, as a function of the step, from 0.
+    """The schedule that the options name.
 
     Args:
-      options: the run's.
-      steps_per_epoch: of the run.
+      options: the run's options.
+      steps_per_epoch: number of steps per epoch.
       steps: number of steps of the run.
+
+    Returns:
+      The learning rate as a function of the step, which counts from 0.
     """
     warmup = min(round(options.warmup_epochs * steps_per_epoch), steps)
     if options.schedule == "step":
@@ -90,7 +93,7 @@ def make_schedule(
 
 
 def kernels(params: Any) -> Any:
-    """A mask for optax: True for parameters with more than one axis.
+    """A mask for Optax: True for parameters with more than one axis.
 
     Scales and biases are excluded from weight decay: Goyal et al. 2017, "Accurate,
     large minibatch SGD", https://arxiv.org/abs/1706.02677, section 5.1; He et al. 2018,
@@ -112,12 +115,13 @@ def make_optimizer(
     clipped first, as by torch's `clip_grad_norm_`.
 
     Args:
-      options: the run's.
-      learning_rate: of each step, which counts from 0.
-      stages: how a model's stages are trained, the head's being the last; without them
-        all parameters are trained alike. A stage that is not trained yet keeps its
-        parameters and its part of the optimizer's state bit-equal: no weight decay, no
-        update of the moments. One that is frozen throughout has no optimizer state.
+      options: the run's options.
+      learning_rate: a rate, or a function of the step, which counts from 0.
+      stages: how the model's stages are trained, the head last; without them, all
+        parameters are trained in the same way. Until a stage is unfrozen, its
+        parameters and its part of the optimizer's state stay bit-equal: no weight
+        decay, no update of the moments. A stage that is frozen throughout has no
+        optimizer state.
     """
     tx = _unclipped(options, learning_rate)
     if stages:
@@ -141,15 +145,15 @@ def _stage_optimizer(
         return optax.set_to_zero()
 
     def rate(step):
-        """The rate of a step that counts from the stage's first."""
-        now = learning_rate(step + start) if callable(learning_rate) else learning_rate
-        return stage.rate * now
+        """The rate of a step, counted from the stage's first."""
+        base = learning_rate(step + start) if callable(learning_rate) else learning_rate
+        return stage.rate * base
 
     tx = _unclipped(options, rate)
-    return optax.conditionally_mask(tx, partial(_is_on, start)) if start else tx
+    return optax.conditionally_mask(tx, partial(_has_started, start)) if start else tx
 
 
-def _is_on(start: int, step: Any, **extra: Any) -> Any:
+def _has_started(start: int, step: Any, **extra: Any) -> Any:
     return step >= start
 
 

@@ -1,8 +1,8 @@
 """Steps on many devices: `jax.jit` over a mesh with a sharded batch, or `jax.pmap`.
 
-Under `jit` the compiler sees the global batch, so that BatchNorm and every mean are
-over all of it, and inserts the collectives. Under `jax.pmap` each device sees its part,
-and the step itself reduces over `AXIS`.
+Under `jit` the compiler sees the global batch and inserts the collectives, so that
+BatchNorm and every mean are global. Under `jax.pmap` each device sees its part of the
+batch, and the step itself reduces over `AXIS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ AXIS = "data"
 
 
 def choose_devices(count: int) -> list[Any]:
-    """The first `count` devices of the machine, or all of them for 0.
+    """The first `count` devices of the machine; all of them for 0.
 
     Raises:
-      UserError: if there are fewer.
+      UserError: if the machine has fewer.
     """
     devices = jax.devices()
     if count > len(devices):
@@ -44,29 +44,30 @@ class Placement:
     """The devices of a run, and how its arrays are sharded over them.
 
     Attributes:
-      devices: in the order of the batch's parts.
-      replicated: sharding of the state and keys, which every device holds in full.
-      sharded: sharding of batches, along their first axis.
+      devices: the devices, in the order of the batch's parts.
+      replicated: sharding of the state and the key: every device has a copy.
+      sharded: sharding of batches along their first axis.
     """
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
-        """Uses the given devices; None is all of them."""
+        """Uses these devices; None for all of the machine."""
         self.devices = list(jax.devices() if devices is None else devices)
         mesh = Mesh(self.devices, (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def round_up(self, batch_size: int) -> int:
-        """The next batch size that the devices can split evenly."""
+        """The batch size, rounded up to a multiple of the number of devices."""
         return -(-batch_size // len(self.devices)) * len(self.devices)
 
     def check(self, batch_size: int, parts: int = 1, pairs: bool = False) -> None:
-        """Raises `UserError` if the devices cannot split a batch's parts evenly.
+        """Raises `UserError` if the devices cannot split the parts of a batch evenly.
 
         Args:
           batch_size: images per step, over all devices.
           parts: number of parts that the batch is processed in.
-          pairs: whether images are mixed in pairs, each pair on one device.
+          pairs: whether images are mixed in pairs; both images of a pair must be on the
+            same device.
         """
         devices = len(self.devices)
         if batch_size % (devices * parts):
@@ -82,12 +83,12 @@ class Placement:
             )
 
     def shapes(self, tree: Any, sharding: NamedSharding) -> Any:
-        """Shapes, dtypes and shardings of arrays, to compile for and restore into."""
+        """Shapes, dtypes and shardings of arrays, to compile for or restore into."""
 
-        def placed(leaf):
+        def shape(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        return jax.tree.map(placed, tree)
+        return jax.tree.map(shape, tree)
 
 
 def compile_step(
@@ -97,9 +98,9 @@ def compile_step(
     out: Any,
     donate: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
-    """Compiles a step for arguments of one shape and sharding.
+    """Compiles a step for arguments of these shapes and shardings.
 
-    Called with any other it raises, so that a loop cannot silently compile again.
+    The result raises for any others, so that a loop cannot silently recompile.
 
     Args:
       step: a pure function.
@@ -116,12 +117,12 @@ def shard_rows(
 ) -> Callable[[Any, Any, Any], Any]:
     """Runs a function of a batch on each device's own rows, under `jit`.
 
-    Work per image or per pair needs no other device. With `shard_map` the compiler does
-    not have to find that out, and does not gather a batch that is processed in a loop.
+    Work per image or per pair needs no other device. `shard_map` says so explicitly;
+    otherwise the compiler would gather a batch that is processed in a loop.
 
     Args:
-      prepare: a function of rows, rows and one replicated argument; it returns rows.
-      placement: of the batch.
+      prepare: a function of keys, a batch and one replicated key; it returns a batch.
+      placement: the placement of the batch.
     """
     sharded, replicated = PartitionSpec(AXIS), PartitionSpec()
     return jax.shard_map(
@@ -129,7 +130,7 @@ def shard_rows(
         mesh=placement.sharded.mesh,
         in_specs=(sharded, sharded, replicated),
         out_specs=sharded,
-        check_vma=False,  # It does not know loops that only some devices run.
+        check_vma=False,  # It does not support loops that only some devices run.
     )
 
 
@@ -139,8 +140,8 @@ def pmap_step(
     """The step under `jax.pmap`: each device runs it on its rows of the batch.
 
     Args:
-      step: a pure function of a state, a batch and a key that reduces over the axis
-        `AXIS`, so that it returns the same on every device.
+      step: a pure function of a state, a batch and a key. It reduces over `AXIS`, so
+        that its results are the same on every device.
       devices: the devices to run on.
 
     Returns:

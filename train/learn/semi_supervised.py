@@ -1,9 +1,8 @@
 """Learning from labelled and unlabelled images together.
 
-Each step has N labelled images and `ratio * N` unlabelled ones. All their views pass
-through the model at once, so that they share the batch's statistics. The unlabelled
-images contribute an `UnlabelledLoss`: two are here, and FixMatch and its kin have one
-file each.
+Each step has N labelled and `ratio * N` unlabelled images. All views pass through the
+model together and share the batch statistics. The unlabelled images contribute an
+`UnlabelledLoss`: two are defined here, FixMatch and its variants in files of their own.
 """
 
 import dataclasses
@@ -46,13 +45,13 @@ class UnlabelledLoss(Protocol):
         """Computes the loss.
 
         Args:
-          views: logits `[ratio * N, K]` of each view: of `image`, then of `strong` if
-            the batch has it.
+          views: logits `[ratio * N, K]` of each view: `image`, then `strong` if the
+            batch has it.
           batch: the prepared unlabelled images: `label`, `image_index` and the views.
           method_state: what the loss carries from step to step.
 
         Returns:
-          The loss, a mean over all the images; the new state; and metrics.
+          The loss, a mean over all unlabelled images; the new state; and metrics.
         """
         ...
 
@@ -60,13 +59,13 @@ class UnlabelledLoss(Protocol):
 def semi_supervised_method(
     setup: Setup, loss: UnlabelledLoss, views: Prepare, state: Any = None
 ) -> Method:
-    """A method of an unlabelled loss.
+    """The semi-supervised method with this loss of the unlabelled images.
 
     Args:
       setup: what the method is built from.
-      loss: of the unlabelled images.
+      loss: the loss of the unlabelled images.
       views: preparation of the unlabelled images.
-      state: what the loss carries from step to step, before the first step.
+      state: the initial value of what the loss carries from step to step.
     """
     objective = semi_supervised(
         setup.model,
@@ -81,20 +80,20 @@ def semi_supervised_method(
 
 
 def weak_and_strong_views(setup: Setup) -> Prepare:
-    """The views of FixMatch and its kin: see `train.learn.inputs.two_views`."""
+    """The views of FixMatch and its variants: see `train.learn.inputs.two_views`."""
     config = setup.config
     return two_views(config.augment, config.unlabelled, **setup.input_options)
 
 
 def with_given_labels(setup: Setup) -> Method:
-    """The method of `--pseudo-labels`: the unlabelled images have labels in a file."""
+    """The method of `--pseudo-labels`: a file labels the unlabelled images."""
     return semi_supervised_method(setup, given_labels, setup.labelled_inputs())
 
 
 def with_self_labels(setup: Setup) -> Method:
     """The method of `--consistency pseudo_label`."""
     loss = self_labels(setup.config.unlabelled.threshold, setup.knows_true_labels)
-    # There is no label to mix before the forward pass.
+    # No mixing: there are no labels to mix before the forward pass.
     unmixed = dataclasses.replace(setup.config.augment, mixup=0, cutmix=0)
     return semi_supervised_method(
         setup, loss, train_inputs(unmixed, **setup.input_options)
@@ -111,22 +110,22 @@ def semi_supervised(
     axis: str | None = None,
     freeze_bn: bool = False,
 ) -> Objective:
-    """Cross entropy with the labels plus the weighted loss of the unlabelled images.
+    """Cross entropy with the labels, plus the weighted loss of the unlabelled images.
 
     Args:
       model: a module that returns logits `[N, K]`.
       unlabelled_loss: loss of the unlabelled images.
-      weight: of that loss.
+      weight: weight of that loss.
       ramp_up_steps: steps over which the weight ramps up.
       label_smoothing: share of each label that is spread uniformly, in [0, 1].
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
 
     Returns:
-      The objective. Its batch has `image`, `label`, and the unlabelled images in
-      `unlabelled`: their `image` `[ratio * N, H, W, C]`, a second view `strong` if
-      there is one, and what the loss takes. Its metrics are `loss` and `accuracy` of
-      the labelled images; `unlabelled_loss`, unweighted; and the metrics of that loss.
+      The objective. Its batch has `image`, `label`, and in `unlabelled` a batch of
+      unlabelled images: `image` `[ratio * N, H, W, C]`, optionally a second view
+      `strong`, and what the loss takes. Its metrics are `loss` and `accuracy` of the
+      labelled images; `unlabelled_loss`, unweighted; and the metrics of that loss.
     """
     run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
 
@@ -155,12 +154,12 @@ def semi_supervised(
 
 
 def interleave(parts: list[jax.Array]) -> jax.Array:
-    """Concatenates rows so that each of N images is followed by its rows of each part.
+    """Concatenates parts so that the rows of each of N images are consecutive.
 
-    On many devices no row has to move: those of one device stay together.
+    On many devices no row has to move, as the rows of a device stay together.
 
     Args:
-      parts: `[k * N, ...]`, N being the length of the first, each with its own k.
+      parts: arrays `[k * N, ...]`, each with its own k; the first has k = 1.
     """
     count = len(parts[0])
     groups = [part.reshape(count, -1, *part.shape[1:]) for part in parts]
@@ -172,8 +171,8 @@ def separate(rows: jax.Array, counts: list[int]) -> list[jax.Array]:
     """The inverse of `interleave`.
 
     Args:
-      rows: `[sum(counts) * N, ...]`.
-      counts: the k of each part.
+      rows: the concatenated rows, `[sum(counts) * N, ...]`.
+      counts: k of each part.
     """
     groups = rows.reshape(-1, sum(counts), *rows.shape[1:])
     ends = [sum(counts[: i + 1]) for i in range(len(counts))]
@@ -200,15 +199,15 @@ def given_labels(views: list[jax.Array], batch: Any, method_state: Any):
 
 
 def self_labels(threshold: float, known: bool = False) -> UnlabelledLoss:
-    """The model's own predictions as labels, where it is confident.
+    """The model's own confident predictions as labels.
 
-    The class of the largest logit is the label of the same view: Lee 2013,
+    The most probable class is the label of the same view: Lee 2013,
     "Pseudo-label: the simple and efficient semi-supervised learning method for deep
     neural networks", equation 14, which has no threshold, and a weight that ramps up.
 
     Args:
       threshold: smallest confidence of a prediction that is learned from.
-      known: whether `label` holds the true classes, to measure by.
+      known: whether `label` holds the true classes, for metrics.
     """
 
     def loss(views, batch, method_state):
@@ -225,7 +224,7 @@ def self_labels(threshold: float, known: bool = False) -> UnlabelledLoss:
 def confident_predictions(
     logits: jax.Array, thresholds: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Predicted classes, and whether their probability reaches their threshold.
+    """Predicted classes, and whether their probabilities reach their thresholds.
 
     Args:
       logits: `[N, K]`; no gradient flows through them.
@@ -242,12 +241,12 @@ def confident_predictions(
 def masked_cross_entropy(
     logits: jax.Array, classes: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """Mean over all images of their weighted cross entropy.
+    """Mean over all images of the weighted cross entropy.
 
     Args:
       logits: `[N, K]`.
       classes: int `[N]`.
-      weights: `[N]`; a boolean mask counts as 0 and 1.
+      weights: weights of the images, `[N]`, or a boolean mask.
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
     return jnp.mean(losses * weights)
@@ -256,11 +255,11 @@ def masked_cross_entropy(
 def usage_metrics(
     classes: jax.Array, weights: jax.Array, batch: Any, known: bool
 ) -> dict[str, jax.Array]:
-    """How much of the unlabelled images is learned from, and how much of that is right.
+    """The share of the unlabelled images that is used, and used with the right label.
 
     Args:
-      classes: predicted, int `[N]`.
-      weights: of each image in the loss, `[N]`.
+      classes: the predicted classes, int `[N]`.
+      weights: weights of the images in the loss, `[N]`, or a boolean mask.
       batch: the unlabelled images.
       known: whether the batch's `label` holds the true classes.
     """

@@ -16,43 +16,42 @@ __all__ = ["load_starting_weights"]
 def load_starting_weights(
     network: Network, channels: int, shapes: TrainState
 ) -> dict[str, Any]:
-    """Loads the variables that `--init` names; none if it names nothing.
+    """Loads the variables that `--init` names; empty without `--init`.
 
     With `--init-head` the head is that of the weights. Otherwise it is zero, as in
     Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929, section 3.2: with a
-    random head, the logits for a few classes would be large before anything is learned.
+    random head, the logits of a few classes would be large before anything is learned.
     Auxiliary heads stay randomly initialized.
 
     Args:
-      network: the model, and the weights' source.
-      channels: of the images.
-      shapes: of the state that the weights are for.
+      network: the model, and the source of the weights.
+      channels: number of channels of the images.
+      shapes: the shapes of the state that the weights are for.
 
     Raises:
-      WeightsError: if the source does not exist, or is of another model.
+      WeightsError: if the weights do not exist, or are of another model.
       UserError: if a shape differs from the state's.
     """
     if not network.init:
         return {}
-    source = None if network.init == "published" else network.init
     _, variables = load_pretrained(
         network.model,
-        source,
+        network.init_source,
         num_classes=None if network.init_head else 0,
         in_channels=channels,
         **network.model_fields,
     )
-    wanted, found = _shapes(shapes.variables), _shapes(variables)
+    expected, loaded = _shapes(shapes.variables), _shapes(variables)
     if not network.init_head:
         variables["params"]["head"] = {
             leaf: np.zeros(shape.shape, np.float32)
             for leaf, shape in shapes.params["head"].items()
         }
-    for path, shape in found.items():
-        if shape != wanted.get(path):
+    for path, shape in loaded.items():
+        if shape != expected.get(path):
             raise UserError(
-                f"--init {network.init} does not fit: its {path} is of shape {shape}, "
-                f"the model's {wanted.get(path, 'is missing')}."
+                f"--init {network.init} does not fit: its {path} has the shape "
+                f"{shape}, the model's {expected.get(path, 'is missing')}."
             )
     return variables
 

@@ -1,7 +1,7 @@
 """The steps of training, evaluation and prediction, as pure functions.
 
 They do not jit, shard, log or loop: `train.learn.parallel` compiles them for the
-devices, `train.run.loop` drives them.
+devices, and `train.run.loop` runs them.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,10 +28,10 @@ __all__ = [
 
 Metrics = dict[str, jax.Array]
 
-# Four images of 224 px: most nets' activations for this many fit a processor's caches.
+# Four images of 224 px: for most models, their activations fit into a CPU's caches.
 _PIXELS = 4 * 224**2
 
-# Folded into the key of the unlabelled images; indices in the run are below it.
+# Folded into the key of the unlabelled images; indices of images are smaller.
 _UNLABELLED = 2**31
 
 
@@ -41,13 +41,13 @@ class TrainState:
 
     Attributes:
       step: number of completed steps, int32.
-      params: the model's parameters; the objective's own, if it has any, are in the
-        entry `objective`.
+      params: the model's parameters; those of the objective, if any, are in
+        `params["objective"]`.
       batch_stats: the model's running statistics; empty if it has none.
       opt_state: the optimizer's state.
       ema: exponential moving average of `variables`, or None.
       method_state: what the objective carries from step to step, or None.
-      teacher: the variables of a frozen teacher, or None. Checkpoints leave them out.
+      teacher: the variables of a frozen teacher, or None; not in checkpoints.
     """
 
     step: jax.Array
@@ -83,18 +83,18 @@ def create_state(
       model: the model.
       tx: the optimizer.
       image_shape: (height, width, channels).
-      key: of the random initialization.
-      initial: variables to start from; those it lacks are initialized at random.
-      ema: whether to keep a moving average of the variables, which starts as these.
+      key: key of the random initialization.
+      initial: variables to start from; missing ones are initialized at random.
+      ema: whether to keep a moving average of the variables, which starts at these.
       init_params: initializer of the objective's own parameters.
-      method_state: what the objective carries from step to step, before the first.
+      method_state: the initial value of what the objective carries from step to step.
       teacher: variables of a frozen teacher.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     if initial:
-        drawn: Any = traverse_util.flatten_dict(variables)
-        given: Any = traverse_util.flatten_dict(initial)
-        flat = {k: given.get(k, v).astype(v.dtype) for k, v in drawn.items()}
+        random: Any = traverse_util.flatten_dict(variables)
+        loaded: Any = traverse_util.flatten_dict(initial)
+        flat = {k: loaded.get(k, v).astype(v.dtype) for k, v in random.items()}
         variables = traverse_util.unflatten_dict(flat)
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
@@ -106,7 +106,7 @@ def create_state(
         params=params,
         batch_stats=batch_stats,
         opt_state=tx.init(params),
-        # Copies: a step donates all buffers of the state it is given.
+        # Copies, because a step donates all buffers of its state.
         ema=jax.tree.map(jnp.copy, averages),
         method_state=jax.tree.map(jnp.asarray, method_state),
         teacher=teacher,
@@ -125,24 +125,25 @@ def make_train_step(
     """Builds the training step.
 
     Args:
-      objective: what is minimized: see `train.learn.objectives.Objective`.
+      objective: the objective to minimize: see `train.learn.objectives.Objective`.
       tx: the optimizer.
-      prepare: augments and normalises: a function of keys, one per image, of a batch,
-        and of a key for draws that are made once per batch.
+      prepare: augments and normalises; a function of keys, one per image, a batch, and
+        a key for draws that are made once per batch.
       axis: mapped axis that the batch is split over under `jax.pmap`; None under
-        `jax.jit`, where the batch is global whatever devices it lies on.
+        `jax.jit`, where the batch is global on any devices.
       accumulation: number of parts that the batch is processed in, one after the other;
         each has its own batch statistics and dropout.
-      ema_decay: of the state's `ema`, if it has one. It is (1 + step) / (10 + step)
-        while that is less, so that the first weights are soon forgotten.
+      ema_decay: decay of the state's `ema`, if it has one. The decay is (1 + step) /
+        (10 + step) while that is less, so that the first weights are soon forgotten.
 
     Returns:
       A pure function of the state, a batch and the run's key. The batch has what
-      `prepare` takes, and `index`, int `[N]`: each image's place in the run, from which
-      its random draws follow, so that they do not depend on the devices. If the batch
-      has images in `unlabelled`, which have places in a stream of their own, `prepare`
-      takes the keys of both. The function returns the new state and the means over the
-      batch of the objective's metrics and `gradient_norm`.
+      `prepare` takes, and `index`, int `[N]`: each image's position in the stream of
+      training images. The random draws of an image follow from it, so that they do not
+      depend on the devices. If the batch has images in `unlabelled`, with an `index` of
+      their own, `prepare` takes the keys `labelled` and `unlabelled`. The function
+      returns the new state, and the metrics: those of the objective, as means over the
+      batch, and `gradient_norm`.
     """
     reduce = partial(jax.lax.pmean, axis_name=axis) if axis else lambda tree: tree
     gradient = jax.grad(objective, has_aux=True)
@@ -157,7 +158,8 @@ def make_train_step(
             state.params, state, prepare(keys, batch, key_batch), key_objective
         )
         check_metrics(metrics)
-        # The statistics differ only if BatchNorm is local; a checkpoint holds one.
+        # Statistics differ between devices only if BatchNorm is local; the state has
+        # one copy.
         means = (grads, fields["batch_stats"], metrics)
         grads, fields["batch_stats"], metrics = reduce(means)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -192,8 +194,8 @@ def _image_keys(key: jax.Array, batch: Batch) -> Any:
 def _in_parts(gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
     """The mean gradient over `count` parts of the batch, one after the other.
 
-    Part `i` has the rows `i, i + count, ...`: a device's rows of a part are among its
-    rows of the batch, so that no row has to move.
+    Part `i` has the rows `i, i + count, ...`: each device's rows of a part are already
+    on that device, so that no row has to move.
     """
 
     def split(rows):
@@ -231,10 +233,10 @@ def make_predict_step(
     Args:
       model: a module that returns logits `[N, K]`.
       prepare: normalises a batch of pixels.
-      whole: whether to compute the batch in one piece even where parts are faster.
+      whole: whether to compute the batch in one piece even if parts are faster.
 
     Returns:
-      A pure function of the model's variables and pixels `uint8 [N, H, W, C]`; it
+      A pure function of the model's variables and pixels `uint8 [N, H, W, C]`. It
       returns log probabilities `[N, K]`.
     """
 
@@ -253,13 +255,13 @@ def in_parts(
     """Applies a function to a few images at a time, on a single CPU device.
 
     There the activations of a part stay in the caches, and the next part reuses their
-    memory, which the kernel hands out slowly. A part has the pixels of four images of
-    224 px. AlexNet becomes slower, as most of its time is spent reading the weights of
-    its head.
+    memory, which the kernel is slow to allocate. A part has as many pixels as four
+    images of 224 px. AlexNet gets slower, as most of its time goes into reading the
+    weights of its head.
 
     Args:
-      function: of `[n, H, W, C]`, for any n; returns one row per image, independent of
-        the other images.
+      function: a function of images `[n, H, W, C]`, for any n; returns one row per
+        image, independent of the other images.
       images: `[N, H, W, C]`.
     """
     size = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
@@ -280,15 +282,15 @@ def make_eval_step(
     Args:
       model: a module that returns logits `[N, K]`.
       prepare: normalises a batch of pixels.
-      whole: whether to compute the batch in one piece even where parts are faster.
+      whole: whether to compute the batch in one piece even if parts are faster.
 
     Returns:
       A pure function of the model's variables and a batch of `image`, `label` and
-      `mask`, 0 for a row that only fills the batch. It returns values per image, `[N]`,
-      so that any batch size and number of devices give the same figures: `label` and
-      `mask` unchanged; `loss`, the label's negative log probability; `prediction`, the
-      most probable class, and `confidence`, its probability; `rank`, the number of
-      classes that are more probable than the label.
+      `mask`, which is 0 for a row that pads the batch. It returns values per image,
+      `[N]`, so that the figures do not depend on the batch size or the number of
+      devices: `label` and `mask` unchanged; `loss`, the label's negative log
+      probability; `prediction`, the most probable class, and `confidence`, its
+      probability; `rank`, the number of classes that are more probable than the label.
     """
     predict = make_predict_step(model, prepare, whole=whole)
 

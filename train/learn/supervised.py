@@ -10,7 +10,7 @@ __all__ = ["make_method", "supervised"]
 
 
 def make_method(setup: Setup) -> Method:
-    """The method without any flag."""
+    """The default method."""
     smoothing = setup.config.optimization.label_smoothing
     objective = supervised(setup.model, label_smoothing=smoothing, **setup.pass_options)
     return Method(objective, setup.labelled_inputs())

@@ -1,4 +1,4 @@
-"""A frozen model that another one learns from."""
+"""Teachers: frozen models that another model learns from."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ __all__ = [
     "with_room_for_logits",
 ]
 
-# Name of the teacher's cached logits in a batch.
+# Name of the column of the teacher's cached logits.
 TEACHER_LOGITS = "teacher_logits"
 
-# From the teacher's variables and the student's images: logits, and features by name.
+# Maps the teacher's variables and the student's images to logits, and features by name.
 TeacherPass = Callable[[Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -42,9 +42,9 @@ class Teacher:
     Attributes:
       spec: what the user wrote, for messages.
       model: a module that returns logits `[N, K]`.
-      variables: of the model.
-      mean: what its images in [0, 1] are normalised with, one value per channel.
-      std: what they are then divided by, one value per channel.
+      variables: the model's variables.
+      mean: subtracted from the model's images in [0, 1], one value per channel.
+      std: images are then divided by it, one value per channel.
     """
 
     spec: str
@@ -54,7 +54,7 @@ class Teacher:
     std: tuple[float, ...]
 
     def logits_shape(self, size: int) -> jax.ShapeDtypeStruct:
-        """Shape and dtype of its logits `[K]` for an image of this height and width."""
+        """Shape and dtype of the logits `[K]` for an image of this height and width."""
         image = jnp.zeros((1, size, size, len(self.mean)))
         logits: Any = jax.eval_shape(self.model.apply, self.variables, image)
         return jax.ShapeDtypeStruct(logits.shape[1:], logits.dtype)
@@ -65,19 +65,21 @@ def open_teacher(
 ) -> Teacher:
     """Loads a teacher.
 
-    A run must have the images' classes, by name. Weights from elsewhere name no
-    classes: there must be as many, and they are taken to be in the same order.
+    The classes of a run must be those of the images, by name. Weights from elsewhere
+    have no class names: their classes must be as many, and are assumed to be in the
+    same order.
 
     Args:
       spec: the folder of a run, for its last checkpoint; or `MODEL`, for its first
         published weights; or `MODEL=WEIGHTS`, a file, a folder or an id on the Hub.
-      source: the images that it will see.
-      size: their height and width, in pixels.
-      channels: their channels; grey images are repeated for a teacher of three.
+      source: the images that the teacher will see.
+      size: height and width of the images, in pixels.
+      channels: number of channels of the images; grey images are repeated for a teacher
+        of three channels.
       dtype: the teacher's compute dtype.
 
     Raises:
-      UserError: if there is no such teacher, or it does not fit the images.
+      UserError: if the teacher does not exist, or does not fit the images.
     """
     try:
         if Path(spec).expanduser().is_dir():
@@ -115,15 +117,15 @@ def teacher_pass(
 
     Args:
       teacher: the teacher.
-      mean: what the student's images were normalised with.
-      std: what they were then divided by.
+      mean: subtracted from the student's images, one value per channel.
+      std: they were then divided by it, one value per channel.
       features: names of intermediates to return as well.
 
     Returns:
-      A function of the teacher's variables, which are an argument so that they do not
-      become constants of the compiled program, and of the student's images
-      `[N, H, W, C]`, which it renormalises for the teacher. It returns logits, and
-      features by name.
+      A function of the teacher's variables and the student's images `[N, H, W, C]`,
+      which it renormalises for the teacher. It returns logits, and features by name.
+      The variables are an argument so that they do not become constants of the compiled
+      program.
     """
     collections = ["intermediates"] if features else []
 
@@ -138,7 +140,7 @@ def teacher_pass(
 
 
 def with_room_for_logits(source: Source, logits: jax.ShapeDtypeStruct) -> Source:
-    """The images with a placeholder for each one's logits, which takes no memory."""
+    """The images with a placeholder for the logits, which takes no memory."""
     room = np.broadcast_to(np.zeros((), logits.dtype), (len(source), *logits.shape))
     return source.with_columns(**{TEACHER_LOGITS: room})
 
@@ -146,7 +148,7 @@ def with_room_for_logits(source: Source, logits: jax.ShapeDtypeStruct) -> Source
 def _renormalised(
     images: jax.Array, mean: Sequence[float], std: Sequence[float], teacher: Teacher
 ) -> jax.Array:
-    """Images that were normalised with `mean` and `std`, normalised for the teacher."""
+    """Images normalised with `mean` and `std`, renormalised for the teacher."""
     if (tuple(mean), tuple(std)) == (teacher.mean, teacher.std):
         return images
     scale = np.divide(std, teacher.std)
@@ -162,22 +164,26 @@ def _from_weights(spec: str, source: Source, dtype: str) -> Teacher:
     name, equals, weights = spec.partition("=")
     if name not in cnn_flax.list_models():
         near = nearest(name, cnn_flax.list_models())
-        message = f"--teacher {spec} is no folder of a run, and {name!r} is no model."
+        message = (
+            f"--teacher {spec} is not a run's folder, and {name!r} is not a model."
+        )
         raise UserError(f"{message} {near}".rstrip())
     if equals and not weights:
         raise UserError(f"--teacher {spec} names no weights after the =.")
-    known = identify_weights(name, weights or None)
-    if known.path.is_dir():
-        return _from_run(spec, name, known.path, source, dtype)
-    fields = {**known.fields, "dtype": dtype}
-    model, variables = load_pretrained(name, known.path, **fields)
-    return Teacher(spec, model, variables, known.mean, known.std)
+    identified = identify_weights(name, weights or None)
+    if identified.path.is_dir():
+        return _from_run(spec, name, identified.path, source, dtype)
+    fields = {**identified.fields, "dtype": dtype}
+    model, variables = load_pretrained(name, identified.path, **fields)
+    return Teacher(spec, model, variables, identified.mean, identified.std)
 
 
 def _from_run(spec: str, name: str, run: Path, source: Source, dtype: str) -> Teacher:
     record = read_record(run)
     if record is None or "class_names" not in record:
-        raise UserError(f"--teacher {spec} holds no run. Weights are MODEL=WEIGHTS.")
+        raise UserError(
+            f"--teacher {spec} holds no run. For weights, give MODEL=WEIGHTS."
+        )
     try:
         check_classes(source, record["class_names"])
     except UserError as error:

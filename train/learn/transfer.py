@@ -1,8 +1,9 @@
 """Transfer learning: which stages of a model are trained, when, and how fast.
 
 The *backbone* is the model with `num_classes=0`, the *head* everything else. A *stage*
-is the modules between two of the features `stem`, `stage1` and so on that the model
-sows; a model that sows none has one stage per module. The head is the last stage.
+consists of the modules between two of the features `stem`, `stage1` and so on that the
+model sows; in a model that sows none, each module with parameters is a stage. The head
+is the last stage.
 """
 
 import re
@@ -44,7 +45,7 @@ class Layers:
     """A model's top-level modules, in the order of its forward pass.
 
     Attributes:
-      stages: their names, one tuple per stage; the last is the head's and includes
+      stages: names of the modules, one tuple per stage; the last is the head, with
         auxiliary heads.
       entry: name of the module that takes the backbone's output: the head, or the
         dropout before it.
@@ -59,9 +60,9 @@ class Stage:
     """How a stage is trained.
 
     Attributes:
-      modules: names of its modules.
-      rate: its learning rate, as a share of the head's.
-      start: first step in which it is trained; None if it is frozen throughout.
+      modules: names of the stage's modules.
+      rate: learning rate, as a share of the head's.
+      start: first step in which the stage is trained; None if it is frozen throughout.
     """
 
     modules: tuple[str, ...]
@@ -70,7 +71,7 @@ class Stage:
 
 
 def find_layers(model: nn.Module, image_shape: Sequence[int]) -> Layers:
-    """Finds a model's stages by tracing it; nothing is computed.
+    """Finds a model's stages by tracing it, without computing anything.
 
     Args:
       model: a module with a field `num_classes`, for which 0 leaves the head out.
@@ -88,7 +89,7 @@ def find_layers(model: nn.Module, image_shape: Sequence[int]) -> Layers:
         if is_cut:
             number = calls.get(name, 0)
         elif name in params and stages:
-            number += 1  # Modules without parameters, such as dropout, are no stage.
+            number += 1  # A module without parameters, such as dropout, is not a stage.
         stages.setdefault(number, []).append(name)
     head = tuple(name for name in order if name not in trunk)
     after = order[order.index(trunk[-1]) + 1 :]
@@ -98,7 +99,7 @@ def find_layers(model: nn.Module, image_shape: Sequence[int]) -> Layers:
 def _trace(
     model: nn.Module, image_shape: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """The shapes of a model's parameters, and its modules in the order of their calls.
+    """The shapes of a model's parameters, and its modules in call order.
 
     Each module is mapped to the number of stages that were sown before its call.
     """
@@ -134,15 +135,15 @@ def plan_stages(
 ) -> tuple[Stage, ...]:
     """How each of a model's stages is trained, from the stem to the head.
 
-    A stage n stages below the head has the rate `backbone_rate * layer_decay ** n`:
-    Howard and Ruder 2018, "Universal language model fine-tuning for text
-    classification", https://arxiv.org/abs/1801.06146, section 3.2 (discriminative
-    fine-tuning) and section 3.3 (gradual unfreezing).
+    The stage n below the head has the rate `backbone_rate * layer_decay ** n`: Howard
+    and Ruder 2018, "Universal language model fine-tuning for text classification",
+    https://arxiv.org/abs/1801.06146, section 3.2 (discriminative fine-tuning) and
+    section 3.3 (gradual unfreezing).
 
     Args:
-      options: the run's.
-      layers: the model's.
-      steps_per_epoch: of the run.
+      options: the run's options.
+      layers: the model's layers.
+      steps_per_epoch: number of steps per epoch.
     """
     stages = []
     for below, modules in enumerate(reversed(layers.stages)):
@@ -154,13 +155,13 @@ def plan_stages(
 
 
 def stage_of(stages: Sequence[Stage], module: str) -> int:
-    """The index of a module's stage; the last one for a module that is in none."""
+    """The index of a module's stage; the last one for a module in no stage."""
     numbers = (i for i, stage in enumerate(stages) if module in stage.modules)
     return next(numbers, len(stages) - 1)
 
 
 def freeze_stages(objective: Objective, stages: Sequence[Stage]) -> Objective:
-    """The objective, with the stages frozen that are not trained (yet).
+    """Freezes the stages of an objective that are not trained, or not yet.
 
     Their parameters have zero gradients, and their BatchNorm runs in evaluation mode
     and keeps its statistics bit-equal. Dropout and drop path are off in stages that are
@@ -168,7 +169,7 @@ def freeze_stages(objective: Objective, stages: Sequence[Stage]) -> Objective:
 
     Args:
       objective: any objective.
-      stages: the model's.
+      stages: how the model's stages are trained.
     """
     if all(stage.start == 0 for stage in stages):
         return objective
@@ -223,13 +224,13 @@ def train_on_features(
     """The objective on a batch of cached backbone features.
 
     Args:
-      objective: of the model alone, with everything but the head frozen.
-      layers: the model's.
+      objective: an objective of one model, with everything but the head frozen.
+      layers: the model's layers.
       image_shape: (height, width, channels) of the model's images.
 
     Returns:
-      An objective whose batch has `features`, `[N, F]`; nothing of the backbone is
-      computed.
+      An objective whose batch has `features`, `[N, F]`. Compiled, it does not compute
+      the backbone.
     """
 
     def on_features(params, state, batch, key):
@@ -246,8 +247,8 @@ def evaluate_on_features(
     """The evaluation step on a batch of cached backbone features.
 
     Args:
-      step: from `train.learn.step.make_eval_step`, with `whole`.
-      layers: the model's.
+      step: an evaluation step from `train.learn.step.make_eval_step`, with `whole`.
+      layers: the model's layers.
       image_shape: (height, width, channels) of the model's images.
 
     Returns:
@@ -266,10 +267,10 @@ def evaluate_on_features(
 
 
 def with_room_for_features(source: Source, features: jax.ShapeDtypeStruct) -> Source:
-    """The images for a run on cached features, with placeholders for these.
+    """The images for a run on cached features, with placeholders for the features.
 
-    The pixels of each image are one black pixel, and there is a row of features per
-    image; neither takes memory. The images themselves can still be read, one by one.
+    A batch has one black pixel and one row of features per image; the placeholders take
+    no memory. `source.read` still reads the images themselves.
     """
     black = np.broadcast_to(np.uint8(0), (len(source), 1, 1, source.channels))
     room = np.broadcast_to(np.zeros((), features.dtype), (len(source), *features.shape))
@@ -288,11 +289,11 @@ def head_logits(
     """The head's logits for backbone features.
 
     Args:
-      model: the full model; under `jax.jit` nothing of its backbone is computed.
-      layers: its layers.
-      variables: its variables.
-      features: `[N, F]`.
-      image_shape: (height, width, channels) of its images.
+      model: the full model; under `jax.jit` its backbone is not computed.
+      layers: the model's layers.
+      variables: the model's variables.
+      features: backbone features, `[N, F]`.
+      image_shape: (height, width, channels) of the model's images.
       **arguments: further arguments of `model.apply`, such as `train` and `rngs`.
 
     Returns:
@@ -307,11 +308,11 @@ def head_logits(
 def entering(layers: Layers, features: jax.Array) -> AbstractContextManager[None]:
     """A context in which the module after the backbone takes the features as input.
 
-    The images that the model is applied to are then ignored.
+    The images that the model is applied to are ignored.
 
     Args:
-      layers: the model's.
-      features: `[N, F]` for N images.
+      layers: the model's layers.
+      features: backbone features of N images, `[N, F]`.
     """
 
     def enter(call, args, kwargs, context):

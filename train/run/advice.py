@@ -1,25 +1,29 @@
-"""Which kind of transfer suits a set of images and pretrained weights.
+"""Recommends a kind of transfer for a data set and pretrained weights.
 
 Two quantities decide: the number of images per class, and how near the new task is to
-the one that the weights were trained on. Nearness is measured without training: a
-held-out image gets the class whose mean is nearest by cosine (Mensink et al. 2013,
-"Distance-based image classification", section 3.1, nearest class mean, with the
-identity as the metric), between centred features of the frozen backbone. The same is
-done with raw pixels at 32 px, and with a randomly initialized backbone. The gain of the
-weights is the share of the better one's errors that they avoid.
+the one that the weights were trained on. Nearness is measured without training, by
+classifying held-out images by the nearest class mean: the class whose mean has the
+largest cosine with the image, both being centred features of the frozen backbone
+(Mensink et al. 2013, "Distance-based image classification", section 3.1, with the
+identity as the metric). The same is done with raw pixels at 32 px, with a randomly
+initialized backbone, and by always predicting the largest class. The gain of the
+weights is the share of the errors of the best of these that they avoid.
 
-The rules follow the field's rule of thumb (Yosinski et al. 2014, "How transferable are
-features in deep neural networks?", https://arxiv.org/abs/1411.1792, measures its
-tendency); the thresholds are ours:
+The rules follow common practice (Yosinski et al. 2014, "How transferable are
+features in deep neural networks?", https://arxiv.org/abs/1411.1792, measures the
+trend); the thresholds are ours:
 
-- The weights are *near* if they avoid half of these errors or more, and *far* if they
+- The weights are *near* if they avoid at least half of these errors, and *far* if they
   avoid less than a sixth.
-- Images are *few* below 50 per class (in the smallest class), *many* from 500 on.
-- Near or between, and few: feature extraction. More parameters could not be learned.
-- Near or between, and not few: fine-tuning, the backbone at a tenth of the rate.
-- Far, and not many: fine-tuning at one rate; little is lost by it.
+- Images are *few* if the smallest class has fewer than 50, *many* if it has at least
+  500.
+- Near or between, and few: feature extraction, as there is too little data to learn
+  more parameters.
+- Near or between, and not few: fine-tuning, the backbone at a tenth of the learning
+  rate.
+- Far, and not many: fine-tuning at one learning rate, which loses little.
 - Far, and many: training from scratch, as the weights are of no use.
-- If the probe's accuracy is 99 % or more: feature extraction, whatever the number.
+- With an accuracy of the probe of 99 % or more: feature extraction in any case.
 """
 
 import dataclasses
@@ -48,26 +52,27 @@ from train.run.output_cache import output_rows
 __all__ = ["Advice", "advise", "judge", "nearest_mean", "starting_from", "try_both"]
 
 _PIXELS = 32  # Height and width of the raw images, in pixels.
-_FEW, _MANY = 50, 500  # Images of the smallest class.
+_FEW, _MANY = 50, 500  # Images in the smallest class.
 _NEAR, _FAR = 1 / 2, 1 / 6  # Share of the errors that the weights avoid.
-_SOLVED = 0.99  # Accuracy of the probe.
+_SOLVED = 0.99  # Accuracy of the probe from which the features suffice.
 
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """What was measured of images and weights, and the recommendation.
+    """The measurements, and the recommendation that follows from them.
 
     Attributes:
       images: number of training images.
-      least: number of those in the smallest class.
+      least: number of images in the smallest class.
       classes: number of classes.
-      probed: numbers of images that the means are of, and that were held out.
-      accuracy: of nearest class means on the held-out images, by what the means are of:
-        `chance` (the largest class), `pixels`, `random weights`, `weights`.
+      probed: number of images in the class means, and number of held-out images.
+      accuracy: on the held-out images, of the largest class (`chance`), and of the
+        nearest class mean of `pixels`, of the features of a randomly initialized
+        backbone (`random weights`), and of those of the `weights`.
       gain: share of the errors of the best of the others that the weights avoid.
       method: `features`, `fine_tune` or `scratch`.
-      reason: why, in words.
-      flags: of a recipe.
+      reason: the reason, in words.
+      flags: the flags that a recipe needs for this method.
     """
 
     images: int
@@ -89,49 +94,47 @@ def starting_from(
     image_size: int = 0,
     seed: int = 0,
 ) -> Config:
-    """The config of a run on the images from the weights, preprocessed as they expect.
+    """The config of a run that starts from the weights, preprocessing as they expect.
 
-    If the set has no validation images, a fifth of each class is held out, so that the
-    test images are not used.
+    If the data set has no validation images, a fifth of each class is held out, so that
+    the test images are not used.
 
     Args:
       data: a data source.
-      init: as the flag; `published` needs a model.
+      init: the value of `--init`; `published` needs a model.
       model: one of `cnn_flax.list_models()`; None detects it from the weights.
-      image_size: height and width of the images; 0 is the weights' own.
-      seed: of the split, and of the run.
+      image_size: height and width of the images, in pixels; 0 for that of the weights.
+      seed: seed of the split and of the run.
 
     Raises:
-      SourceError: if there are no such images.
-      WeightsError: if there are no such weights, or they are of another model.
-      UserError: if the model is not known.
+      SourceError: if the images do not exist.
+      WeightsError: if the weights do not exist, or are of another model.
+      UserError: if published weights were asked for without a model.
     """
     if init == "published" and model is None:
         raise UserError("--init published needs the --model that it is published for.")
-    network, known = _identify(init, model)
+    network, preprocessing = _identify(init, model)
+    if image_size:
+        preprocessing["image_size"] = image_size
     try:
         open_source(data, "val", seed=seed)
         val_share = 0.0
     except SourceError:
         val_share = 0.2
     if open_source(data, "train", seed=seed, val_share=val_share).channels == 1:
-        grey = {name: (float(np.mean(known[name])),) for name in ("mean", "std")}
-        known = {**known, **grey}
+        for name in ("mean", "std"):
+            preprocessing[name] = (float(np.mean(preprocessing[name])),)
     return Config(
-        input=Input(**{**known, "data": data, **_given(image_size)}),
+        input=Input(data=data, **preprocessing),
         selection=Selection(eval_split="val", val_share=val_share),
         network=network,
         seed=seed,
     )
 
 
-def _given(image_size: int) -> dict[str, int]:
-    return {"image_size": image_size} if image_size else {}
-
-
 def _identify(init: str, model: str | None) -> tuple[Network, dict[str, Any]]:
-    """The network that weights are for, and the preprocessing that they expect."""
-    weights = identify_weights(model, None if init == "published" else init)
+    """The network of the weights, and the preprocessing that they expect."""
+    weights = identify_weights(model, Network(init=init).init_source)
     preprocessing = {
         "image_size": weights.image_size,
         "crop_pct": min(weights.crop_pct, 1.0),
@@ -143,11 +146,12 @@ def _identify(init: str, model: str | None) -> tuple[Network, dict[str, Any]]:
 
 
 def advise(config: Config, *, images: int = 500) -> Advice:
-    """Probes the weights, and recommends.
+    """Probes the weights on the images, and recommends a kind of transfer.
 
     Args:
       config: from `starting_from`.
-      images: largest number to probe, for the means and held out.
+      images: number of images to probe at most, for the means and for the held-out
+        images each.
 
     Raises:
       SourceError: if the images cannot be used.
@@ -186,15 +190,15 @@ def judge(least: int, gain: float, accuracy: float) -> tuple[str, str, str]:
     """The method, the reason and the flags, by the rules of this module.
 
     Args:
-      least: images of the smallest class.
+      least: number of images in the smallest class.
       gain: share of the errors that the weights avoid.
-      accuracy: of the probe on the weights' features.
+      accuracy: accuracy of the probe on the features of the weights.
     """
     amount = "few" if least < _FEW else "many" if least >= _MANY else "some"
     near = "near" if gain >= _NEAR else "far" if gain < _FAR else "between"
     measured = f"{amount} images per class, and the weights are {near}"
     if accuracy >= _SOLVED:
-        return "features", "the frozen features tell the classes apart", _FEATURES
+        return "features", "the frozen features separate the classes", _FEATURES
     if near == "far":
         if amount == "many":
             return (
@@ -215,18 +219,18 @@ _FINE_TUNE = "--init --backbone-rate 0.1"
 def nearest_mean(
     features: np.ndarray, labels: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
-    """The class whose mean is nearest to each row, by cosine.
+    """Classifies each row by the nearest class mean, by cosine.
 
     Args:
-      features: `[n, F]` to take means of; rows of NaN are left out.
+      features: rows to take means of, `[n, F]`; rows of NaN are left out.
       labels: their classes, int `[n]`.
-      others: `[m, F]` to classify.
+      others: rows to classify, `[m, F]`.
 
     Returns:
       Classes, int `[m]`; -1 for rows of NaN.
     """
-    known = ~np.isnan(features[:, 0])
-    features, labels = features[known], labels[known]
+    readable = ~np.isnan(features[:, 0])
+    features, labels = features[readable], labels[readable]
     centre = features.mean(0)
 
     def directions(rows):
@@ -243,11 +247,11 @@ def nearest_mean(
 def _steps(
     config: Config, channels: int
 ) -> dict[str, Callable[[jax.Array], jax.Array]]:
-    """The features that means are taken of, as functions of pixels."""
+    """The features to probe by name, as functions of pixels."""
     network = config.network
     model, variables = load_pretrained(
         network.model,
-        None if network.init == "published" else network.init,
+        network.init_source,
         num_classes=0,
         in_channels=channels,
         **network.model_fields,
@@ -258,9 +262,8 @@ def _steps(
     )
     size = config.input.image_size
     shape = (1, size, size, channels)
-    drawn = jax.jit(lambda key: model.init(key, jnp.zeros(shape)))(
-        jax.random.key(config.seed)
-    )
+    initialize = jax.jit(lambda key: model.init(key, jnp.zeros(shape)))
+    random_variables = initialize(jax.random.key(config.seed))
 
     @jax.jit
     def backbone(variables, images):
@@ -268,7 +271,7 @@ def _steps(
 
     return {
         "pixels": lambda images: images.reshape(len(images), -1) / 255,
-        "random weights": partial(backbone, drawn),
+        "random weights": partial(backbone, random_variables),
         "weights": partial(backbone, variables),
     }
 
@@ -279,7 +282,7 @@ def _features(
     config: Config,
     size: int,
 ) -> np.ndarray:
-    """Features of all images, float `[n, F]`; NaN for one that cannot be read."""
+    """The features of all images, float `[n, F]`; NaN for an unreadable image."""
     batches = eval_batches(
         source,
         batch_size=min(config.input.batch_size, len(source)),
@@ -298,18 +301,19 @@ def _features(
 def try_both(
     config: Config, runs: Path, *, steps: int = 200, console: Console | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Trains both ways for the same number of steps, in a folder each.
+    """Trains for a few steps with feature extraction and with fine-tuning.
 
-    AdamW at a rate of 0.003; in fine-tuning the backbone has a tenth of it.
+    The optimizer is AdamW with a learning rate of 0.003; fine-tuning uses a tenth of it
+    for the backbone.
 
     Args:
       config: from `starting_from`.
-      runs: parent of the folders; a run that has ended there is not run again.
-      steps: of each run.
-      console: where progress is printed.
+      runs: folder of the two runs; a run there that has ended is not repeated.
+      steps: number of steps of each run.
+      console: prints progress; None is standard output.
 
     Returns:
-      The contents of `result.json` of `features` and `fine_tune`.
+      The contents of `result.json` of the runs `features` and `fine_tune`.
     """
     batch_size = min(config.input.batch_size, len(training_images(config)))
     config = dataclasses.replace(
@@ -319,7 +323,7 @@ def try_both(
         epochs=1,
         epoch_steps=steps,
     )
-    ways = {
+    transfers = {
         "features": Transfer(transfer="features"),
         "fine_tune": Transfer(backbone_rate=0.1),
     }
@@ -327,5 +331,5 @@ def try_both(
         name: fit(
             dataclasses.replace(config, transfer=transfer), runs / name, console=console
         )
-        for name, transfer in ways.items()
+        for name, transfer in transfers.items()
     }

@@ -1,7 +1,6 @@
 """A run's checkpoints, `RUN/checkpoints/STEP`, written by Orbax.
 
-A checkpoint is complete or does not exist: a run that is killed during a save resumes
-from the one before.
+Saves are atomic: a run that is killed during a save resumes from the checkpoint before.
 """
 
 from collections.abc import Mapping
@@ -14,8 +13,11 @@ from train.learn.step import TrainState
 
 __all__ = ["KEEP", "Checkpoints"]
 
-# How many checkpoints a run keeps, the last ones.
+# Number of checkpoints that a run keeps, the last ones.
 KEEP = 2
+
+# Name of the method's state in a checkpoint; older versions wrote it too.
+_METHOD_STATE = "memory"
 
 
 class Checkpoints:
@@ -23,8 +25,8 @@ class Checkpoints:
 
     Each holds three items: `model`, the variables, which `cnn_flax.load_pretrained`
     reads; `rest`, the remaining state; and `meta`, JSON. If the state has a moving
-    average of the variables, there is an item `ema` of the same form as `model`, and if
-    the objective has parameters of its own, an item `objective`.
+    average of the variables, there is an item `ema` of the same structure as `model`;
+    if the objective has its own parameters, an item `objective`.
     """
 
     def __init__(self, run: Path, *, keep: int = KEEP) -> None:
@@ -51,12 +53,12 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
-        """Starts a save; meanwhile the state may be donated to the next step.
+        """Starts a save; the state may be donated to the next step meanwhile.
 
         Args:
           step: number of completed steps.
           state: the state after them.
-          meta: what else the run needs to resume, as JSON holds it.
+          meta: what else the run needs to resume, as JSON.
         """
         items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
         args = ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta))
@@ -70,10 +72,10 @@ class Checkpoints:
         """Restores the last checkpoint.
 
         Args:
-          shapes: a state of `jax.ShapeDtypeStruct`, with shardings.
+          shapes: the state as `jax.ShapeDtypeStruct`, with shardings.
 
         Returns:
-          The state, without a teacher, and the meta that was saved with it.
+          The state, without a teacher, and the `meta` that was saved with it.
         """
         items = {k: ocp.args.StandardRestore(v) for k, v in _items(shapes).items()}
         args = ocp.args.Composite(**items, meta=ocp.args.JsonRestore())
@@ -85,25 +87,25 @@ class Checkpoints:
             **model,
             step=rest["step"],
             opt_state=rest["opt_state"],
-            method_state=rest.get("memory"),
+            method_state=rest.get(_METHOD_STATE),
             ema=read.get("ema"),
         )
         return state, read["meta"]
 
     def restore_ema(self, variables: Any) -> Any:
-        """Restores the moving average of the last checkpoint, which must have one.
+        """Restores the moving average from the last checkpoint, which must have one.
 
         Args:
-          variables: the model's, arrays of the same form.
+          variables: arrays of the same structure, such as the model's variables.
         """
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(variables))
         return self._manager.restore(self.latest, args=args)["ema"]
 
     def restore_objective(self, params: Any) -> Any:
-        """Restores the objective's own parameters, which the last checkpoint must have.
+        """Restores the objective's own parameters from the last checkpoint.
 
         Args:
-          params: arrays or shapes of the same form.
+          params: arrays or shapes of the same structure.
         """
         args = ocp.args.Composite(objective=ocp.args.StandardRestore(params))
         return self._manager.restore(self.latest, args=args)["objective"]
@@ -112,9 +114,7 @@ class Checkpoints:
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
     if state.method_state is not None:
-        rest["memory"] = (
-            state.method_state
-        )  # The name that checkpoints have had so far.
+        rest[_METHOD_STATE] = state.method_state
     items = {"model": state.variables, "rest": rest}
     if "objective" in state.params:
         items["objective"] = state.params["objective"]

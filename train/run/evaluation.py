@@ -1,4 +1,4 @@
-"""Evaluation of a model on a set of images."""
+"""Evaluation of a model on a data set."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ __all__ = ["Evaluation", "evaluate"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One entry per image, each image once, in the set's order.
+    """The results per image, each image once, in the order of the data set.
 
     Attributes:
-      index: the image's index in the set, int `[n]`.
+      index: the image's index in the data set, int `[n]`.
       label: its class, int `[n]`.
       prediction: the most probable class, int `[n]`.
-      confidence: the probability of that, float `[n]`.
-      rank: number of classes more probable than the label, int `[n]`.
+      confidence: the probability of the prediction, float `[n]`.
+      rank: number of classes that are more probable than the label, int `[n]`.
       loss: negative log probability of the label, in nats, float `[n]`.
     """
 
@@ -31,9 +31,9 @@ class Evaluation:
     loss: np.ndarray
 
     def figures(self) -> dict[str, float]:
-        """The means, by their names in metrics.jsonl.
+        """Means over all images, by their names in `metrics.jsonl`.
 
-        Sums are in float64, so that the batch size does not matter.
+        The loss is summed in float64, so that it does not depend on the batch size.
         """
         return {
             "loss": float(self.loss.mean(dtype=np.float64)),
@@ -51,8 +51,8 @@ class Evaluation:
         """The expected calibration error, in [0, 1]; 0 is perfect.
 
         Images are put into bins of equal width by their confidence, `(k / bins,
-        (k + 1) / bins]`. The error is the mean over all images of their bin's
-        `|accuracy - mean confidence|`: Guo et al. 2017, "On calibration of modern
+        (k + 1) / bins]`. The error is the mean over all images of `|accuracy - mean
+        confidence|` of their bin: Guo et al. 2017, "On calibration of modern
         neural networks", https://arxiv.org/abs/1706.04599, equation 5.
         """
         confidence = self.confidence.astype(np.float64)
@@ -75,16 +75,16 @@ def evaluate(
 
     Args:
       eval_step: compiled from `train.learn.step.make_eval_step`.
-      variables: the model's.
-      batches: on the devices, from `train.data.eval_batches`.
+      variables: the model's variables.
+      batches: batches from `train.data.eval_batches`, on the devices.
     """
     parts = []
     for batch in batches:
         parts.append({**eval_step(variables, batch), "index": batch["index"]})
-        if len(parts) > 1:  # While the device runs this batch, fetch the last one.
+        if len(parts) > 1:  # Fetch a batch while the device runs the next one.
             parts[-2] = jax.device_get(parts[-2])
     rows = {
         key: np.concatenate([np.asarray(p[key]) for p in parts]) for key in parts[0]
     }
-    counts = rows.pop("mask") > 0
-    return Evaluation(**{key: row[counts] for key, row in rows.items()})
+    is_image = rows.pop("mask") > 0
+    return Evaluation(**{key: row[is_image] for key, row in rows.items()})

@@ -1,10 +1,10 @@
-"""On-disk cache of a frozen backbone's features for a run's images.
+"""On-disk cache of a frozen backbone's features.
 
-If the backbone is frozen and the images are not augmented, an image has the same
-features in every epoch. They are computed once, into `features_train.npy` and
+If the backbone is frozen and images are not augmented, the features of an image are the
+same in every epoch. They are computed once, into `features_train.npy` and
 `features_test.npy` in the run's folder, float `[n, F]`, NaN for an image that cannot be
-read; a file that is missing is computed again. The head learns on them as it would on
-the images, up to rounding.
+read; a missing file is computed again. Up to rounding, the head learns the same as on
+the images.
 """
 
 from collections.abc import Mapping
@@ -37,16 +37,17 @@ def with_backbone_features(
     state: TrainState,
     bad_images: Mapping[str, BadImages],
 ) -> Program:
-    """The program with the backbone's features as a column of its images.
+    """Adds the backbone's features to a program's images, as a column.
 
     Args:
-      program: of a run on features; its images have room for them.
-      run: its folder.
-      state: of any step; the backbone is the same in all.
-      bad_images: collects the images that cannot be read, by `train` and `test`.
+      program: the program of a run on features; its images have room for them.
+      run: the run's folder.
+      state: the state of any step, as the backbone never changes.
+      bad_images: collects unreadable images, for `train` and `test`.
 
     Raises:
-      UserError: if a file is of another number of images.
+      BadImagesError: if too many images cannot be read.
+      UserError: if a file is for another number of images.
     """
     config, placement = program.config, program.placement
     model = build_model(program.record).clone(num_classes=0)
@@ -81,15 +82,20 @@ def _with_features(
     Args:
       source: the images, with room for features.
       features: `[n, F]`, NaN for unreadable images.
-      bad: collects the images that cannot be read.
-      replace_unreadable: whether the next readable image takes the place of an
-        unreadable one, as in training.
+      bad: collects unreadable images.
+      replace_unreadable: whether the next readable image replaces an unreadable one, as
+        in training.
     """
     source = source.with_columns(features=features)
     unreadable = np.isnan(features[:, 0])
     for i in np.flatnonzero(unreadable):
         if source.name(int(i)) not in bad.found:
-            bad.add(DecodeError(source.name(int(i)), "it could not be before"))
+            bad.add(
+                DecodeError(
+                    source.name(int(i)),
+                    "it was unreadable when its features were cached",
+                )
+            )
     if not (replace_unreadable and unreadable.any()):
         return source
     place = np.arange(len(source))

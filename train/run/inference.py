@@ -1,12 +1,13 @@
-"""Inference with a trained model: evaluation on a data source, and single images."""
+"""Inference with a trained model: evaluation on a data source, and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.fold import fold_batch_norm
@@ -50,19 +51,20 @@ def evaluate_run(
     """Evaluates a run's last checkpoint.
 
     Args:
-      run: its folder.
-      data: a data source with the same classes; None is the run's.
-      split: `train`, `val` or `test`; None is the split that the run evaluates on.
-      batch_size: images per step; None is the run's.
+      run: the run's folder.
+      data: a data source with the same classes; None for the run's.
+      split: `train`, `val` or `test`; None for the split that the run evaluates on.
+      batch_size: images per step; None for the run's.
       ema: whether to evaluate the moving average of the weights.
-      old_head: whether to evaluate the head that the run preserves, of
-        `--transfer lwf`, on images of the old task.
+      old_head: whether to evaluate the old head of a run with `--transfer lwf`, on
+        images of the old task.
 
     Returns:
-      The evaluation, and the images that it is of.
+      The evaluation, and the images.
 
     Raises:
-      UserError: if the folder holds no run, or no old head, or the classes differ.
+      UserError: if the folder holds no run, the run has no moving average or no old
+        head, or the classes differ.
     """
     loaded = load_run(run, ema=ema)
     if old_head:
@@ -70,20 +72,18 @@ def evaluate_run(
     source = evaluation_images(loaded.config, data, split)
     _check_classes(loaded, source)
     config, inputs = loaded.config, loaded.record["input"]
-    placement = Placement()
-    batches = eval_batches(
+    evaluation = _evaluate(
+        loaded.model,
+        loaded.variables,
+        pixel_inputs(loaded.record),
         source,
-        batch_size=placement.round_up(batch_size or config.input.batch_size),
+        batch_size=batch_size or config.input.batch_size,
         image_size=inputs["image_size"],
         channels=inputs["channels"],
         bad_images=BadImages(len(source), max_share=config.input.max_bad_share),
         **decode_options(config),
     )
-    model, variables = fold_batch_norm(loaded.model, loaded.variables)
-    step = jax.jit(make_eval_step(model, pixel_inputs(loaded.record)))
-    variables = jax.device_put(variables, placement.replicated)
-    on_device = prefetch_to_device(batches, placement.sharded)
-    return evaluate(step, variables, on_device), source
+    return evaluation, source
 
 
 def evaluate_model(
@@ -96,49 +96,46 @@ def evaluate_model(
 ) -> tuple[Evaluation, Source]:
     """Evaluates a model with published weights, or with weights from a file.
 
-    Images are preprocessed as these weights expect. The data must have
-    as many classes as the weights, and they are taken to be in the same order.
+    Images are preprocessed as the weights expect. The data must have as many classes as
+    the weights, and they are assumed to be in the same order.
 
     Args:
       name: one of `cnn_flax.list_models()`.
       data: a data source.
-      weights: a file, a folder or an id on the Hub; None is the first published.
-      split: which of its images.
+      weights: a file, a folder or an id on the Hub; None for the first published ones.
+      split: `train`, `val` or `test`.
       batch_size: images per step.
 
     Returns:
-      The evaluation, and the images that it is of.
+      The evaluation, and the images.
 
     Raises:
-      ValueError: if there is no such model, or the weights cannot be loaded; the types
-        are `UnknownModelError` and `WeightsError`.
+      UnknownModelError: if the model does not exist.
+      WeightsError: if the weights cannot be loaded.
       UserError: if the numbers of classes differ.
     """
-    cnn_flax.model_info(name)  # It raises if there is no such model.
+    cnn_flax.model_info(name)  # Raises if the model does not exist.
     source = open_source(data, split)
-    known = identify_weights(name, weights)
-    model, variables = load_pretrained(name, known.path, **known.fields)
+    identified = identify_weights(name, weights)
+    model, variables = load_pretrained(name, identified.path, **identified.fields)
     classes = getattr(model, "num_classes", None)
     if classes != len(source.class_names):
         raise UserError(
             f"{name} has {classes} classes by its weights, and {source.spec} has "
             f"{len(source.class_names)}."
         )
-    model, variables = fold_batch_norm(model, variables)
-    placement = Placement()
-    batches = eval_batches(
+    evaluation = _evaluate(
+        model,
+        variables,
+        partial(eval_inputs, mean=identified.mean, std=identified.std),
         source,
-        batch_size=placement.round_up(batch_size),
-        image_size=known.image_size,
-        channels=len(known.mean),
-        crop_pct=min(known.crop_pct, 1.0),
-        interpolation=cast(Interpolation, known.interpolation),
+        batch_size=batch_size,
+        image_size=identified.image_size,
+        channels=len(identified.mean),
+        crop_pct=min(identified.crop_pct, 1.0),
+        interpolation=cast(Interpolation, identified.interpolation),
     )
-    prepare = partial(eval_inputs, mean=known.mean, std=known.std)
-    step = jax.jit(make_eval_step(model, prepare))
-    variables = jax.device_put(variables, placement.replicated)
-    on_device = prefetch_to_device(batches, placement.sharded)
-    return evaluate(step, variables, on_device), source
+    return evaluation, source
 
 
 def predict_images(
@@ -147,16 +144,16 @@ def predict_images(
     """Classifies image files with a run's last checkpoint.
 
     Args:
-      run: its folder.
-      paths: of n images, of any size.
+      run: the run's folder.
+      paths: n image files, of any size.
       ema: whether to use the moving average of the weights.
 
     Returns:
       Probabilities, float `[n, K]`, and the names of the K classes.
 
     Raises:
-      UserError: if the folder holds no run.
-      DecodeError: if a file cannot be read as an image; names it.
+      UserError: if the folder holds no run, or the run has no moving average.
+      DecodeError: if a file cannot be read as an image; names the file.
     """
     record, config, model, variables, _ = load_run(run, ema=ema)
     size, channels = record["input"]["image_size"], record["input"]["channels"]
@@ -171,7 +168,35 @@ def predict_images(
     return np.stack(rows), record["class_names"]
 
 
+def _evaluate(
+    model: nn.Module,
+    variables: Any,
+    prepare: Callable[[jax.Array], jax.Array],
+    source: Source,
+    *,
+    batch_size: int,
+    **options: Any,
+) -> Evaluation:
+    """Evaluates a model on all devices.
+
+    Args:
+      model: the model.
+      variables: the model's variables.
+      prepare: normalises a batch of pixels.
+      source: the images.
+      batch_size: images per step, rounded up to a multiple of the devices.
+      **options: further options of `eval_batches`.
+    """
+    placement = Placement()
+    model, variables = fold_batch_norm(model, variables)
+    step = jax.jit(make_eval_step(model, prepare))
+    batches = eval_batches(source, batch_size=placement.round_up(batch_size), **options)
+    variables = jax.device_put(variables, placement.replicated)
+    return evaluate(step, variables, prefetch_to_device(batches, placement.sharded))
+
+
 def _with_old_head(run: Path, loaded: LoadedRun, data: str | None) -> LoadedRun:
+    """The run with its old head, and the old task's classes, in place of its own."""
     record = loaded.record
     if "old_task" not in record:
         raise UserError(f"{run} has no old head: it was run without --transfer lwf.")
@@ -192,7 +217,11 @@ def _with_old_head(run: Path, loaded: LoadedRun, data: str | None) -> LoadedRun:
 
 
 def _check_classes(loaded: LoadedRun, source: Source) -> None:
-    """The names of an old task's classes are known only if it was one of our runs."""
+    """Raises `UserError` if the images are of other classes than the run.
+
+    The classes of an old task have names only if its model came from a run; otherwise
+    their number is compared.
+    """
     class_names: Any = loaded.record["class_names"]
     classes = getattr(loaded.model, "num_classes", 0)
     if class_names is not None:

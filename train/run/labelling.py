@@ -1,7 +1,7 @@
-"""Labelling images with a trained run, into a file of pseudo-labels.
+"""Pseudo-labels: labels images with a trained run.
 
-The teacher runs in evaluation mode on images that are not augmented: no dropout, no
-drop path. `train.data.pseudo_label_file` describes the file.
+The teacher runs in evaluation mode, without dropout and drop path, on images that are
+not augmented. `train.data.pseudo_label_file` describes the file.
 """
 
 import contextlib
@@ -36,17 +36,17 @@ from train.run.record import environment_changes, machine, pixel_inputs, version
 
 __all__ = ["label_images", "open_images_to_label"]
 
-_SHARD = 8192  # Images between two writes, approximately.
-_EVERY = 10.0  # Seconds between two lines of progress.
+_SHARD = 8192  # Images per write, approximately.
+_EVERY = 10.0  # Seconds between lines of progress.
 
 
 class _Rows(NamedTuple):
-    """What the teacher predicts for some images.
+    """The teacher's predictions for a batch of images.
 
     Attributes:
-      log_probs: `[N, K]`.
-      index: of each image, int `[N]`.
-      mask: 0 for an image that cannot be read, and for a row that only fills a batch.
+      log_probs: log probabilities, `[N, K]`.
+      index: each image's index in the source, int `[N]`.
+      mask: 0 for an unreadable image, and for a row that pads the batch; `[N]`.
     """
 
     log_probs: np.ndarray
@@ -60,16 +60,16 @@ def open_images_to_label(
     """Opens the images that a run will label.
 
     Args:
-      run: its folder.
-      data: a data source, or `rest`: the training images that the run did not use.
-      split: which of the images.
+      run: the run's folder.
+      data: a data source, or `rest`: the training images that the run left out.
+      split: `train`, `val` or `test`.
 
     Returns:
       The images, and how they were opened, for the header.
 
     Raises:
-      UserError: if the folder holds no run.
-      SourceError: if there are no such images.
+      UserError: if the folder holds no run, or no images are left over.
+      SourceError: if the images do not exist.
     """
     config = config_from_json(load_record(run)["config"])
     opened = {
@@ -92,29 +92,31 @@ def label_images(
     opened: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> PseudoLabels:
-    """Labels images with a run's last checkpoint on all devices, or resumes doing so.
+    """Labels images with a run's last checkpoint, on all devices.
 
-    A file that was left unfinished, however it was stopped, ends with the same bytes,
-    on the same machine and versions; one that is finished is opened. The images' labels
-    are ignored, and the memory that is used does not grow with their number.
+    An unfinished file is resumed; however it was interrupted, its bytes are those of an
+    uninterrupted one, on the same machine and versions. A finished file is only opened.
+    The images' own labels are ignored. Memory does not grow with the number of images.
 
     Args:
       run: the run's folder.
       source: the images.
       out: the file; its folder is created if needed.
-      batch_size: images per step; None is the run's.
+      batch_size: images per step; None for the run's.
       ema: whether to use the moving average of the weights.
-      threads: number of threads that read images; None is the run's.
+      threads: number of threads that read images; None for the run's.
       opened: how the source was opened, for the header.
-      say: called with lines of progress.
+      say: prints lines of progress.
 
     Returns:
       The file, opened.
 
     Raises:
-      UserError: if the folder holds no run, or the file something else.
-      BadImagesError: if too many images cannot be read, by the run's `max_bad_share`.
-      StorageError: if the disk is full; labels so far are kept.
+      UserError: if the folder holds no run, the file is something else, or the
+        teacher's logits are not finite.
+      BadImagesError: if the share of unreadable images exceeds the run's
+        `max_bad_share`.
+      StorageError: if the disk is full; the labels so far are saved.
     """
     record, config, model, variables, step = load_run(run, ema=ema)
     header = {
@@ -165,7 +167,9 @@ def label_images(
                 readable = mask[is_image] > 0
                 probabilities = np.exp(log_probs[is_image], dtype=np.float32)
                 if not np.isfinite(probabilities[readable]).all():
-                    raise UserError(f"{run} is no teacher: its logits are not finite.")
+                    raise UserError(
+                        f"{run} cannot label images: its logits are not finite."
+                    )
                 unreadable = index[is_image][~readable].tolist()
                 names = {i: source.name(i) for i in unreadable}
                 reasons = bad.found
@@ -190,7 +194,7 @@ def _label(
     """The teacher's predictions, batch by batch."""
     last = None
     for batch in batches:
-        # The device runs this batch while the last one is fetched.
+        # Fetch the last batch while the device runs this one.
         log_probs: Any = teacher(batch["image"])
         rows = _Rows(log_probs, batch["index"], batch["mask"])
         if last is not None:
@@ -217,7 +221,7 @@ def _concatenate(batches: list[_Rows]) -> _Rows:
 
 
 class _Progress:
-    """Reports progress now and then."""
+    """Prints progress every few seconds."""
 
     def __init__(self, start: int, images: int, say: Callable[[str], None]) -> None:
         self._start = start

@@ -15,13 +15,13 @@ __all__ = ["LoadedRun", "load_run"]
 
 
 class LoadedRun(NamedTuple):
-    """A run, as it can be applied.
+    """A run's model and what is needed to apply it.
 
     Attributes:
       record: the contents of its `config.json`.
-      config: the config in it.
+      config: the run's config.
       model: the model.
-      variables: the model's, of the last checkpoint.
+      variables: the model's variables, from the last checkpoint.
       step: the step of that checkpoint.
     """
 
@@ -36,7 +36,7 @@ def load_run(run: Path, *, ema: bool = False) -> LoadedRun:
     """Loads a run's last checkpoint.
 
     Args:
-      run: its folder.
+      run: the run's folder.
       ema: whether to load the moving average of the weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`fit`: drives a run from its config to its result, over any number of starts."""
+"""`fit`: drives a run from its config to its result, across restarts."""
 
 import contextlib
 import signal
@@ -42,16 +42,16 @@ def fit(
     console: Console | None = None,
     unlabelled_set: Source | None = None,
 ) -> Json:
-    """Trains a model, or resumes a run that was stopped, and reports.
+    """Trains a model, or resumes a run.
 
-    A run that was stopped, however it was stopped, ends bit-equal to one that was not,
-    on the same machine and versions.
+    However a run was interrupted, it ends bit-equal to an uninterrupted one, on the
+    same machine and versions.
 
     Args:
       config: what to run.
       run: the run's folder.
       recipe: name of its recipe.
-      console: where progress is printed; None is standard output.
+      console: prints progress; None is standard output.
       unlabelled_set: the set of unlabelled images, if it is open already.
 
     Returns:
@@ -59,7 +59,8 @@ def fit(
       again.
 
     Raises:
-      UserError: if the config cannot be run, or the folder holds something else.
+      UserError: if the config cannot be run, or the folder holds anything but this
+        run.
       SourceError: if the data cannot be used.
       NotFiniteError: if a loss or gradient was NaN or infinite. The last checkpoint is
         from before that.
@@ -78,12 +79,12 @@ def fit(
         check_installed()
 
     with contextlib.ExitStack() as stack:
-        if record is not None:  # Before the slow part; a new run has no folder yet.
+        if record is not None:  # Lock before the slow part; a new run has no folder.
             stack.enter_context(run_folder.lock(run))
         program = build(config, recipe, unlabelled_set=unlabelled_set)
         run_folder.check_space(run, program.bytes, KEEP)
         if record is None:
-            program.load_weights()  # Before there is a folder: they may not fit.
+            program.load_weights()  # Before the folder exists: they may not fit.
             stack.enter_context(run_folder.lock(run))
             run_folder.write_record(run, program.record)
         else:
@@ -96,7 +97,7 @@ def fit(
 
 
 def _run(run: Path, program: Program, console: Console) -> Json:
-    """The part of `fit` after all checks."""
+    """Runs a program that has passed all checks of `fit`."""
     say(console, program.headline)
     if program.config.distillation.cache_teacher:
         with console.status("computing the teacher's logits"):
@@ -173,7 +174,7 @@ def _train(
                 log.write(line)
                 progress.evaluated(line)
                 meter.start()
-            # After the log lines up to this step: none is lost or written twice.
+            # After the log lines up to this step, so that none is lost or repeated.
             if epoch_ends or stop or _is_due(step, config.checkpoint_every):
                 names = {split: bad.found for split, bad in unreadable.items()}
                 meta = {"step": step, "meter": meter.settle(), "unreadable": names}
@@ -184,7 +185,7 @@ def _train(
                 checkpoints.wait()
                 raise Interrupted(signals[0], step)
 
-    if evaluation is None:  # The last start was stopped after the last step.
+    if evaluation is None:  # The run was stopped after its last step.
         evaluation, figures = _evaluate(program, eval_step, state, unreadable["test"])
     result = {
         **figures,
@@ -210,27 +211,28 @@ def _evaluate(
 ) -> tuple[Evaluation, dict[str, float]]:
     """The model's evaluation, and its figures with those of the moving average."""
 
-    def of(variables: Any) -> Evaluation:
+    def evaluation_of(variables: Any) -> Evaluation:
         batches = eval_batches(
             program.test,
             **program.eval_batch._asdict(),
             **program.decode_options(),
             bad_images=unreadable,
         )
-        on_devices = prefetch_to_device(batches, program.placement.sharded)
-        return evaluate(eval_step, variables, on_devices)
+        on_device = prefetch_to_device(batches, program.placement.sharded)
+        return evaluate(eval_step, variables, on_device)
 
-    evaluation = of(state.variables)
+    evaluation = evaluation_of(state.variables)
     figures = evaluation.figures()
     if state.ema is not None:
-        averaged = of(state.ema).figures()
+        averaged = evaluation_of(state.ema).figures()
         figures |= {f"ema_{name}": value for name, value in averaged.items()}
     return evaluation, figures
 
 
 def _unreadable(
-    program: Program, known: Json, console: Console
+    program: Program, found_before: Json, console: Console
 ) -> dict[str, BadImages]:
+    """Collectors of unreadable images, for each source."""
     sources = {"train": program.train, "test": program.test}
     if program.unlabelled is not None:
         sources["unlabelled"] = program.unlabelled
@@ -239,7 +241,7 @@ def _unreadable(
             len(source),
             max_share=program.config.input.max_bad_share,
             say=partial(say, console),
-            found=known.get(split),
+            found=found_before.get(split),
         )
         for split, source in sources.items()
     }
@@ -251,7 +253,7 @@ def _is_due(step: int, every: int) -> bool:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second one of a kind has its usual effect."""
+    """Collects SIGINT and SIGTERM; the second one of a kind has its usual effect."""
     received: list[int] = []
     usual = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 

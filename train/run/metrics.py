@@ -1,4 +1,4 @@
-"""A run's metrics: averaged between log lines, timed, and kept in `metrics.jsonl`."""
+"""A run's metrics: averaged between log lines, timed, saved in `metrics.jsonl`."""
 
 import json
 import math
@@ -16,7 +16,7 @@ __all__ = ["Meter", "MetricsLog", "read_metrics"]
 
 Json = dict[str, Any]
 
-# How many steps the host may be ahead of the device: enough that the device never
+# Number of steps that the host may be ahead of the device: enough that the device never
 # waits, few enough that batches do not pile up in its memory.
 _AHEAD = 2
 
@@ -25,7 +25,7 @@ class Meter:
     """Collects each step's metrics without waiting for them.
 
     Attributes:
-      seconds: training time so far, without evaluating and saving.
+      seconds: training time so far, without evaluation and saving.
       images: number of images trained on in that time.
     """
 
@@ -34,7 +34,7 @@ class Meter:
 
         Args:
           batch_size: images per step.
-          saved: what `settle` returned, for a run that is resumed.
+          saved: what `settle` returned before, when a run is resumed.
         """
         saved = saved or {}
         self.seconds = saved.get("seconds", 0.0)
@@ -47,7 +47,7 @@ class Meter:
         self._started = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes a step's metrics, scalars on the device."""
+        """Adds a step's metrics, scalars on the device."""
         self._pending.append((step, metrics))
         if len(self._pending) > _AHEAD:
             jax.block_until_ready(self._pending[-1 - _AHEAD])
@@ -56,7 +56,7 @@ class Meter:
         """Waits for the metrics of all steps, and stops the clock.
 
         Returns:
-          The meter's state, as JSON holds it.
+          The meter's state, as JSON.
 
         Raises:
           NotFiniteError: if a metric is NaN or infinite.
@@ -79,7 +79,7 @@ class Meter:
         }
 
     def start(self) -> None:
-        """Restarts the clock, after work that is not training."""
+        """Restarts the clock after work that is not training."""
         self._started = time.perf_counter()
 
     def line(self) -> dict[str, float]:
@@ -103,7 +103,7 @@ class MetricsLog:
     def __init__(self, run: Path, step: int) -> None:
         """Opens the log of a run that starts or is resumed at a step.
 
-        Lines after that step are dropped: they will be measured again.
+        Lines after that step are dropped, as they will be measured again.
         """
         path = run / "metrics.jsonl"
         lines = [line for line in read_metrics(run) if line["step"] <= step]
@@ -117,15 +117,15 @@ class MetricsLog:
         self._file.close()
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Appends a line, which holds its `step`, and flushes it."""
+        """Appends a line, which must have a `step`, and flushes it."""
         self._file.write(_as_text(line))
         self._file.flush()
 
 
 def read_metrics(run: Path) -> list[Json]:
-    """The lines of `metrics.jsonl`, without a last one that was cut short."""
+    """The lines of `metrics.jsonl`, without a truncated last line."""
     path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

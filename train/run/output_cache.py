@@ -16,11 +16,11 @@ __all__ = ["cached_rows", "output_rows"]
 def output_rows(
     step: Callable[[jax.Array], jax.Array], batches: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices and output rows of the readable images, batch by batch.
+    """Yields the indices and outputs of the readable images, batch by batch.
 
     Args:
-      step: from pixels `uint8 [N, H, W, C]` to rows `[N, ...]`.
-      batches: from `train.data.eval_batches`.
+      step: maps pixels `uint8 [N, H, W, C]` to rows `[N, ...]`.
+      batches: batches from `train.data.eval_batches`.
     """
     for batch in batches:
         rows, readable = np.asarray(step(batch["image"])), np.asarray(batch["mask"]) > 0
@@ -30,7 +30,7 @@ def output_rows(
 def cached_rows(
     path: Path, room: np.ndarray, rows: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-    """The rows in a file, which is written first, atomically, if it does not exist.
+    """Reads the rows from a file; writes it first, atomically, if it does not exist.
 
     Args:
       path: the file.
@@ -38,10 +38,10 @@ def cached_rows(
       rows: from `output_rows`; only iterated if the file does not exist.
 
     Returns:
-      The rows, memory-mapped; NaN for images that cannot be read.
+      The rows, memory-mapped; NaN for unreadable images.
 
     Raises:
-      UserError: if the file is of another number of images.
+      UserError: if the file is for another number of images.
     """
     if not path.exists():
         new = path.with_name(f".{path.name}.new")
@@ -54,7 +54,7 @@ def cached_rows(
     array = np.load(path, mmap_mode="r")
     if array.shape != room.shape:
         raise UserError(
-            f"{path} has the shape {list(array.shape)}, and the images want "
-            f"{list(room.shape)}. Remove it, and it is computed again."
+            f"{path} has the shape {list(array.shape)}, and the images need "
+            f"{list(room.shape)}. Remove the file to compute it again."
         )
     return array

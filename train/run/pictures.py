@@ -1,4 +1,4 @@
-"""The pictures of a run, in its folder."""
+"""Pictures of a run's results, in its folder."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ def draw(
     """Draws a run's pictures into its folder, if matplotlib is installed.
 
     Args:
-      run: its folder.
+      run: the run's folder.
       record: the contents of its `config.json`.
-      evaluation: of the test images.
+      evaluation: the evaluation of the test images.
       source: the test images.
-      console: where the names of the pictures are printed.
+      console: prints the paths of the pictures.
     """
     if importlib.util.find_spec("matplotlib") is None:
         say(console, "For pictures of the run: pip install 'cnn-flax[plots]'")

@@ -15,7 +15,7 @@ __all__ = ["comparison", "confusion_matrix", "learning_curves", "worst_images"]
 _TRAIN, _TEST = "#64748b", "#c2410c"
 _INK, _GRID = "#1f2937", "#e5e7eb"
 _DPI = 150
-# One per run: they differ in hue and in lightness, to be distinct in grey too.
+# One per run. They differ in hue and lightness, to be distinct in grey too.
 _RUNS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0891b2", "#ca8a04", "#be185d")
 
 
@@ -23,8 +23,8 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Loss and accuracy over the epochs.
 
     Args:
-      lines: of `metrics.jsonl`.
-      title: above the curves.
+      lines: the lines of `metrics.jsonl`.
+      title: title of the figure.
     """
     train = [line for line in lines if line["split"] == "train"]
     test = [line for line in lines if line["split"] != "train"]
@@ -56,10 +56,10 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Loss and accuracy of several runs: training thin, evaluation thick.
+    """Loss and accuracy of several runs: thin in training, thick in evaluation.
 
     Args:
-      runs: from a run's label to the lines of its `metrics.jsonl`.
+      runs: maps a run's label to the lines of its `metrics.jsonl`.
     """
     figure, axes = _figure(1, 2, (11, 4.4), "training (thin), test or val (thick)")
     for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
@@ -83,14 +83,14 @@ def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 def confusion_matrix(
     evaluation: Evaluation, class_names: Sequence[str], title: str
 ) -> Figure:
-    """The number of images of each class (row) that were predicted as each (column).
+    """The number of images by true class (row) and predicted class (column).
 
     The colour is the share of the row; numbers and names are drawn if they fit.
 
     Args:
-      evaluation: of the test images.
+      evaluation: the evaluation of the test images.
       class_names: K names.
-      title: above the matrix.
+      title: title of the figure.
     """
     classes = len(class_names)
     counts = evaluation.confusion(classes)
@@ -137,10 +137,10 @@ def worst_images(
     """The images whose labels have the lowest probability, worst first.
 
     Args:
-      evaluation: of the test images.
+      evaluation: the evaluation of the test images.
       class_names: K names.
-      read: the image at an index, `uint8 [h, w, C]`.
-      title: above the images.
+      read: returns the image at an index, `uint8 [h, w, C]`.
+      title: title of the figure.
       count: number of images.
     """
     worst = np.argsort(-evaluation.loss, kind="stable")[:count]
@@ -170,7 +170,7 @@ def worst_images(
 
 
 def _finish_curves(axes):
-    """Scales, labels and legend of two axes, loss and accuracy over the epochs."""
+    """Sets scales, labels and legend of the axes of loss and accuracy."""
     for ax in axes:
         ax.set_xlabel("epoch")
         ax.grid(color=_GRID)

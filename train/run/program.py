@@ -43,7 +43,6 @@ from train.learn.step import (
 )
 from train.learn.teacher import Teacher, with_room_for_logits
 from train.learn.transfer import (
-    Layers,
     Stage,
     evaluate_on_features,
     find_layers,
@@ -74,12 +73,12 @@ EvalStep = Callable[[Any, Batch], Metrics]
 
 
 class BatchSpec(NamedTuple):
-    """The shape of a batch of images: options of `train.data`'s batches.
+    """The shape of a batch of images, as options of `train.data`'s batches.
 
     Attributes:
-      batch_size: N, over all devices.
+      batch_size: number of images N, over all devices.
       image_size: height and width, in pixels.
-      channels: C.
+      channels: number of channels C.
     """
 
     batch_size: int
@@ -89,28 +88,28 @@ class BatchSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A run, before anything is computed.
+    """Everything that a run consists of, before anything is computed.
 
     Attributes:
-      config: the run's.
+      config: the run's config.
       record: the contents of its `config.json`.
       train: the labelled images to train on.
       unlabelled: the unlabelled images, or None.
       test: the images to evaluate on.
-      teacher: the frozen model that is learned from, or None.
-      features: shape and dtype of an image's backbone features, `[F]`, if the run
-        caches them, and batches hold them in place of images; else None.
-      steps_per_epoch: full batches in `train`, or as many as the config says.
+      teacher: the frozen model that the run learns from, or None.
+      features: shape and dtype of an image's backbone features `[F]`, if the run caches
+        them and batches hold them in place of images; None otherwise.
+      steps_per_epoch: number of full batches in `train`, or the config's number.
       steps: number of steps of the run.
       placement: devices and shardings.
-      key: the run's, for all random draws of its steps.
-      schedule: the learning rate of a step, which counts from 0.
-      load_weights: loads the weights to start from, once; nothing without `--init`.
-      attach_teacher: puts the teacher into a state that comes from a checkpoint.
+      key: the random key of all steps.
+      schedule: maps a step, counted from 0, to its learning rate.
+      load_weights: loads the weights to start from, once; empty without `--init`.
+      attach_teacher: adds the teacher's variables to a state from a checkpoint.
       init: creates the state before the first step, from these weights.
-      shapes: of that state, with shardings.
-      train_step: from `train.learn.step`, not compiled.
-      eval_step: from `train.learn.step`, not compiled.
+      shapes: the shapes of that state, with shardings.
+      train_step: the training step, not compiled.
+      eval_step: the evaluation step, not compiled.
     """
 
     config: Config
@@ -134,7 +133,7 @@ class Program:
 
     @property
     def train_batch(self) -> BatchSpec:
-        """Shape of the training batches, whose images may be larger, to be cropped."""
+        """Shape of the training batches; their images may be larger, to be cropped."""
         options = self.config.input
         size = options.load_size or options.trained_size
         return self._batch(options.batch_size, size)
@@ -148,7 +147,7 @@ class Program:
 
     @property
     def eval_batch(self) -> BatchSpec:
-        """Shape of the evaluation batches, as large as training processes at once."""
+        """Shape of the evaluation batches, as large as one part of a training batch."""
         parts = self.config.optimization.gradient_accumulation
         options = self.config.input
         return self._batch(options.batch_size // parts, options.image_size)
@@ -158,7 +157,7 @@ class Program:
         return BatchSpec(batch_size, size, self.record["input"]["channels"])
 
     def decode_options(self, *, training: bool = False) -> dict[str, Any]:
-        """How the batches' images are decoded; see `train.data.select`."""
+        """How images are decoded: see `train.data.select.decode_options`."""
         return {} if self.features else decode_options(self.config, training=training)
 
     @property
@@ -168,13 +167,13 @@ class Program:
 
     @property
     def bytes(self) -> int:
-        """Size of the state, and so approximately that of a checkpoint."""
+        """Size of the state in bytes, approximately that of a checkpoint."""
         saved = jax.tree.leaves(dataclasses.replace(self.shapes, teacher=None))
         return sum(x.size * x.dtype.itemsize for x in saved)
 
     @property
     def headline(self) -> str:
-        """The run in one line."""
+        """One line that describes the run."""
         machine, network = self.record["machine"], self.config.network
         head = "" if network.init_head else " except for the head"
         start = f" ({network.init}{head})" if network.init else ""
@@ -202,15 +201,15 @@ def build(
     """Opens the data and builds the steps; computes and writes nothing.
 
     Args:
-      config: the run's.
+      config: the run's config.
       recipe: name of its recipe.
-      images: to train and to evaluate on; None opens those of the config.
+      images: the images to train and to evaluate on; None opens those of the config.
       unlabelled: the unlabelled images; None opens those of the config.
-      unlabelled_set: the set that these are chosen from, if it is open already.
+      unlabelled_set: the set that they are selected from, if it is open already.
 
     Raises:
       SourceError: if the data cannot be used.
-      UserError: if the model or the devices do not fit the config.
+      UserError: if the model, the teacher or the devices do not fit the config.
     """
     options = config.optimization
     placement = Placement(choose_devices(config.parallelism.devices))
@@ -248,7 +247,7 @@ def build(
     teacher = setup.teacher
     if teacher is not None and config.distillation.cache_teacher:
         train, unlabelled = _with_room_for_logits(config, teacher, train, unlabelled)
-    with _fitting(config.network.model, image_shape):
+    with _build_errors(config.network.model, image_shape):
         if config.transfer != Transfer():
             layers = find_layers(model, image_shape)
             setup = dataclasses.replace(setup, layers=layers)
@@ -266,7 +265,7 @@ def build(
         init_params=method.init_params,
         method_state=method.state,
     )
-    with _fitting(config.network.model, image_shape):
+    with _build_errors(config.network.model, image_shape):
         shapes = jax.eval_shape(init)
 
     load_weights = cache(
@@ -286,10 +285,10 @@ def build(
         features = _backbone_output(model, shapes, image_shape)
         train, test = (with_room_for_features(s, features) for s in (train, test))
         objective = train_on_features(objective, setup.layers, image_shape)
-        # Features of all images of a batch are there at once: no parts.
+        # The features of a batch are all computed already, so no parts.
         eval_step = make_eval_step(model, pixel_inputs(record), whole=True)
         eval_step = evaluate_on_features(eval_step, setup.layers, image_shape)
-        prepare = _unchanged
+        prepare = _identity
     train_step = make_train_step(
         objective,
         tx,
@@ -321,7 +320,8 @@ def build(
 
 
 @contextlib.contextmanager
-def _fitting(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+def _build_errors(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Turns what a model raises for images of the wrong shape into `UserError`."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -332,15 +332,15 @@ def _fitting(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
 
 
 def _stages(setup: Setup, method: Method) -> tuple[Stage, ...]:
-    """How the model's stages are trained, if a flag of transfer is set."""
-    layers: Layers | None = method.layers or setup.layers
+    """How the model's stages are trained; empty without a flag of transfer."""
+    layers = method.layers or setup.layers
     if layers is None:
         return ()
     return plan_stages(setup.config.transfer, layers, setup.steps_per_epoch)
 
 
 def _caches_features(config: Config) -> bool:
-    """Whether an image's features are the same in every epoch, and all that is used."""
+    """Whether features are the same in every epoch, and nothing else is used."""
     return (
         config.transfer.transfer == "features"
         and not random_changes(config)
@@ -352,6 +352,7 @@ def _caches_features(config: Config) -> bool:
 def _backbone_output(
     model: nn.Module, shapes: TrainState, image_shape: tuple[int, int, int]
 ) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an image's backbone features."""
     images = jnp.zeros((1, *image_shape))
     features: Any = jax.eval_shape(
         model.clone(num_classes=0).apply, shapes.variables, images
@@ -359,13 +360,18 @@ def _backbone_output(
     return jax.ShapeDtypeStruct(features.shape[1:], features.dtype)
 
 
-def _unchanged(keys: Any, batch: Batch, key: Any) -> Batch:
+def _identity(keys: Any, batch: Batch, key: Any) -> Batch:
     return batch
 
 
 def _with_room_for_logits(
     config: Config, teacher: Teacher, train: Source, unlabelled: Source | None
 ) -> tuple[Source, Source | None]:
+    """The images with room for the teacher's logits.
+
+    Raises:
+      UserError: if the logits differ between epochs.
+    """
     if changes := random_changes(config):
         raise UserError(
             "--cache-teacher caches one row of logits per image, and these flags "
@@ -380,18 +386,18 @@ def _with_room_for_logits(
 def _attach_teacher(
     variables: Any, placement: Placement, state: TrainState
 ) -> TrainState:
-    # Copies: a step donates all buffers of the state it is given.
+    # Copies, because a step donates all buffers of its state.
     copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placement.replicated)
     return dataclasses.replace(state, teacher=copy(variables))
 
 
 def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
-    """Compiles both steps, which is the slow part of a start."""
+    """Compiles both steps, which is the slow part of starting a run."""
     return compile_train_step(program), compile_eval_step(program)
 
 
 def compile_train_step(program: Program) -> TrainStep:
-    """Compiles the training step, which donates the state it is given."""
+    """Compiles the training step, which donates its state."""
     return compile_step(
         program.train_step,
         train_step_shapes(program),
@@ -401,7 +407,7 @@ def compile_train_step(program: Program) -> TrainStep:
 
 
 def train_step_shapes(program: Program) -> tuple[Any, Any, Any]:
-    """The training step's arguments, as `jax.ShapeDtypeStruct` with shardings."""
+    """Shapes of the training step's arguments, with shardings."""
     placement = program.placement
     batch = _batch_shapes(program.train, program.train_batch)
     if program.unlabelled is not None:

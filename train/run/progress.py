@@ -20,9 +20,9 @@ Json = Mapping[str, Any]
 
 
 class RunProgress:
-    """A bar on a terminal, plain lines elsewhere.
+    """Shows progress: a bar on a terminal, plain lines elsewhere.
 
-    A context manager: the bar is shown inside it.
+    A context manager; the bar is shown inside it.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class RunProgress:
         """Creates the bar.
 
         Args:
-          console: where it is shown.
-          start: steps that are done already.
+          console: prints the bar or the lines.
+          start: number of completed steps.
           steps: number of steps of the run.
           epochs: number of epochs of the run.
         """
@@ -89,5 +89,5 @@ class RunProgress:
 
 
 def _ema_accuracy(line: Json) -> str:
-    """The accuracy of the moving average, if the run keeps one."""
+    """The accuracy of the moving average, if the run has one."""
     return f"  of the EMA {percent(line['ema_accuracy'])}" if "ema_loss" in line else ""

@@ -38,10 +38,10 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def describe(config: Config, recipe: str, source: Source) -> Json:
-    """Everything that is needed to rebuild a run's model, and to tell runs apart.
+    """Everything that is needed to rebuild a run's model and to distinguish runs.
 
     Args:
-      config: the run's.
+      config: the run's config.
       recipe: name of its recipe.
       source: its training images.
     """
@@ -75,7 +75,7 @@ def build_model(record: Json) -> nn.Module:
     """The model of a run.
 
     Raises:
-      UserError: if there is no such model, or it has no such fields.
+      UserError: if the model does not exist, or does not have the fields.
     """
     model = record["model"]
     narrow = jnp.result_type(float) != jnp.float64
@@ -88,33 +88,33 @@ def build_model(record: Json) -> nn.Module:
 
 
 def reduce_batch_norm_over(model: nn.Module, axis: str | None) -> nn.Module:
-    """The same model, with its batch statistics reduced over a mapped axis.
+    """The model with its batch statistics reduced over a mapped axis.
 
-    It is not part of a run's record: it says where the model runs, not what it is.
+    The axis is not in a run's record: it says where the model runs, not what it is.
     """
     return model.clone(bn_axis_name=axis) if hasattr(model, "bn_axis_name") else model
 
 
 def pixel_inputs(record: Json) -> partial[jax.Array]:
-    """The run's preprocessing for evaluation: a function of `uint8` pixels."""
+    """The run's preprocessing in evaluation, as a function of `uint8` pixels."""
     return partial(
         eval_inputs, mean=record["input"]["mean"], std=record["input"]["std"]
     )
 
 
 def check_pseudo_labels(old: Json, new: Json) -> None:
-    """Raises `UserError` if a run would resume with another teacher's labels."""
+    """Raises `UserError` if a run would be resumed with another teacher's labels."""
     name = "pseudo_labels"
     if old.get(name) != new.get(name):
         raise UserError(
-            f"{new['config']['unlabelled'][name]} has labels by another teacher than "
-            "when the run began: by step {step} of {run} then, ".format(**old[name])
-            + "by step {step} of {run} now.".format(**new[name])
+            f"{new['config']['unlabelled'][name]} has labels from another teacher than "
+            "when the run began: step {step} of {run} then, ".format(**old[name])
+            + "step {step} of {run} now.".format(**new[name])
         )
 
 
 def environment_changes(old: Json, new: Json) -> list[str]:
-    """One line for each version and part of the machine that has changed."""
+    """One line for each version and each property of the machine that has changed."""
     return [
         f"{name} was {was} when the run began, and is {new[group].get(name)} now: "
         "the numbers may differ from those of an uninterrupted run."
@@ -125,7 +125,7 @@ def environment_changes(old: Json, new: Json) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a run's numbers depend on."""
+    """Versions of the software that a run's numbers depend on."""
     return {
         "python": platform.python_version(),
         "cnn-flax": cnn_flax.__version__,
@@ -134,7 +134,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(parallelism: Parallelism) -> Json:
-    """The hardware that a run's numbers depend on, as it decides the order of sums."""
+    """The hardware that a run's numbers depend on: it decides the order of sums."""
     devices = choose_devices(parallelism.devices)
     return {
         "device": devices[0].device_kind,
@@ -145,7 +145,7 @@ def machine(parallelism: Parallelism) -> Json:
 
 
 def _pseudo_labels(path: str) -> Json:
-    """The teacher of a file of pseudo-labels, which may be another file on resuming."""
+    """The teacher of a file of pseudo-labels: the file may have changed on resuming."""
     header = read_header(Path(path)) if path else None
     if header is None:
         return {}

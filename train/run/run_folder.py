@@ -1,8 +1,8 @@
-"""A run's folder: what lies in it, who may write to it, and whether there is room.
+"""A run's folder: its files, its lock, and the disk space that it needs.
 
 `config.json` says what the run is, `metrics.jsonl` holds its metrics, one JSON object
-per line, `checkpoints` its checkpoints, and `result.json`, which marks the run as
-ended, its final figures.
+per line, and `checkpoints` its checkpoints. `result.json` holds the final figures and
+marks the run as ended.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ __all__ = [
 
 Json = dict[str, Any]
 
-_SHOWN = 3  # How many of the flags that differ a message names.
+_SHOWN = 3  # Number of differing flags that a message names.
 
 
 @contextlib.contextmanager
 def lock(run: Path) -> Iterator[None]:
-    """Keeps other processes out of the run; creates the folder if needed.
+    """Locks the run against other processes; creates the folder if needed.
 
     Raises:
       UserError: if another process holds the lock, or the folder is not writable.
@@ -50,8 +50,8 @@ def lock(run: Path) -> Iterator[None]:
         if not try_lock(file):
             file.seek(0)
             raise UserError(
-                f"{run} is being worked on by process {file.read().strip()}: end that "
-                "one first, or take another --out."
+                f"{run} is in use by process {file.read().strip()}: end that process "
+                "first, or use another --out."
             )
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -60,19 +60,19 @@ def lock(run: Path) -> Iterator[None]:
 
 
 def check_space(run: Path, checkpoint: int, keep: int) -> None:
-    """Raises `UserError` if the disk has no room for the run's checkpoints.
+    """Raises `UserError` if the disk has too little space for the checkpoints.
 
     Args:
-      run: the folder, which need not exist yet.
+      run: the run's folder, which need not exist yet.
       checkpoint: size of one checkpoint, in bytes.
-      keep: number of checkpoints that are kept; one more exists during a save.
+      keep: number of checkpoints that the run keeps; during a save there is one more.
     """
     existing = next(path for path in (run, *run.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
     needed = (keep + 1 - min(len(_checkpoints(run)), keep)) * checkpoint
     if free < needed:
         raise UserError(
-            f"{run} has not enough space: {_megabytes(free)} are free, and "
+            f"The disk of {run} has too little space: {_megabytes(free)} are free, and "
             f"{_megabytes(needed)} are needed for checkpoints of "
             f"{_megabytes(checkpoint)}."
         )
@@ -84,7 +84,7 @@ def storing(run: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        # tensorstore, which writes the arrays, has the number only in its message.
+        # tensorstore, which writes the arrays, gives the number in its message only.
         match = re.search(r"os_error_code='(\d+)'", str(error))
         number = error.errno if isinstance(error, OSError) else match and int(match[1])
         if number not in DISK_FULL:
@@ -115,8 +115,8 @@ def check_same_run(run: Path, record: Json, recipe: str, config: Config) -> None
     Args:
       run: the folder.
       record: the contents of its `config.json`.
-      recipe: name of the recipe that was asked for.
-      config: the config that was asked for.
+      recipe: name of the requested recipe.
+      config: the requested config.
     """
     old = {"recipe": record["recipe"]}
     old |= flag_values(config_from_json(record["config"]))
@@ -126,28 +126,31 @@ def check_same_run(run: Path, record: Json, recipe: str, config: Config) -> None
 def check_same_flags(run: Path, old: Json, new: Json) -> None:
     """Raises `UserError` if flags differ from those that a folder's run began with.
 
+    Flags that may change when a run is resumed are not compared.
+
     Args:
       run: the folder.
-      old: the name of its recipe, and its flags without their dashes.
-      new: the same of what was asked for.
+      old: `recipe` and the values of the run's flags, by the names of their fields.
+      new: the requested ones, in the same form.
     """
+    resumable = may_change()
     differences = [
         f"{'' if name == 'recipe' else '--'}{name.replace('_', '-')} "
         f"is {_plain(old[name])} there and {_plain(value)} here"
         for name, value in new.items()
-        if old[name] != value and name not in may_change()
+        if old[name] != value and name not in resumable
     ]
     if differences:
         left = len(differences) - _SHOWN
         more = f"; and {left} more" if left > 0 else ""
         raise UserError(
-            f"{run} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Take "
+            f"{run} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Use "
             "another --out, or the same flags to resume that run."
         )
 
 
 def read_result(run: Path) -> Json | None:
-    """The final figures of a run that has ended; None for any other."""
+    """The final figures of a run that has ended; None otherwise."""
     return read_json(run / "result.json")
 
 
@@ -161,7 +164,7 @@ def _not_writable(run: Path, error: OSError) -> UserError:
 
 
 def _checkpoints(run: Path) -> list[int]:
-    """The steps of the complete checkpoints."""
+    """The steps of all complete checkpoints."""
     return [int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdecimal()]
 
 
@@ -170,6 +173,7 @@ def _megabytes(size: int) -> str:
 
 
 def _plain(value: Any) -> str:
+    """A flag's value as on the command line."""
     if isinstance(value, dict):
         value = [f"{name}={v}" for name, v in value.items()]
     if isinstance(value, list):

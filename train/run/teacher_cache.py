@@ -1,8 +1,8 @@
 """On-disk cache of a teacher's logits for the training images.
 
 The teacher runs once per image, before the first step; its logits are then read with
-the image: `RUN/teacher_logits_train.npy`, float `[n, K]`, and the same for
-`unlabelled`.
+the image from `RUN/teacher_logits_train.npy`, float `[n, K]`, and
+`RUN/teacher_logits_unlabelled.npy`.
 """
 
 from dataclasses import replace
@@ -22,15 +22,15 @@ __all__ = ["with_teacher_logits"]
 
 
 def with_teacher_logits(program: Program, run: Path) -> Program:
-    """The program with the teacher's logits as a column of its images.
+    """Adds the teacher's logits to a program's images, as a column.
 
     Args:
-      program: of a run with `cache_teacher`; its images have room for logits.
-      run: its folder.
+      program: the program of a run with `cache_teacher`; its images have room for them.
+      run: the run's folder.
 
     Raises:
       BadImagesError: if too many images cannot be read.
-      UserError: if a file is of another number of images.
+      UserError: if a file is for another number of images.
     """
     assert program.teacher is not None
     config, inputs = program.config, program.record["input"]
@@ -41,7 +41,7 @@ def with_teacher_logits(program: Program, run: Path) -> Program:
     options = program.train_batch._replace(batch_size=program.eval_batch.batch_size)
 
     def cached(source: Source, split: str) -> Source:
-        # Training reports unreadable images; here they are not reported twice.
+        # Training reports unreadable images, so they are not reported here as well.
         bad = BadImages(
             len(source), max_share=config.input.max_bad_share, say=lambda message: None
         )

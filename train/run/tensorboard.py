@@ -27,7 +27,7 @@ class TensorBoardLog(MetricsLog):
         from tensorboardX import SummaryWriter
 
         super().__init__(run, step)
-        # TensorBoard then drops what an earlier start wrote after `step`.
+        # TensorBoard drops what was written after `step` before the run was resumed.
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def __exit__(self, *error: object) -> None:
@@ -35,7 +35,7 @@ class TensorBoardLog(MetricsLog):
         self._writer.close()
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Appends a line; each figure of it is a curve called `NAME/SPLIT`."""
+        """Appends a line; each of its figures is a point of a curve `NAME/SPLIT`."""
         super().write(line)
         for name, value in line.items():
             if name not in ("step", "split"):

@@ -1,4 +1,4 @@
-"""The batches that a run trains on: labelled images, and unlabelled ones."""
+"""The batches that a run trains on: labelled and unlabelled images."""
 
 import contextlib
 from collections.abc import Generator, Mapping
@@ -24,12 +24,12 @@ def training_batches(
     """An endless stream of batches on the devices.
 
     Args:
-      program: the run's.
-      start: number of steps done before.
-      unreadable: collects the images that cannot be read, of `train` and `unlabelled`.
+      program: the program of the run.
+      start: number of completed steps.
+      unreadable: collects unreadable images, for `train` and `unlabelled`.
     """
 
-    def stream(split: str, source: Source, spec: BatchSpec) -> Generator[Batch]:
+    def batches_of(split: str, source: Source, spec: BatchSpec) -> Generator[Batch]:
         return train_batches(
             repeat_to(source, spec.batch_size),
             **spec._asdict(),
@@ -39,9 +39,10 @@ def training_batches(
             bad_images=unreadable[split] if unreadable else None,
         )
 
-    batches = stream("train", program.train, program.train_batch)
+    batches = batches_of("train", program.train, program.train_batch)
     if program.unlabelled is not None:
-        unlabelled = stream("unlabelled", program.unlabelled, program.unlabelled_batch)
+        spec = program.unlabelled_batch
+        unlabelled = batches_of("unlabelled", program.unlabelled, spec)
         batches = _joined(batches, unlabelled)
     return prefetch_to_device(batches, program.placement.sharded)
 
@@ -49,6 +50,7 @@ def training_batches(
 def _joined(
     batches: Generator[Batch], unlabelled: Generator[Batch]
 ) -> Generator[Batch]:
+    """Adds a batch of unlabelled images to each batch; closes both streams."""
     with contextlib.closing(batches), contextlib.closing(unlabelled):
-        for batch, stream in zip(batches, unlabelled, strict=True):
-            yield {**batch, "unlabelled": stream}
+        for batch, other in zip(batches, unlabelled, strict=True):
+            yield {**batch, "unlabelled": other}

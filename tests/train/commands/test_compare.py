@@ -21,7 +21,7 @@ def runs(tmp_path):
     return [write_run(tmp_path / name, 0.5) for name in ("a", "b")]
 
 
-def test_runs_are_drawn_into_one_picture_and_put_into_one_table(runs, tmp_path, quiet):
+def test_runs_share_one_picture_and_one_table(runs, tmp_path, quiet):
     compare(runs, tmp_path / "both.png", quiet)
     assert (tmp_path / "both.png").read_bytes()[:4] == b"\x89PNG"
     text = quiet.file.getvalue()
@@ -29,7 +29,9 @@ def test_runs_are_drawn_into_one_picture_and_put_into_one_table(runs, tmp_path, 
     assert text.splitlines()[-1] == str(tmp_path / "both.png")
 
 
-def test_without_matplotlib_there_is_a_table(runs, tmp_path, quiet, monkeypatch):
+def test_without_matplotlib_the_table_is_still_printed(
+    runs, tmp_path, quiet, monkeypatch
+):
     class Finder:
         @staticmethod
         def find_spec(name, path=None, target=None):
@@ -45,13 +47,13 @@ def test_without_matplotlib_there_is_a_table(runs, tmp_path, quiet, monkeypatch)
     assert not (tmp_path / "both.png").exists()
 
 
-def test_runs_are_called_by_what_tells_their_folders_apart():
+def test_labels_are_the_paths_without_their_common_part():
     runs = [Path("/runs/digits/0"), Path("/runs/fashion/0")]
     assert _labels(runs) == ["digits/0", "fashion/0"]
     assert _labels(runs[:1]) == ["0"]
 
 
-def test_mistakes_are_named(runs, tmp_path, quiet):
+def test_bad_arguments_are_refused(runs, tmp_path, quiet):
     with pytest.raises(UserError, match="missing holds no run"):
         compare([tmp_path / "missing"], tmp_path / "x.png", quiet)
     with pytest.raises(UserError, match="given twice"):

@@ -12,13 +12,13 @@ pytestmark = pytest.mark.usefixtures("programs")
 
 
 def rows(console):
-    """The cells of each row, by the first one."""
+    """The cells of each row of the tables, by the first cell."""
     lines = console.file.getvalue().splitlines()
     cells = [[c.strip() for c in line.split("│")[1:-1]] for line in lines]
     return {row[0]: row[1:] for row in cells if row}
 
 
-def test_it_says_what_a_run_takes(tiny, quiet):
+def test_it_prints_shapes_and_costs(tiny, quiet):
     dry_run(tiny, "digits_resnet", quiet)
     found = rows(quiet)
     assert found["training batch"] == ["uint8 [100, 8, 8, 1]", "6,400"]
@@ -33,7 +33,7 @@ def test_it_says_what_a_run_takes(tiny, quiet):
 
 
 @pytest.mark.slow
-def test_it_works_without_the_images_and_says_so(tiny, quiet, tmp_path):
+def test_missing_images_are_replaced_by_a_stand_in(tiny, quiet, tmp_path):
     options = dataclasses.replace(
         tiny.input, data=f"folder:{tmp_path / 'missing'}", load_size=10, mean=(0.5,) * 3
     )
@@ -58,7 +58,7 @@ def test_the_flag_writes_nothing(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_features_take_the_place_of_images_where_they_are_kept(tiny, quiet):
+def test_cached_features_take_the_place_of_images(tiny, quiet):
     network = dataclasses.replace(tiny.network, init="none is read")
     config = dataclasses.replace(
         tiny,
@@ -78,6 +78,6 @@ def test_features_take_the_place_of_images_where_they_are_kept(tiny, quiet):
         pytest.param("imagenet_resnet50_modern", marks=pytest.mark.long),
     ],
 )
-def test_imagenet_is_built_whole(capsys, recipe):
+def test_the_imagenet_recipes_compile(capsys, recipe):
     assert main([recipe, "--dry-run"]) == 0
     assert "25,557,032" in capsys.readouterr().out

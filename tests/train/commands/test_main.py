@@ -16,7 +16,7 @@ def test_without_arguments_the_recipes_are_listed(capsys):
         assert name in shown
 
 
-def test_listing_and_help_load_nothing_heavy():
+def test_listing_and_help_import_no_heavy_packages():
     code = """
 import sys
 from train.__main__ import main
@@ -40,7 +40,7 @@ sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)
         ("evalute", "evaluate"),
     ],
 )
-def test_a_wrong_recipe_gets_the_nearest_right_one(capsys, word, near):
+def test_a_misspelt_recipe_suggests_the_nearest_one(capsys, word, near):
     assert main([word]) == 2
     assert capsys.readouterr().err == (
         f"There is no recipe {word!r}. Did you mean {near}? `python -m train` lists "
@@ -48,7 +48,7 @@ def test_a_wrong_recipe_gets_the_nearest_right_one(capsys, word, near):
     )
 
 
-def test_a_recipe_like_no_other_gets_no_guess(capsys):
+def test_a_name_unlike_any_recipe_gets_no_suggestion(capsys):
     assert main(["xyzzy"]) == 2
     assert "Did you mean" not in capsys.readouterr().err
 
@@ -64,7 +64,7 @@ def test_a_recipe_like_no_other_gets_no_guess(capsys):
         (["--model-fields", "width"], "'width' is not of the form NAME=VALUE"),
     ],
 )
-def test_a_wrong_flag_gets_the_nearest_right_one(capsys, words, message):
+def test_a_wrong_flag_is_explained(capsys, words, message):
     with pytest.raises(SystemExit) as error:
         main(["digits_resnet", *words])
     assert error.value.code == 2
@@ -80,6 +80,14 @@ def test_a_wrong_flag_gets_the_nearest_right_one(capsys, words, message):
         (["predict", "nowhere", "image.png"], "nowhere holds no run."),
         (["predict", "nowhere"], "No image was given"),
         (
+            ["evaluate", "resnt18", "--weights", "weights.npz", "--data", "digits"],
+            "There is no model 'resnt18'. Nearest: resnet18",
+        ),
+        (
+            ["advise", "--data", "digits", "--init", "published", "--model", "resnt18"],
+            "There is no model 'resnt18'. Nearest: resnet18",
+        ),
+        (
             ["pseudo-label", "nowhere", "--data", "digits", "--out", "labels.npy"],
             "nowhere holds no run.",
         ),
@@ -88,7 +96,7 @@ def test_a_wrong_flag_gets_the_nearest_right_one(capsys, words, message):
         (["digits_resnet", "--data", "folder:nowhere"], "nowhere"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
+def test_a_user_error_is_one_line_and_exit_code_2(
     capsys, monkeypatch, tmp_path, words, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -102,7 +110,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_model_fields_are_numbers_truths_and_words():
+def test_model_fields_are_numbers_booleans_tuples_and_strings():
     from train.config import parse_fields
 
     words = ["width=16", "small_inputs=True", "shortcut=zero_pad", "stage_sizes=(1,2)"]
@@ -114,13 +122,24 @@ def test_model_fields_are_numbers_truths_and_words():
     }
 
 
-def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*arguments):
         raise ValueError("a bug")
 
     monkeypatch.setattr("train.commands.evaluate.Evaluate.__call__", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["evaluate", "nowhere"])
+
+
+@pytest.mark.parametrize("words", [[], ["digits_resnet"], ["evaluate", "nowhere"]])
+def test_windows_gets_one_line_and_exit_code_2(capsys, monkeypatch, words):
+    monkeypatch.setattr("train.commands.main.sys.platform", "win32")
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == (
+        "python -m train runs on Linux and macOS; on Windows, in WSL 2.\n"
+    )
 
 
 def test_it_runs_from_any_folder(tmp_path):
@@ -135,7 +154,7 @@ def test_it_runs_from_any_folder(tmp_path):
     assert "digits_resnet" in done.stdout
 
 
-def test_compiled_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
+def test_compiled_programs_are_cached_for_the_next_start(tmp_path, monkeypatch):
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -148,13 +167,13 @@ def test_compiled_programs_are_kept_for_the_next_start(tmp_path, monkeypatch):
         "jax_persistent_cache_min_compile_time_secs",
         "jax_persistent_cache_min_entry_size_bytes",
     )
-    usual = {name: getattr(jax.config, name) for name in names}
+    before = {name: getattr(jax.config, name) for name in names}
     try:
         compilation_cache.reset_cache()
         use_compilation_cache()
         jax.jit(lambda x: 3 * x + 17)(1.0)
         assert list((tmp_path / "cnn_flax" / "xla").iterdir())
     finally:
-        for name, value in usual.items():
+        for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()

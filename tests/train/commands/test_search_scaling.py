@@ -32,7 +32,9 @@ def search_without_training(tmp_path, **options):
     return *search(BASE, tmp_path, fit=fit, **options), folders
 
 
-def test_every_net_of_about_twice_the_work_is_trained_and_the_best_is_taken(tmp_path):
+def test_every_net_with_about_twice_the_work_is_trained_and_the_best_is_picked(
+    tmp_path,
+):
     best, points, folders = search_without_training(tmp_path)
     assert best == (2.0, 1.0, 1.0)
     assert len(points) == len(set(folders)) == 6

@@ -25,7 +25,7 @@ FOUR = Evaluation(
 )
 
 
-def test_the_result_is_a_table():
+def test_a_result_shows_every_figure():
     result = {
         "loss": 0.5,
         "accuracy": 0.98765,
@@ -93,13 +93,13 @@ def pseudo_labels(probabilities, names):
 
 
 def rows(text):
-    """Cells of a table's rows, without the drawn lines and bars."""
+    """Cells of a table's rows, without borders and bars."""
     lines = (line.replace("│", "|").split("|") for line in text.splitlines())
     cells = ([cell.strip() for cell in line if cell.strip(" █")] for line in lines)
     return [row for row in cells if row and row[0][0].isalnum()]
 
 
-def test_pseudo_labels_show_confidence_balance_and_what_is_right():
+def test_pseudo_labels_show_confidence_class_balance_and_accuracy():
     source = open_source("digits").take(np.arange(4))
     k, other = source.labels[:2].tolist()
     assert k != other
@@ -121,7 +121,7 @@ def test_pseudo_labels_show_confidence_balance_and_what_is_right():
     assert counts == expected.tolist()
 
 
-def test_without_true_labels_nothing_is_called_right_and_few_of_many_classes_show():
+def test_without_true_labels_there_is_no_accuracy_and_few_of_many_classes_show():
     source = open_source("digits").take(np.arange(50))
     names = [f"class{k}" for k in range(25)]
     probabilities = np.repeat(np.eye(25), 2, axis=0)

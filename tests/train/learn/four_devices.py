@@ -1,6 +1,6 @@
-"""Trains a few steps on one and on four devices, each way; prints what it finds.
+"""Trains a few steps on one and on four devices; prints how the results compare.
 
-A program of its own, because the number of simulated devices is set as JAX starts.
+A separate program, because the number of simulated devices is set when JAX starts.
 """
 
 import contextlib
@@ -77,17 +77,17 @@ SOFTMATCH = dataclasses.replace(
 )
 
 
-def taught_in_parts(folder):
-    """With all that a step may have beside, in two parts.
+def distilled_in_parts(folder):
+    """A config with every other option of a step, in two parts.
 
-    By a net of another architecture, on images with and without labels.
+    The teacher has another architecture; there are labelled and unlabelled images.
     """
     fields = {"stage_sizes": (1,), "growth_rate": 4, "small_inputs": True}
     network = Network("densenet121", fields, dtype="float64")
     teacher = dataclasses.replace(CONFIG, network=network)
     return dataclasses.replace(
         CONFIG,
-        # Policies and erasing take long to compile, and are shown by the above.
+        # No policy or erasing: they take long to compile, and `CONFIG` covers them.
         augment=Augment(crop_padding=2, flip=0.5, mixup=0.2, cutmix=1.0),
         optimization=dataclasses.replace(
             CONFIG.optimization, gradient_accumulation=2, clip_norm=1.0, ema_decay=0.9
@@ -99,7 +99,7 @@ def taught_in_parts(folder):
 
 
 def run(parallelism, config=CONFIG):
-    """Metrics of each step and the last state, and the compiled step's collectives."""
+    """The metrics of each step with the last state, and facts about the run."""
     program = build(dataclasses.replace(config, parallelism=parallelism))
     step = compile_train_step(program)
     state, metrics = program.init(), []
@@ -119,13 +119,13 @@ def run(parallelism, config=CONFIG):
 
 
 def difference(a, b):
-    """The largest, over all metrics of all steps and the state after them."""
+    """The largest difference, over all metrics of all steps and the last state."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(float(np.abs(x - y).max()) for x, y in pairs)
 
 
 def evaluations():
-    """Of one model, on several batch sizes and numbers of devices."""
+    """Evaluations of one model with several batch sizes and numbers of devices."""
     program = build(CONFIG)
     variables = jax.device_get(program.init().variables)
     for batch_size, count in ((16, 1), (64, 3), (359, 4), (1, 4)):
@@ -145,7 +145,7 @@ def evaluations():
 
 
 def main():
-    whole, _ = run(Parallelism(devices=1))
+    expected, _ = run(Parallelism(devices=1))
     report = {}
     for way, parallelism in {
         "jit on 4": Parallelism("jit", 4),
@@ -153,18 +153,18 @@ def main():
         "local on 4": Parallelism("pmap", bn="local"),
     }.items():
         other, report[way] = run(parallelism)
-        report[way]["difference"] = difference(whole, other)
+        report[way]["difference"] = difference(expected, other)
     with tempfile.TemporaryDirectory() as folder:
         for name, config in {
             "flexmatch": FLEXMATCH,
             "softmatch": SOFTMATCH,
-            "taught, in parts": taught_in_parts(Path(folder)),
+            "taught, in parts": distilled_in_parts(Path(folder)),
         }.items():
-            whole, _ = run(Parallelism(devices=1), config)
+            expected, _ = run(Parallelism(devices=1), config)
             for way in ("jit", "pmap"):
                 other, found = run(Parallelism(way, 4), config)
                 report[f"{way} on 4, {name}"] = found
-                found["difference"] = difference(whole, other)
+                found["difference"] = difference(expected, other)
     report["evaluations"] = list(evaluations())
     json.dump(report, sys.stdout)
 

@@ -55,14 +55,14 @@ def normal(*shape):
     return jnp.asarray(RNG.standard_normal(shape), jnp.float32)
 
 
-def taught(model: nn.Module = TEACHER, variables=None, **options):
-    """A teacher, and its pass over images that are normalised as it wants them."""
+def make_teacher(model: nn.Module = TEACHER, variables=None, **options):
+    """A teacher, and its pass over images with the teacher's normalisation."""
     variables = variables or random_variables(model, 1, 4, 4, 1)
     teacher = Teacher("a teacher", model, variables, MEAN, STD)
     return teacher, teacher_pass(teacher, MEAN, STD, **options)
 
 
-def answered(teacher, images) -> Any:
+def logits_of(teacher, images) -> Any:
     return teacher.model.apply(teacher.variables, images)
 
 
@@ -79,8 +79,8 @@ def run(objective, state, batch, key=KEY):
     return total, changes, metrics
 
 
-def trained(model, variables, images):
-    """Logits and features of a model without dropout, as it is in training."""
+def training_outputs(model, variables, images):
+    """Logits, features and new statistics of a model without dropout, in training."""
     logits, new = model.apply(
         variables, images, train=True, mutable=["batch_stats", "intermediates"]
     )
@@ -98,7 +98,7 @@ def batch():
 
 
 @pytest.mark.parametrize(
-    ("lesson", "expected"),
+    ("loss_fn", "expected"),
     [
         (
             kd(T, 0.7, 0.1),
@@ -119,34 +119,36 @@ def batch():
     ids=["kd, smoothed", "kd", "dkd"],
 )
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_answers_are_learned_by_the_losses(student, batch, lesson, expected, soft):
+def test_the_teachers_logits_are_learned_with_the_librarys_losses(
+    student, batch, loss_fn, expected, soft
+):
     if soft:
         batch["label"] = jax.nn.softmax(normal(6, 10))
-    teacher, teach = taught()
+    teacher, teach = make_teacher()
     state = state_of(STUDENT, student, teacher.variables)
-    total, changes, metrics = run(distilled(STUDENT, teach, lesson), state, batch)
-    logits, _, statistics = trained(STUDENT, student, batch["image"])
-    answers = answered(teacher, batch["image"])
-    loss = expected(logits, answers, batch["label"])
+    total, changes, metrics = run(distilled(STUDENT, teach, loss_fn), state, batch)
+    logits, _, statistics = training_outputs(STUDENT, student, batch["image"])
+    targets = logits_of(teacher, batch["image"])
+    loss = expected(logits, targets, batch["label"])
     np.testing.assert_allclose(total, loss, rtol=1e-5)
     chex.assert_trees_all_close(changes["batch_stats"], statistics, rtol=1e-5)
     classes = batch["label"].argmax(-1) if soft else batch["label"]
     expected_metrics = {
         "loss": loss,
         "accuracy": (logits.argmax(-1) == classes).mean(),
-        "agreement": (logits.argmax(-1) == answers.argmax(-1)).mean(),
+        "agreement": (logits.argmax(-1) == targets.argmax(-1)).mean(),
     }
     chex.assert_trees_all_close(metrics, expected_metrics, rtol=1e-5)
 
 
-def test_a_hint_is_of_regressed_features_and_has_its_own_parameters(student, batch):
-    teacher, teach = taught(features=("stage1",))
+def test_a_hint_compares_regressed_features_and_trains_the_regressor(student, batch):
+    teacher, teach = make_teacher(features=("stage1",))
     own = regressor(STUDENT, teacher, "stage1", (4, 4, 1))(KEY)
     chex.assert_shape(own["kernel"], (3, 5))
     objective = distilled(STUDENT, teach, hint("stage1", 0.5), features=("stage1",))
     state = state_of(STUDENT, student, teacher.variables, objective=own)
     total, _, metrics = run(objective, state, batch)
-    logits, ours, _ = trained(STUDENT, student, batch["image"])
+    logits, ours, _ = training_outputs(STUDENT, student, batch["image"])
     theirs = cnn_flax.features(TEACHER, teacher.variables, batch["image"], ["stage1"])
     ours, kernel, bias = map(np.asarray, (ours, own["kernel"], own["bias"]))
     expected = 0.25 * np.mean((ours @ kernel + bias - theirs["stage1"]) ** 2)
@@ -160,8 +162,8 @@ def test_a_hint_is_of_regressed_features_and_has_its_own_parameters(student, bat
     assert "objective" not in state.variables["params"]
 
 
-def test_hints_that_do_not_fit_are_told():
-    teacher, _ = taught()
+def test_a_hint_that_does_not_fit_is_refused():
+    teacher, _ = make_teacher()
     with pytest.raises(UserError, match="--hint-at stag1 does not fit the model: .*st"):
         regressor(STUDENT, teacher, "stag1", (4, 4, 1))
 
@@ -171,24 +173,24 @@ def test_hints_that_do_not_fit_are_told():
             self.sow("intermediates", "stage1", x[:, ::2])
             return x.mean((1, 2))
 
-    smaller, _ = taught(Smaller(1))
+    smaller, _ = make_teacher(Smaller(1))
     with pytest.raises(UserError, match="features are 4 x 4 x 3, the teacher's 2 x 4"):
         regressor(STUDENT, smaller, "stage1", (4, 4, 1))
 
 
-@pytest.mark.parametrize("lesson", [kd(T, 0.7), dkd(T, 1.0, 8.0)], ids=["kd", "dkd"])
-def test_images_without_labels_add_the_divergence_alone(student, batch, lesson):
-    teacher, teach = taught()
+@pytest.mark.parametrize("loss_fn", [kd(T, 0.7), dkd(T, 1.0, 8.0)], ids=["kd", "dkd"])
+def test_unlabelled_images_add_only_the_divergence(student, batch, loss_fn):
+    teacher, teach = make_teacher()
     batch["unlabelled"] = {"image": normal(12, 4, 4, 1), "label": jnp.arange(12)}
-    objective = distilled(STUDENT, teach, lesson, weight=0.5, ramp_up_steps=10)
+    objective = distilled(STUDENT, teach, loss_fn, weight=0.5, ramp_up_steps=10)
     state = state_of(STUDENT, student, teacher.variables)
     total, _, metrics = run(objective, state, batch)
     images = interleave([batch["image"], batch["unlabelled"]["image"]])
-    logits, _, _ = trained(STUDENT, student, images)
+    logits, _, _ = training_outputs(STUDENT, student, images)
     ours = separate(logits, [1, 2])
-    theirs = separate(answered(teacher, images), [1, 2])
+    theirs = separate(logits_of(teacher, images), [1, 2])
     outputs = [{"logits": ours[0]}, {"logits": theirs[0]}]
-    labelled = lesson(*outputs, batch["label"], None)
+    labelled = loss_fn(*outputs, batch["label"], None)
     more = losses.distillation(ours[1], theirs[1], temperature=T)
     # exp(-5 (1 - 5 / 10)^2): step 5 of 10.
     expected = labelled + 0.5 * np.exp(-1.25) * more
@@ -199,16 +201,15 @@ def test_images_without_labels_add_the_divergence_alone(student, batch, lesson):
     chex.assert_trees_all_close(metrics["loss"], labelled, rtol=1e-5)
 
 
-def test_answers_that_are_known_are_not_asked_for(student, batch):
-    teacher, teach = taught()
+def test_cached_logits_replace_the_teachers_pass(student, batch):
+    teacher, teach = make_teacher()
     batch["unlabelled"] = {"image": normal(6, 4, 4, 1), "label": jnp.arange(6)}
     objective = distilled(STUDENT, teach, kd(T, 0.7))
-    asked = run(objective, state_of(STUDENT, student, teacher.variables), batch)
+    computed = run(objective, state_of(STUDENT, student, teacher.variables), batch)
     for stream in (batch, batch["unlabelled"]):
-        answers = answered(teacher, stream["image"])
-        stream["teacher_logits"] = answers
-    known = run(objective, state_of(STUDENT, student), batch)
-    chex.assert_trees_all_close(known, asked, rtol=1e-5)
+        stream["teacher_logits"] = logits_of(teacher, stream["image"])
+    cached = run(objective, state_of(STUDENT, student), batch)
+    chex.assert_trees_all_close(cached, computed, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mix", [{"cutmix": 1.0}, {"mixup": 1.0}], ids=["cut", "mix"])
@@ -221,12 +222,12 @@ def test_soft_labels_pass_through_cutmix_and_mixup(student, batch, mix):
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-3)  # Of its pair's labels.
     assert ((weights > 0.01).sum(1) == 2).any()
 
-    teacher, teach = taught()
+    teacher, teach = make_teacher()
     state = state_of(STUDENT, student, teacher.variables)
     total, _, _ = run(distilled(STUDENT, teach, kd(T, 0.7)), state, mixed)
-    logits, _, _ = trained(STUDENT, student, mixed["image"])
-    answers = answered(teacher, mixed["image"])
-    expected = losses.distillation(logits, answers, mixed["label"], T, 0.7)
+    logits, _, _ = training_outputs(STUDENT, student, mixed["image"])
+    targets = logits_of(teacher, mixed["image"])
+    expected = losses.distillation(logits, targets, mixed["label"], T, 0.7)
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
@@ -239,29 +240,31 @@ NOISES = {
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_noise_is_on_for_the_student_and_off_for_the_teacher(noise):
-    """Both are the same model with the same weights, so that noise alone differs."""
+    """Both are the same model with the same weights, so that only noise differs."""
     fields = {"stage_sizes": (1, 1), "width": 4, "small_inputs": True}
     model = cnn_flax.create_model("resnet18", num_classes=10, **fields, **NOISES[noise])
     variables = random_variables(model, 1, 8, 8, 1)
     batch = {"image": normal(6, 8, 8, 1), "label": jnp.arange(6)}
-    _, teach = taught(model, variables)
+    _, teach = make_teacher(model, variables)
     state = state_of(model, variables, variables)
 
     def objective(params, state, batch, key):
         outputs = []
 
-        def lesson(student, teacher, labels, own):
+        def loss_fn(student, teacher, labels, own):
             outputs.extend([student["logits"], teacher["logits"]])
             return jnp.zeros(())
 
-        # Without the noise of batch statistics the other two are alone.
+        # Without batch statistics, dropout and drop path are the only noise.
         frozen = noise != "batch statistics"
-        distilled(model, teach, lesson, freeze_bn=frozen)(params, state, batch, key)
+        distilled(model, teach, loss_fn, freeze_bn=frozen)(params, state, batch, key)
         return outputs
 
-    ask, apply = jax.jit(objective), jax.jit(model.apply)
+    outputs_of, apply = jax.jit(objective), jax.jit(model.apply)
     quiet = apply(variables, batch["image"])
-    found = [ask(state.params, state, batch, jax.random.key(i)) for i in range(2)]
+    found = [
+        outputs_of(state.params, state, batch, jax.random.key(i)) for i in range(2)
+    ]
     for student, teacher in found:
         np.testing.assert_allclose(teacher, quiet, rtol=1e-5, atol=1e-5)
         assert np.abs(student - quiet).max() > 1e-2
@@ -272,7 +275,7 @@ def test_noise_is_on_for_the_student_and_off_for_the_teacher(noise):
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs", "optimized")
 def test_a_student_beats_itself_trained_without_its_teacher(tmp_path, quiet):
-    """On two labels a class, in the same steps; the teacher has seen all labels."""
+    """With two labels per class and the same steps; the teacher has all labels."""
     config = Config(
         input=Input("digits", image_size=8, batch_size=20, mean=(0.3,), std=(0.4,)),
         selection=Selection(labels_per_class=2),
@@ -301,7 +304,7 @@ def test_a_student_beats_itself_trained_without_its_teacher(tmp_path, quiet):
         return fit(run, tmp_path / f"{arm} {seed}", console=quiet)["accuracy"]
 
     found = {"alone": [], "taught": [], "on the rest too": []}
-    for seed in range(3):  # It draws the test images too, hence a teacher each.
+    for seed in range(3):  # It also selects the test images: one teacher per seed.
         accuracy("teacher", teacher, seed)
         by = Distillation(str(tmp_path / f"teacher {seed}"))
         taught = dataclasses.replace(config, distillation=by)

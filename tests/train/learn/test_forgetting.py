@@ -69,7 +69,7 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
-def test_the_loss_is_the_papers_by_hand(float64):
+def test_the_loss_is_that_of_the_paper_by_hand(float64):
     new, old = nets(dtype=jnp.float64)
     state, rows = state_of(new, old), batch()
     objective = without_forgetting(
@@ -84,9 +84,9 @@ def test_the_loss_is_the_papers_by_hand(float64):
     )
     head = state.params["objective"]["old_head"]["head"]
     features = np.asarray(sown["intermediates"]["pre_logits"][0], np.float64)
-    answers = features @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
-    before = old.apply(state.teacher, rows["image"])
-    p, q = log_softmax(np.asarray(before) / 2), log_softmax(answers / 2)
+    old_logits = features @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    targets = np.asarray(old.apply(state.teacher, rows["image"]))
+    p, q = log_softmax(targets / 2), log_softmax(old_logits / 2)
     old_loss = 4 * (np.exp(p) * (p - q)).sum(1).mean()
     loss = -log_softmax(logits)[np.arange(6), rows["label"]].mean()
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-9)
@@ -95,10 +95,10 @@ def test_the_loss_is_the_papers_by_hand(float64):
     chex.assert_trees_all_close(changes["batch_stats"], sown["batch_stats"])
 
 
-def test_nothing_is_forgotten_before_the_first_step():
+def test_the_old_loss_is_zero_before_the_first_step():
     new, old = nets(dropout_rate=0.0)
     state = state_of(new, old)
-    # Statistics as in the old model's evaluation, and its backbone.
+    # The old model's backbone and statistics.
     backbone = {k: v for k, v in state.teacher["params"].items() if k != "head"}
     params = {**state.params, **backbone}
     statistics = state.teacher["batch_stats"]
@@ -109,14 +109,14 @@ def test_nothing_is_forgotten_before_the_first_step():
     _, (_, metrics) = objective(params, state, batch(), KEY)
     np.testing.assert_allclose(metrics["old_loss"], 0, atol=1e-6)
 
-    def forgotten(params):
+    def old_loss(params):
         return objective(params, state, batch(), KEY)[1][1]["old_loss"]
 
-    for leaf in jax.tree.leaves(jax.grad(forgotten)(params)):
+    for leaf in jax.tree.leaves(jax.grad(old_loss)(params)):
         np.testing.assert_allclose(leaf, 0, atol=1e-5)
 
 
-def test_all_noise_is_on_for_the_learner_and_off_for_the_old_model():
+def test_noise_is_on_for_the_new_model_and_off_for_the_old_one():
     new, old = nets(dropout_rate=0.5, drop_path_rate=0.5)
     state, rows = state_of(new, old), batch()
     calls = []
@@ -138,7 +138,7 @@ def test_all_noise_is_on_for_the_learner_and_off_for_the_old_model():
     assert not teacher  # Evaluation is the default.
 
 
-def test_the_old_head_learns_with_the_last_stage():
+def test_the_old_head_trains_with_the_last_stage_of_the_backbone():
     layers = Layers((("stem",), ("stage1",), ("head",)), "head")
     assert _with_old_head_in_backbone(layers).stages == (
         ("stem",),
@@ -149,7 +149,7 @@ def test_the_old_head_learns_with_the_last_stage():
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
-    """The digits 0 to 4, then 5 to 9, each a source."""
+    """Two data sources: `old` with the digits 0 to 4, `new` with 5 to 9."""
     folder = tmp_path_factory.mktemp("tasks")
     for name, digits in (("old", range(5)), ("new", range(5, 10))):
         arrays: dict[str, Any] = {"class_names": [str(k) for k in digits]}
@@ -176,7 +176,7 @@ def config(data, epochs, seed=0, **fields) -> Config:
     )
 
 
-def learner(run, data, epochs, transfer, seed=0, **fields) -> Config:
+def transferred(run, data, epochs, transfer, seed=0, **fields) -> Config:
     network = Network("resnet18", {**FIELDS, **fields}, init=str(run))
     return config(data, epochs, seed, network=network, transfer=transfer)
 
@@ -197,27 +197,27 @@ LWF = Transfer(transfer="lwf")
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_run_that_was_stopped_keeps_its_old_head_to_the_bit(
+def test_a_resumed_run_has_a_bit_equal_old_head(
     tasks, old_run, tmp_path, quiet, monkeypatch
 ):
-    kept = learner(old_run, tasks["new"], 2, LWF)
-    fit(kept, tmp_path / "whole", console=quiet)
+    config = transferred(old_run, tasks["new"], 2, LWF)
+    fit(config, tmp_path / "whole", console=quiet)
     with monkeypatch.context() as patch:
         received = contextlib.nullcontext([signal.SIGINT])
         patch.setattr("train.run.loop._signals", lambda: received)
         with pytest.raises(Interrupted):
-            fit(kept, tmp_path / "run", console=quiet)
-    fit(kept, tmp_path / "run", console=quiet)
+            fit(config, tmp_path / "run", console=quiet)
+    fit(config, tmp_path / "run", console=quiet)
     ends = []
     for run in ("whole", "run"):
         with Checkpoints(tmp_path / run) as checkpoints:
-            ends.append(checkpoints.restore(build(kept).shapes)[0])
+            ends.append(checkpoints.restore(build(config).shapes)[0])
     chex.assert_trees_all_equal(*ends)
     _, before = load_pretrained("resnet18", old_run)
     after = ends[0].params["objective"]["old_head"]["head"]["kernel"]
     assert (after != before["params"]["head"]["kernel"]).any()
 
-    # And it can be asked of its task again.
+    # It can be evaluated on its task again.
     evaluation, source = evaluate_run(tmp_path / "run", tasks["old"], old_head=True)
     model, _ = load_pretrained("resnet18", old_run)
     variables = with_old_head(
@@ -232,15 +232,15 @@ def test_a_run_that_was_stopped_keeps_its_old_head_to_the_bit(
         evaluate_run(tmp_path / "run", old_head=True)
 
 
-def test_a_run_without_an_old_head_says_so(old_run, tasks):
+def test_a_run_without_an_old_head_is_refused(old_run, tasks):
     with pytest.raises(UserError, match="it was run without --transfer lwf"):
         evaluate_run(old_run, tasks["old"], old_head=True)
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_less_is_forgotten_than_by_fine_tuning(programs, tasks, tmp_path, quiet):
-    forgotten = []
+def test_lwf_forgets_less_than_fine_tuning(programs, tasks, tmp_path, quiet):
+    accuracies = []
     for seed in range(3):
         before = tmp_path / f"old{seed}"
         network = Network("resnet18", {**FIELDS, "width": 8})
@@ -250,22 +250,22 @@ def test_less_is_forgotten_than_by_fine_tuning(programs, tasks, tmp_path, quiet)
             runs[name] = tmp_path / f"{name}{seed}"
             options = Transfer(transfer=name)
             fit(
-                learner(before, tasks["new"], 20, options, seed, width=8),
+                transferred(before, tasks["new"], 20, options, seed, width=8),
                 runs[name],
                 console=quiet,
             )
-        kept, _ = evaluate_run(runs["lwf"], tasks["old"], old_head=True)
-        # Fine-tuning leaves the old head as it was.
+        preserved, _ = evaluate_run(runs["lwf"], tasks["old"], old_head=True)
+        # Fine-tuning does not change the old head.
         model, old = load_pretrained("resnet18", before)
         _, tuned = load_pretrained("resnet18", runs["fine_tune"])
         head = {"head": old["params"]["head"]}
         source = open_source(tasks["old"], "test")
         assert source.images is not None
         images = (source.images / 255.0 - 0.3) / 0.4
-        answers: Any = model.apply(with_old_head(tuned, head), images)
-        accuracy = np.mean(answers.argmax(-1) == source.labels)
-        forgotten.append((kept.figures()["accuracy"], accuracy))
+        logits: Any = model.apply(with_old_head(tuned, head), images)
+        accuracy = np.mean(logits.argmax(-1) == source.labels)
+        accuracies.append((preserved.figures()["accuracy"], accuracy))
         new = evaluate_run(runs["lwf"])[0].figures()["accuracy"]
-        print(forgotten[-1], new)
+        print(accuracies[-1], new)
         assert new > 0.8
-    assert all(kept > lost + 0.1 for kept, lost in forgotten)
+    assert all(lwf > fine_tuned + 0.1 for lwf, fine_tuned in accuracies)

@@ -24,7 +24,7 @@ def keys(seeds):
     return jax.vmap(jax.random.key)(jnp.asarray(seeds))
 
 
-KEY = jax.random.key(9)  # For what is drawn once a batch.
+KEY = jax.random.key(9)  # For draws that are made once per batch.
 
 
 def prepare(options, batch, seeds=tuple(range(6))):
@@ -40,19 +40,19 @@ def test_pixels_become_normalised_floats():
     assert out.dtype == jnp.float32
 
 
-def test_without_augmentation_training_sees_what_evaluation_sees(batch):
+def test_without_augmentation_training_inputs_equal_evaluation_inputs(batch):
     out = prepare(Augment(), batch)
     expected = eval_inputs(batch["image"], mean=MEAN, std=STD)
     chex.assert_trees_all_equal(out, {"image": expected, "label": batch["label"]})
 
 
-def test_a_flip_for_certain_mirrors_every_image(batch):
+def test_a_flip_of_probability_1_mirrors_every_image(batch):
     out = prepare(Augment(flip=1.0), batch)["image"]
     expected = eval_inputs(batch["image"][:, :, ::-1], mean=MEAN, std=STD)
     chex.assert_trees_all_equal(out, expected)
 
 
-def test_padding_is_black_and_the_size_stays():
+def test_padding_is_black_and_keeps_the_size():
     pixels = jnp.full((32, 5, 4, 1), 255, jnp.uint8)
     white = {"image": pixels, "label": jnp.zeros(32, int)}
     out = prepare(Augment(crop_padding=2), white, tuple(range(32)))["image"]
@@ -61,7 +61,7 @@ def test_padding_is_black_and_the_size_stays():
 
 
 @pytest.mark.slow
-def test_windows_of_the_models_size_are_cut_from_larger_images(batch):
+def test_windows_of_the_models_size_are_cropped_from_larger_images(batch):
     images = jnp.full((6, 12, 12, 1), 255, jnp.uint8)
     large = {"image": images.at[:, :, :6].set(0), "label": batch["label"]}
     for options in (Augment(), Augment(crop_scale=0.25)):
@@ -71,19 +71,19 @@ def test_windows_of_the_models_size_are_cut_from_larger_images(batch):
         assert len({float(image.mean()) for image in out}) > 2
 
 
-def test_windows_that_were_cut_at_decode_are_not_cut_again(batch):
+def test_images_that_were_cropped_at_decode_are_not_cropped_again(batch):
     out = prepare(Augment(crop_scale=0.1, crop_at_decode=True), batch)
     expected = eval_inputs(batch["image"], mean=MEAN, std=STD)
     chex.assert_trees_all_equal(out["image"], expected)
 
 
-def test_a_vertical_flip_for_certain_turns_every_image_upside_down(batch):
+def test_a_vertical_flip_of_probability_1_turns_every_image_upside_down(batch):
     out = prepare(Augment(vertical_flip=1.0), batch)["image"]
     expected = eval_inputs(batch["image"][:, ::-1], mean=MEAN, std=STD)
     chex.assert_trees_all_equal(out, expected)
 
 
-def test_what_is_erased_has_the_mean_colour():
+def test_erased_boxes_have_the_mean_colour():
     white = {"image": jnp.full((6, 20, 20, 1), 255, jnp.uint8), "label": jnp.arange(6)}
     out = prepare(Augment(erase=1.0), white)["image"]
     assert set(np.unique(out)) == {0.0, 2.0}
@@ -104,18 +104,18 @@ def test_what_is_erased_has_the_mean_colour():
         ("auto_augment_svhn", partial(augment.auto_augment, policy="svhn")),
     ],
 )
-def test_a_policy_is_the_librarys_with_the_flags_numbers(batch, policy, function):
+def test_a_policy_is_the_librarys_with_the_values_of_the_flags(batch, policy, function):
     images = {"image": jnp.repeat(batch["image"], 3, -1), "label": batch["label"]}
     key = jax.vmap(jax.random.split, (0, None))(keys(range(6)), 6)[:, 3]
     options = Augment(policy=policy, operations=1, magnitude=15)
     make = train_inputs(options, mean=(0.0,) * 3, std=(1.0,) * 3)
     out = jax.jit(make)(keys(range(6)), images, KEY)["image"]
-    # The compiler puts the scaling and what follows together otherwise.
+    # Rounding differs: the compiler fuses the scaling differently.
     expected = jax.jit(function)(key, images["image"] / 255)
     chex.assert_trees_all_close(out, expected, atol=1e-5)
 
 
-def test_every_policy_is_known():
+def test_every_policy_is_implemented():
     for policy in get_args(Policy):
         images = {"image": jnp.zeros((2, 8, 8, 1), jnp.uint8), "label": jnp.arange(2)}
         make = train_inputs(Augment(policy=policy), mean=MEAN, std=STD)
@@ -151,7 +151,7 @@ def test_images_are_mixed_last_and_labels_become_soft(batch, options, mix):
     "options",
     [Augment(flip=0.5, crop_padding=2), Augment(flip=0.5, crop_scale=0.1)],
 )
-def test_an_images_draw_depends_on_its_key_alone(batch, options):
+def test_an_images_augmentation_depends_only_on_its_key(batch, options):
     whole = prepare(options, batch)["image"]
     for i in range(6):
         one = {name: rows[i : i + 1] for name, rows in batch.items()}

@@ -25,7 +25,7 @@ def test_a_warm_up_as_long_as_the_run_never_falls():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
-def test_decay_moves_kernels_and_nothing_else(optimizer):
+def test_weight_decay_changes_only_kernels(optimizer):
     options = Optimization(optimizer=optimizer, weight_decay=0.1)
     params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2), "bias": jnp.ones(2)}
     tx: Any = make_optimizer(options, 0.1)
@@ -51,7 +51,7 @@ def test_two_steps_of_sgd_by_hand():
 
 
 def test_a_step_of_adamw_by_hand():
-    # The first step of Adam is the gradient's sign; the decay is apart from it.
+    # The first step of Adam is the gradient's sign; weight decay is decoupled.
     options = Optimization(optimizer="adamw", weight_decay=0.1)
     tx: Any = make_optimizer(options, 0.01)
     p, g = jnp.full((1, 1), 2.0), jnp.full((1, 1), -3.0)
@@ -60,7 +60,7 @@ def test_a_step_of_adamw_by_hand():
 
 
 def test_a_step_of_lamb_by_hand():
-    # Adam's first step, a sign, and the decay; then scaled to the weights' norm.
+    # Adam's first step, a sign, plus weight decay; then scaled to the norm of p.
     options = Optimization(optimizer="lamb", weight_decay=0.1)
     tx: Any = make_optimizer(options, 0.01)
     p, g = jnp.array([[3.0, 4.0]]), jnp.array([[-2.0, 5.0]])
@@ -70,7 +70,7 @@ def test_a_step_of_lamb_by_hand():
     np.testing.assert_allclose(update, expected, rtol=1e-5)
 
 
-def test_gradients_of_too_large_a_norm_are_scaled_before_all_else():
+def test_gradients_are_clipped_before_anything_else():
     options = Optimization(momentum=0.0, weight_decay=0.1, clip_norm=1.0)
     tx: Any = make_optimizer(options, 1.0)
     p = {"a": jnp.full((1, 1), 2.0), "b": jnp.zeros(1)}
@@ -83,14 +83,14 @@ def test_gradients_of_too_large_a_norm_are_scaled_before_all_else():
     np.testing.assert_allclose(update["b"], [-0.4], rtol=1e-6)
 
 
-def test_the_rate_falls_in_steps_as_torchs_step_lr():
+def test_the_step_schedule_decays_like_torchs_step_lr():
     options = Optimization(learning_rate=0.5, schedule="step")
     schedule = make_schedule(options, 10, 900)
     rates = [schedule(step) for step in (0, 299, 300, 599, 600, 899)]
     np.testing.assert_allclose(rates, [0.5, 0.5, 0.05, 0.05, 0.005, 0.005], rtol=1e-5)
 
 
-def test_steps_have_their_own_length_and_factor_and_follow_the_warm_up():
+def test_the_step_schedule_takes_an_interval_and_a_factor_and_follows_the_warm_up():
     options = Optimization(
         learning_rate=1.0,
         schedule="step",
@@ -103,7 +103,7 @@ def test_steps_have_their_own_length_and_factor_and_follow_the_warm_up():
     np.testing.assert_allclose(rates, [0.25, 0.75, 1, 1, 0.5, 0.25], rtol=1e-6)
 
 
-def test_the_usual_schedule_is_the_cosine():
+def test_the_default_schedule_is_the_cosine():
     options = Optimization(learning_rate=0.8, warmup_epochs=0.3)
     ours, cosine = make_schedule(options, 10, 20), warmup_cosine(0.8, 3, 20)
     assert [ours(step) for step in range(20)] == [cosine(step) for step in range(20)]

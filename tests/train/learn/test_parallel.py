@@ -9,7 +9,7 @@ from train.errors import UserError
 from train.learn.parallel import Placement, choose_devices, compile_step
 
 
-def test_a_step_is_compiled_for_one_shape_and_no_other():
+def test_a_compiled_step_refuses_other_shapes():
     placement = Placement()
     arguments = placement.shapes((jnp.zeros(4),), placement.sharded)
     step = compile_step(lambda x: 2 * x, arguments, out=placement.sharded)
@@ -18,7 +18,7 @@ def test_a_step_is_compiled_for_one_shape_and_no_other():
         step(jnp.ones(5))
 
 
-def test_donated_memory_is_taken():
+def test_donated_buffers_are_reused():
     placement = Placement()
     arguments = placement.shapes((jnp.zeros(4),), placement.replicated)
     step = compile_step(
@@ -29,7 +29,7 @@ def test_donated_memory_is_taken():
     assert x.is_deleted()
 
 
-def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_or_rounded_up():
+def test_a_batch_that_does_not_divide_evenly_is_refused_or_rounded_up():
     placement = Placement(jax.devices() * 4)
     assert [placement.round_up(n) for n in (1, 4, 9)] == [4, 4, 12]
     with pytest.raises(UserError, match="multiple of the 4 devices, got 6"):
@@ -43,7 +43,7 @@ def test_a_batch_that_the_devices_cannot_share_evenly_is_refused_or_rounded_up()
         placement.check(12, pairs=True)
 
 
-def test_more_devices_than_there_are_is_an_error_that_names_them():
+def test_too_many_devices_is_an_error_that_names_the_existing_ones():
     with pytest.raises(UserError, match="--devices is 9, and there are 1: .*[Cc]pu"):
         choose_devices(9)
     assert choose_devices(0) == choose_devices(1) == jax.devices()
@@ -51,16 +51,15 @@ def test_more_devices_than_there_are_is_an_error_that_names_them():
 
 @pytest.fixture(scope="module")
 def four_devices():
-    """What `four_devices.py` finds on four simulated devices, in float64."""
+    """The report of `four_devices.py` on four simulated devices, in float64."""
     program = Path(__file__).with_name("four_devices.py")
     return on_four_devices(program, JAX_ENABLE_X64="1")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
-def test_ten_steps_are_those_of_one_device(four_devices, way):
-    # All augmentation and drop path drawn by each image's place; BatchNorm over the
-    # batch.
+def test_ten_steps_equal_those_of_one_device(four_devices, way):
+    # Augmentation and drop path follow from each image's index; BatchNorm is global.
     assert four_devices[way]["devices"] == 4
     assert four_devices[way]["difference"] < 1e-9
 
@@ -77,7 +76,7 @@ def test_with_unlabelled_images_too(four_devices, way, consistency):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
-def test_with_a_teacher_and_in_parts_too(four_devices, way):
+def test_steps_with_a_teacher_and_in_parts_equal_those_of_one_device(four_devices, way):
     found = four_devices[f"{way}, taught, in parts"]
     assert found["difference"] < 1e-9
     assert found["collectives"] == ["all-reduce"]

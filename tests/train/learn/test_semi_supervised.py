@@ -34,37 +34,37 @@ def softmax(logits):
     return powers / powers.sum(-1, keepdims=True)
 
 
-def entropy(logits, answers):
-    """Cross entropy of each row, in float64, with a class or with probabilities."""
+def entropy(logits, targets):
+    """Cross entropy of each row in float64, with classes or with probabilities."""
     logs = np.log(softmax(logits.astype(np.float64)))
-    if answers.ndim == 1:
-        return -logs[np.arange(len(logs)), answers]
-    return -(answers * logs).sum(-1)
+    if targets.ndim == 1:
+        return -logs[np.arange(len(logs)), targets]
+    return -(targets * logs).sum(-1)
 
 
 @pytest.fixture
 def logits():
-    """Of two views of 40 images, in 5 classes; half of them are sure."""
+    """Logits of two views of 40 images in 5 classes; about half are confident."""
     rng = np.random.default_rng(0)
     weak, strong = 2.5 * rng.standard_normal((2, 40, 5)).astype(np.float32)
     return weak, strong
 
 
-def test_each_image_is_followed_by_its_own_of_each_part():
+def test_interleaving_makes_the_rows_of_each_image_consecutive():
     parts = [jnp.array([0, 1]), jnp.array([10, 11, 12, 13]), jnp.array([20, 21])]
     rows = interleave(parts)
     np.testing.assert_array_equal(rows, [0, 10, 11, 20, 1, 12, 13, 21])
     chex.assert_trees_all_equal(separate(rows, [1, 2, 1]), parts)
 
 
-def test_images_are_put_together_and_separated_whole():
+def test_separating_inverts_interleaving():
     parts = [jnp.arange(24.0).reshape(2, 2, 2, 3), jnp.ones((6, 2, 2, 3))]
     rows = interleave(parts)
     chex.assert_shape(rows, (8, 2, 2, 3))
     chex.assert_trees_all_equal(separate(rows, [1, 3]), parts)
 
 
-def test_the_weight_rises_as_in_the_paper():
+def test_the_weight_ramps_up_as_in_the_paper():
     found = [float(ramp_up(step, 10)) for step in (0, 5, 10, 99)]
     np.testing.assert_allclose(found, [np.exp(-5), np.exp(-1.25), 1, 1], rtol=1e-6)
     assert ramp_up(0, 0) == 1
@@ -72,39 +72,40 @@ def test_the_weight_rises_as_in_the_paper():
 
 def test_fixmatch_by_hand(logits):
     weak, strong = logits
-    answers, sure = weak.argmax(-1), softmax(weak).max(-1) >= 0.8
-    assert 5 < sure.sum() < 35
-    others = {"label": jnp.arange(40) % 5}
+    classes, confident = weak.argmax(-1), softmax(weak).max(-1) >= 0.8
+    assert 5 < confident.sum() < 35
+    batch = {"label": jnp.arange(40) % 5}
     views = [jnp.asarray(weak), jnp.asarray(strong)]
-    loss, memory, metrics = fixmatch(0.8, known=True)(views, others, None)
-    np.testing.assert_allclose(loss, (entropy(strong, answers) * sure).mean(), 1e-6)
-    right = sure & (answers == np.arange(40) % 5)
-    assert memory is None
-    np.testing.assert_allclose(metrics["unlabelled_used"], sure.mean())
+    loss, state, metrics = fixmatch(0.8, known=True)(views, batch, None)
+    expected = (entropy(strong, classes) * confident).mean()
+    np.testing.assert_allclose(loss, expected, 1e-6)
+    right = confident & (classes == np.arange(40) % 5)
+    assert state is None
+    np.testing.assert_allclose(metrics["unlabelled_used"], confident.mean())
     np.testing.assert_allclose(metrics["unlabelled_used_right"], right.mean())
 
 
-def test_no_gradient_goes_through_the_answers(logits):
+def test_no_gradient_flows_through_the_predicted_labels(logits):
     def loss(weak, strong):
         return fixmatch(0.8)([weak, strong], {}, None)[0]
 
     weak, strong = jax.grad(loss, argnums=(0, 1))(*logits)
     assert not weak.any()
-    answers, sure = logits[0].argmax(-1), softmax(logits[0]).max(-1) >= 0.8
-    expected = (softmax(logits[1]) - np.eye(5)[answers]) * sure[:, None] / 40
+    classes, confident = logits[0].argmax(-1), softmax(logits[0]).max(-1) >= 0.8
+    expected = (softmax(logits[1]) - np.eye(5)[classes]) * confident[:, None] / 40
     np.testing.assert_allclose(strong, expected, atol=1e-7)
 
 
-def test_the_models_own_answers_as_labels_by_hand(logits):
+def test_the_models_own_predictions_as_labels_by_hand(logits):
     weak, _ = logits
-    sure = softmax(weak).max(-1) >= 0.7
-    expected = (entropy(weak, weak.argmax(-1)) * sure).mean()
+    confident = softmax(weak).max(-1) >= 0.7
+    expected = (entropy(weak, weak.argmax(-1)) * confident).mean()
     loss, _, metrics = self_labels(0.7)([weak], {}, None)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    assert set(metrics) == {"unlabelled_used"}  # Not what is not known.
+    assert set(metrics) == {"unlabelled_used"}  # No metric needs true labels.
 
 
-def test_labels_that_were_given_are_learned_hard_or_soft(logits):
+def test_given_labels_are_hard_or_soft(logits):
     weak, strong = logits
     soft = softmax(strong)
     loss, _, metrics = given_labels([weak], {"label": jnp.asarray(soft)}, None)
@@ -118,40 +119,40 @@ def test_labels_that_were_given_are_learned_hard_or_soft(logits):
 
 def test_flexmatch_by_hand(logits):
     weak, strong = logits
-    memory = np.repeat([-1, 0, 1, 2, 3], [20, 35, 20, 3, 2])  # 80 images, 5 classes.
+    latest = np.repeat([-1, 0, 1, 2, 3], [20, 35, 20, 3, 2])  # 80 images, 5 classes.
     index = np.arange(40)
-    others = {"image_index": jnp.asarray(index)}
-    found, new, metrics = flexmatch(0.8)(list(logits), others, jnp.asarray(memory))
+    batch = {"image_index": jnp.asarray(index)}
+    loss, new, metrics = flexmatch(0.8)(list(logits), batch, jnp.asarray(latest))
 
     probabilities = softmax(weak)
-    total, used, expected = 0.0, 0, memory.copy()
+    total, used, expected = 0.0, 0, latest.copy()
     for row in range(40):
-        answer = probabilities[row].argmax()
-        status = (memory == answer).sum() / 35  # More than the 20 without an answer.
-        if probabilities[row, answer] >= 0.8 * status / (2 - status):
-            total += entropy(strong[row : row + 1], np.array([answer]))[0]
+        k = probabilities[row].argmax()
+        status = (latest == k).sum() / 35  # More than the 20 without a prediction.
+        if probabilities[row, k] >= 0.8 * status / (2 - status):
+            total += entropy(strong[row : row + 1], np.array([k]))[0]
             used += 1
-        if probabilities[row, answer] >= 0.8:
-            expected[index[row]] = answer
-    np.testing.assert_allclose(found, total / 40, rtol=1e-6)
+        if probabilities[row, k] >= 0.8:
+            expected[index[row]] = k
+    np.testing.assert_allclose(loss, total / 40, rtol=1e-6)
     np.testing.assert_allclose(metrics["unlabelled_used"], used / 40)
     assert used > (probabilities.max(-1) >= 0.8).sum()
     np.testing.assert_array_equal(new, expected)
-    assert (expected != memory).any()
+    assert (expected != latest).any()
 
 
-def test_flexmatch_warms_up_while_most_images_have_no_sure_answer():
+def test_flexmatch_warms_up_while_most_images_have_no_confident_prediction():
     # 1 of 10 images: each class's status is at most 1 / 9.
-    memory = jnp.array([-1] * 9 + [0])
+    latest = jnp.array([-1] * 9 + [0])
     logits = jnp.log(jnp.array([[0.51, 0.49], [0.49, 0.51]]))
-    others = {"image_index": jnp.array([0, 1])}
-    _, _, metrics = flexmatch(0.95)([logits, logits], others, memory)
+    batch = {"image_index": jnp.array([0, 1])}
+    _, _, metrics = flexmatch(0.95)([logits, logits], batch, latest)
     assert metrics["unlabelled_used"] == 1
 
 
 def test_the_objective_adds_the_weighted_loss_of_the_unlabelled():
     class Linear:
-        """Logits are a matrix times the image's sixteen numbers."""
+        """A model whose logits are a matrix times the image's 16 pixels."""
 
         def apply(self, variables, images, **kwargs):
             kernel = variables["params"]["kernel"]
@@ -172,17 +173,17 @@ def test_the_objective_adds_the_weighted_loss_of_the_unlabelled():
     logits = images.reshape(14, 16).astype(np.float64) @ params["kernel"]
     labelled = entropy(logits[:2], np.array([3, 4])).mean()
     weak, strong = logits[2:8], logits[8:]
-    sure = softmax(weak).max(-1) >= 0.3
-    more = (entropy(strong, weak.argmax(-1)) * sure).mean()
+    confident = softmax(weak).max(-1) >= 0.3
+    unlabelled = (entropy(strong, weak.argmax(-1)) * confident).mean()
     np.testing.assert_allclose(metrics["loss"], labelled, rtol=1e-6)
-    np.testing.assert_allclose(metrics["unlabelled_loss"], more, rtol=1e-6)
-    expected = labelled + 2 * np.exp(-5 * 0.5**2) * more
+    np.testing.assert_allclose(metrics["unlabelled_loss"], unlabelled, rtol=1e-6)
+    expected = labelled + 2 * np.exp(-5 * 0.5**2) * unlabelled
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert changes == {"batch_stats": {}, "method_state": None}
 
 
 class FakeState(SimpleNamespace):
-    """As much of a state as an objective asks for."""
+    """The part of a `TrainState` that an objective uses."""
 
     def __init__(self, params, step):
         super().__init__(params=params, step=step, method_state=None)
@@ -197,7 +198,7 @@ class FakeState(SimpleNamespace):
 
 @pytest.fixture
 def few(tiny):
-    """The run `tiny` with 4 labels a class, and the other images without theirs."""
+    """The config `tiny` with 4 labels per class, and the other images unlabelled."""
     return dataclasses.replace(
         tiny,
         input=dataclasses.replace(tiny.input, batch_size=16),
@@ -210,8 +211,10 @@ def few(tiny):
 
 
 def test_the_rest_is_what_the_selection_leaves_out(few):
-    whole = dataclasses.replace(few, selection=Selection(), unlabelled=Unlabelled())
-    images = training_images(whole)
+    everything = dataclasses.replace(
+        few, selection=Selection(), unlabelled=Unlabelled()
+    )
+    images = training_images(everything)
     every = {images.name(i) for i in range(1438)}
     labelled, others = training_images(few), unlabelled_images(few)
     names = [labelled.name(i) for i in range(40)]
@@ -222,7 +225,7 @@ def test_the_rest_is_what_the_selection_leaves_out(few):
     np.testing.assert_array_equal(others.columns["image_index"], np.arange(1398))
 
 
-def test_no_rest_is_an_error_that_says_what_to_give(few):
+def test_an_empty_rest_is_an_error_that_names_the_flags(few):
     config = dataclasses.replace(few, selection=Selection())
     with pytest.raises(UserError, match="No images.*--labels-per-class"):
         unlabelled_images(config)
@@ -234,20 +237,20 @@ def test_true_labels_of_the_unlabelled_are_never_learned_from(few, consistency):
     options = dataclasses.replace(few.unlabelled, consistency=consistency)
     program = build(dataclasses.replace(few, unlabelled=options))
     step = compile_train_step(program)
-    one, other = program.init(), program.init()
+    right, wrong = program.init(), program.init()
     stream = training_batches(program)
     for _ in range(2):
         batch = next(stream)
-        one, _ = step(one, batch, program.key)
-        wrong = (batch["unlabelled"]["label"] + 3) % 10
-        wrong = {**batch["unlabelled"], "label": wrong}
-        other, _ = step(other, {**batch, "unlabelled": wrong}, program.key)
+        right, _ = step(right, batch, program.key)
+        labels = (batch["unlabelled"]["label"] + 3) % 10
+        mislabelled = {**batch["unlabelled"], "label": labels}
+        wrong, _ = step(wrong, {**batch, "unlabelled": mislabelled}, program.key)
     stream.close()
-    chex.assert_trees_all_equal(one, other)
+    chex.assert_trees_all_equal(right, wrong)
 
 
 @pytest.mark.slow
-def test_the_weak_view_is_moved_and_the_strong_one_is_changed_beside():
+def test_the_weak_view_is_only_cropped_and_the_strong_view_is_changed_as_well():
     options = Augment(crop_padding=1, policy="trivial_augment", erase=0.5, mixup=0.2)
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), np.uint8)
     batch = {"image": jnp.asarray(images), "label": jnp.zeros(32, jnp.int32)}

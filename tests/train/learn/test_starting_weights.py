@@ -25,24 +25,24 @@ FIELDS = {"stage_sizes": (1,), "width": 4, "small_inputs": True}
 
 
 @pytest.fixture(scope="module")
-def teacher(programs, tiny, tmp_path_factory):
-    """A run to begin from; it is left as it is."""
-    run = tmp_path_factory.mktemp("teacher") / "run"
+def pretrained(programs, tiny, tmp_path_factory):
+    """A run to start from; tests must not change it."""
+    run = tmp_path_factory.mktemp("pretrained") / "run"
     config = dataclasses.replace(tiny, network=Network("resnet18", FIELDS), epochs=1)
     fit(config, run, console=Console(file=io.StringIO()))
     return run
 
 
-def beginning_from(source, tiny, **fields):
+def starting_from(source, tiny, **fields):
     network = Network("resnet18", {**FIELDS, **fields}, init=str(source))
     return dataclasses.replace(tiny, network=network, epochs=2)
 
 
-def test_a_run_begins_from_the_weights_but_for_the_head(teacher, tiny):
-    _, weights = load_pretrained("resnet18", teacher)
-    program = build(beginning_from(teacher, tiny))
+def test_a_run_starts_from_the_weights_except_for_the_head(pretrained, tiny):
+    _, weights = load_pretrained("resnet18", pretrained)
+    program = build(starting_from(pretrained, tiny))
     state = program.init()
-    assert teacher.name in program.headline
+    assert pretrained.name in program.headline
     for part, tree in weights["params"].items():
         for ours, theirs in zip(
             jax.tree.leaves(state.params[part]), jax.tree.leaves(tree), strict=True
@@ -59,13 +59,13 @@ def test_a_run_begins_from_the_weights_but_for_the_head(teacher, tiny):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_head_begins_from_them_too_where_that_is_asked_for(teacher, tiny):
-    _, weights = load_pretrained("resnet18", teacher)
-    config = beginning_from(teacher, tiny)
+def test_with_init_head_the_head_starts_from_the_weights_too(pretrained, tiny):
+    _, weights = load_pretrained("resnet18", pretrained)
+    config = starting_from(pretrained, tiny)
     network = dataclasses.replace(config.network, init_head=True)
     program = build(dataclasses.replace(config, network=network))
     chex.assert_trees_all_equal(program.init().variables, weights)
-    assert f"({teacher})" in program.headline
+    assert f"({pretrained})" in program.headline
 
 
 @pytest.mark.parametrize(
@@ -75,20 +75,20 @@ def test_the_head_begins_from_them_too_where_that_is_asked_for(teacher, tiny):
         (None, {"width": 8}, (UserError, WeightsError), "shape"),
     ],
 )
-def test_weights_that_cannot_be_used_make_no_folder(
-    teacher, tiny, tmp_path, quiet, source, fields, error, message
+def test_unusable_weights_leave_no_folder(
+    pretrained, tiny, tmp_path, quiet, source, fields, error, message
 ):
-    config = beginning_from(source or teacher, tiny, **fields)
+    config = starting_from(source or pretrained, tiny, **fields)
     with pytest.raises(error, match=message):
         fit(config, tmp_path / "run", console=quiet)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_goes_on_needs_the_weights_no_more(
-    teacher, tiny, tmp_path, quiet, monkeypatch
+def test_a_resumed_run_does_not_need_the_weights(
+    pretrained, tiny, tmp_path, quiet, monkeypatch
 ):
-    source = shutil.copytree(teacher, tmp_path / "teacher")
-    config = beginning_from(source, tiny)
+    source = shutil.copytree(pretrained, tmp_path / "pretrained")
+    config = starting_from(source, tiny)
     with monkeypatch.context() as patch:
         received = contextlib.nullcontext([signal.SIGINT])
         patch.setattr("train.run.loop._signals", lambda: received)
@@ -98,16 +98,16 @@ def test_a_run_that_goes_on_needs_the_weights_no_more(
     assert fit(config, tmp_path / "run", console=quiet)["epochs"] == 2
 
 
-def test_a_run_with_other_classes_gives_all_but_its_head(teacher, tiny, tmp_path):
+def test_a_run_with_other_classes_provides_all_but_its_head(pretrained, tiny, tmp_path):
     arrays: dict[str, Any] = {"class_names": ["even", "odd"]}
     for split in ("train", "test"):
         source = open_source("digits", split)
         arrays |= {f"x_{split}": source.images, f"y_{split}": source.labels % 2}
     np.savez(tmp_path / "parity.npz", **arrays)
-    config = beginning_from(teacher, tiny)
+    config = starting_from(pretrained, tiny)
     inputs = dataclasses.replace(config.input, data=f"npz:{tmp_path / 'parity.npz'}")
     state = build(dataclasses.replace(config, input=inputs)).init()
-    _, weights = load_pretrained("resnet18", teacher)
+    _, weights = load_pretrained("resnet18", pretrained)
     head, theirs = state.params.pop("head"), weights["params"].pop("head")
     assert (head["kernel"].shape, theirs["kernel"].shape) == ((4, 2), (4, 10))
     chex.assert_trees_all_equal(state.variables, weights)

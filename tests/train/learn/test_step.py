@@ -92,7 +92,7 @@ def test_a_step_changes_every_parameter_and_statistic():
     chex.assert_shape(list(metrics.values()), ())
 
 
-def test_steps_make_the_loss_small():
+def test_training_reduces_the_loss():
     now, one = state(model()), jax.jit(step(model()))
     for _ in range(200):
         now, metrics = one(now, batch(), jax.random.key(1))
@@ -115,7 +115,7 @@ def test_the_metrics_are_of_the_parameters_before_the_step():
 
 
 @pytest.mark.slow
-def test_each_step_draws_anew_and_the_same_step_draws_the_same():
+def test_draws_differ_between_steps_and_repeat_in_the_same_step():
     net, one = model(), step(model(), Augment(flip=0.5, crop_padding=2))
     now = state(net)
     later = now.replace(step=now.step + 1)
@@ -124,7 +124,7 @@ def test_each_step_draws_anew_and_the_same_step_draws_the_same():
     assert loss[0] == loss[1] != loss[2]
 
 
-def test_the_rows_order_does_not_change_an_images_draw():
+def test_an_images_draws_do_not_depend_on_the_order_of_rows():
     net, one = model(), step(model(), Augment(flip=0.5, crop_padding=2))
     turned = {name: rows[::-1] for name, rows in batch().items()}
     a, b = (one(state(net), x, jax.random.key(1))[0] for x in (batch(), turned))
@@ -132,8 +132,8 @@ def test_the_rows_order_does_not_change_an_images_draw():
 
 
 @pytest.mark.slow
-def test_a_batch_in_two_parts_under_an_axis_name_gives_the_same_step():
-    # What `jax.pmap` does, with the axis on one device: the sums run in another order.
+def test_a_batch_split_over_a_mapped_axis_gives_the_same_step():
+    # Like `jax.pmap`, with the axis on one device: the order of sums differs.
     fields = {"drop_path_rate": 0.5}
     augment = Augment(flip=0.5, crop_padding=2)
     whole = step(model(**fields), augment)
@@ -158,7 +158,7 @@ def test_label_smoothing_and_soft_labels_reach_the_loss():
     assert metrics["accuracy"] == expected["accuracy"]
 
 
-def test_dropout_draws_from_the_key():
+def test_dropout_follows_from_the_key():
     net = model(dropout_rate=0.5)
     now = state(net)
     prepared = {"image": jnp.ones((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
@@ -188,8 +188,8 @@ class Linear(nn.Module):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_gives_the_step_of_the_whole(parts):
-    # Without BatchNorm and dropout; augmented, each image by its own draw.
+def test_a_batch_in_parts_gives_the_same_step(parts):
+    # Without BatchNorm and dropout, but with augmentation.
     prepare = train_inputs(Augment(flip=0.5, crop_padding=2), mean=(0.5,), std=(0.25,))
     whole, in_parts = (
         make_train_step(supervised(Linear()), TX, prepare, accumulation=n)
@@ -211,7 +211,7 @@ def test_each_part_updates_the_statistics_and_draws_its_own_dropout():
     one = make_train_step(supervised(net), TX, prepare, accumulation=2)
     same = {name: jnp.repeat(rows, 2, 0) for name, rows in batch(4).items()}
     after, metrics = jax.jit(one)(now, same, jax.random.key(1))
-    # Both parts are the four images, so that the mean moves twice by a tenth.
+    # Both parts are the same four images, so the mean moves by a tenth twice.
     images = eval_inputs(batch(4)["image"], mean=(0.5,), std=(0.25,))
     _, new = net.apply(
         now.variables,
@@ -228,7 +228,7 @@ def test_each_part_updates_the_statistics_and_draws_its_own_dropout():
     assert metrics["loss"] != single["loss"]
 
 
-def test_running_means_of_parameters_and_statistics_by_hand():
+def test_the_moving_average_by_hand():
     net = model()
     prepare = train_inputs(Augment(), mean=(0.5,), std=(0.25,))
     one = make_train_step(supervised(net), TX, prepare, ema_decay=0.15)
@@ -240,17 +240,17 @@ def test_running_means_of_parameters_and_statistics_by_hand():
     def mean(decay, old, new):
         return jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, old, new)
 
-    # (1 + 0) / (10 + 0), and 0.15, which is less than 2 / 11.
+    # (1 + 0) / (10 + 0), then 0.15, which is less than 2 / 11.
     expected = mean(0.1, start.variables, first.variables)
     chex.assert_trees_all_close(first.ema, expected, rtol=1e-5, atol=1e-6)
     expected = mean(0.15, expected, second.variables)
     chex.assert_trees_all_close(second.ema, expected, rtol=1e-5, atol=1e-6)
 
 
-# One of each file that has BatchNorm.
+# One model of each file that has BatchNorm.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])
-def test_frozen_statistics_stay_and_are_what_training_uses(name):
+def test_frozen_statistics_are_used_in_training_and_stay(name):
     fields = {"num_classes": 3}
     if name == "resnet18":
         fields = {**FIELDS, "dropout_rate": 0.5}
@@ -274,7 +274,7 @@ def test_frozen_statistics_stay_and_are_what_training_uses(name):
         np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
 
 
-class Given:
+class FirstPixels:
     """A model whose logits are the images' first pixels."""
 
     def apply(self, variables, images):
@@ -283,13 +283,12 @@ class Given:
 
 def scores(rows, labels):
     images = jnp.asarray(rows, jnp.float32)[:, None, :, None]
-    eval_step = make_eval_step(Given(), lambda x: x)  # pyright: ignore
+    eval_step = make_eval_step(FirstPixels(), lambda x: x)  # pyright: ignore
     mask = jnp.ones(len(labels))
-    given = {"image": images, "label": jnp.asarray(labels), "mask": mask}
-    return eval_step({}, given)
+    return eval_step({}, {"image": images, "label": jnp.asarray(labels), "mask": mask})
 
 
-def test_an_image_is_scored_by_hand():
+def test_an_evaluation_by_hand():
     logits = np.log([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])
     out = scores(logits, [1, 2])
     np.testing.assert_allclose(out["loss"], -np.log([0.3, 0.6]), rtol=1e-5)
@@ -298,11 +297,11 @@ def test_an_image_is_scored_by_hand():
     np.testing.assert_array_equal(out["rank"], [1, 0])
 
 
-def test_logits_that_are_not_numbers_are_in_nobodys_first_five():
+def test_nan_logits_are_never_among_the_top_five():
     assert scores(np.full((1, 9), np.nan), [0])["rank"] == 9
 
 
-def test_prediction_gives_log_probabilities_of_the_evaluating_model():
+def test_prediction_gives_log_probabilities_in_evaluation_mode():
     net, now = model(dropout_rate=0.5), state(model())
     predict = make_predict_step(net, partial(eval_inputs, mean=(0.5,), std=(0.25,)))
     images = batch()["image"]
@@ -313,7 +312,7 @@ def test_prediction_gives_log_probabilities_of_the_evaluating_model():
 
 
 @pytest.mark.parametrize("count", [4, 5, 8, 11])
-def test_parts_give_what_the_whole_gives(count, monkeypatch):
+def test_parts_give_the_outputs_of_the_full_batch(count, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     net = model()
     images = jax.random.normal(jax.random.key(1), (count, 224, 224, 1))
@@ -324,21 +323,23 @@ def test_parts_give_what_the_whole_gives(count, monkeypatch):
     np.testing.assert_allclose(taken(images), apply(images), rtol=1e-4, atol=1e-5)
 
 
-def test_images_on_several_devices_stay_whole(monkeypatch):
+def test_images_on_several_devices_and_small_images_are_not_split(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    seen = []
+    shapes_seen = []
     in_parts(
-        lambda images: seen.append(images.shape) or images, jnp.ones((9, 224, 224, 1))
+        lambda images: shapes_seen.append(images.shape) or images,
+        jnp.ones((9, 224, 224, 1)),
     )
-    # And small ones on one, which make no more of a part than of the whole.
+    # Small images on one device: all of them fit into one part.
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     in_parts(
-        lambda images: seen.append(images.shape) or images, jnp.ones((256, 28, 28, 1))
+        lambda images: shapes_seen.append(images.shape) or images,
+        jnp.ones((256, 28, 28, 1)),
     )
-    assert seen == [(9, 224, 224, 1), (256, 28, 28, 1)]
+    assert shapes_seen == [(9, 224, 224, 1), (256, 28, 28, 1)]
 
 
-def test_a_model_without_statistics_trains_too():
+def test_a_model_without_batch_norm_trains():
     one = step(Linear())
     after, _ = one(state(Linear()), batch(), jax.random.key(0))
     assert after.batch_stats == {}

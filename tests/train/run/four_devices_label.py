@@ -1,4 +1,4 @@
-"""Labels digits on four devices, whose number 50 images cannot be shared by."""
+"""Labels digits on four devices, which cannot split the batch of 50 evenly."""
 
 import json
 import os
@@ -9,21 +9,21 @@ from train.data import open_source
 from train.run import labelling
 
 sizes = []
-labelled = labelling._label
+devices = set()
+label = labelling._label
 
 
-def note(teacher, batches):
-    def noted():
+def recording_label(teacher, batches):
+    def recorded():
         for batch in batches:
             sizes.append(len(batch["image"]))
             devices.update(batch["image"].devices())
             yield batch
 
-    return labelled(teacher, noted())
+    return label(teacher, recorded())
 
 
-devices = set()
-labelling._label = note
+labelling._label = recording_label
 labelling.label_images(
     Path(os.environ["RUN"]),
     open_source("digits", count=250),

@@ -1,6 +1,6 @@
-"""Labels the digits by a run, and kills itself in a write: RUN OUT NUMBER.
+"""Labels the digits with a run, and kills itself during a write: RUN OUT NUMBER.
 
-NUMBER is of the write, 0 for none of them.
+NUMBER counts writes from 1; 0 for none.
 """
 
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 from train.data import open_source
 from train.run import labelling
 
-usual, calls = os.fsync, []
+original, calls = os.fsync, []
 
 
 def fsync(file):
     calls.append(file)
     if len(calls) == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-    usual(file)
+    original(file)
 
 
 os.fsync = fsync

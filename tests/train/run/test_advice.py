@@ -36,7 +36,7 @@ def test_the_method_follows_from_amount_and_nearness(least, gain, accuracy, meth
     assert judge(least, gain, accuracy)[0] == method
 
 
-def test_the_nearest_mean_is_that_of_a_loop():
+def test_the_nearest_mean_matches_a_loop():
     rng = np.random.default_rng(0)
     features, others = rng.normal(size=(30, 5)), rng.normal(size=(9, 5))
     labels = rng.integers(0, 3, 30)
@@ -54,7 +54,7 @@ def test_the_nearest_mean_is_that_of_a_loop():
     np.testing.assert_array_equal(nearest_mean(features, labels, others), expected)
 
 
-def test_rows_that_could_not_be_read_have_no_part_in_it():
+def test_unreadable_images_are_ignored():
     features = np.array([[1.0, 0], [0, 1], [np.nan, np.nan], [-1, -1]])
     found = nearest_mean(features, np.array([0, 2, 2, 1]), features)
     np.testing.assert_array_equal(found, [0, 2, -1, 1])
@@ -62,7 +62,7 @@ def test_rows_that_could_not_be_read_have_no_part_in_it():
 
 @pytest.fixture(scope="module")
 def source(programs, tiny, tmp_path_factory):
-    """A run to begin from, of the digits too."""
+    """A run to start from, on the digits as well."""
     run = tmp_path_factory.mktemp("source") / "run"
     config = dataclasses.replace(
         tiny, network=Network("resnet18", FIELDS), augment=Augment(), epochs=6
@@ -71,7 +71,7 @@ def source(programs, tiny, tmp_path_factory):
     return run
 
 
-def test_a_run_says_what_it_is_and_how_it_knows_images(source):
+def test_a_run_provides_its_model_and_its_preprocessing(source):
     config = starting_from("digits", str(source), seed=3)
     assert config.network.init == str(source)
     assert config.network.model == "resnet18"
@@ -81,7 +81,7 @@ def test_a_run_says_what_it_is_and_how_it_knows_images(source):
     assert starting_from("digits", str(source), image_size=16).input.image_size == 16
 
 
-def test_grey_images_get_one_number_of_weights_for_colours():
+def test_grey_images_get_the_mean_over_the_channels():
     config = starting_from("digits", "published", model="tf_efficientnet_b0")
     assert config.input.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
 
@@ -91,7 +91,7 @@ def test_published_weights_need_a_model():
         starting_from("digits", "published")
 
 
-def test_the_probe_looks_at_held_out_training_images_alone(source):
+def test_the_probe_uses_training_images_only(source):
     config = starting_from("digits", str(source))
     advice = advise(config, images=200)
     assert advice.probed == (200, 200)
@@ -117,13 +117,19 @@ def test_the_command_advises_and_tries_both(source, tmp_path, capsys, monkeypatc
     out = tmp_path / "advise"
     assert main([*words, "--try-both", "--steps", "5", "--out", str(out)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for text in ("nearest mean, weights", "suits", "features", "fine_tune", "(best)"):
+    for text in (
+        "nearest mean, weights",
+        "recommended",
+        "features",
+        "fine_tune",
+        "(best)",
+    ):
         assert text in shown
     assert (out / "features" / "features_train.npy").exists()
     assert (out / "fine_tune" / "result.json").exists()
 
 
-def test_a_mistake_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+def test_a_user_error_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("train.commands.advise.use_compilation_cache", lambda: None)
     words: Any = ["advise", "--data", "digits", "--init", str(tmp_path)]
     assert main(words) == 2

@@ -30,7 +30,7 @@ def shapes(optimizer="sgd"):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_what_was_saved_is_restored_to_the_bit(tmp_path, optimizer):
+def test_a_checkpoint_is_restored_bit_equal(tmp_path, optimizer):
     saved = state(1 / 3, optimizer)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest is None
@@ -43,16 +43,16 @@ def test_what_was_saved_is_restored_to_the_bit(tmp_path, optimizer):
     assert meta == {"step": 7, "share": 1 / 3}
 
 
-def test_running_means_are_an_item_beside_the_model(tmp_path):
+def test_the_moving_average_is_an_item_of_its_own(tmp_path):
     saved = state(1 / 3).replace(ema=state(1 / 7).variables)
     placement = Placement()
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, saved, {})
         checkpoints.wait()
         restored, _ = checkpoints.restore(placement.shapes(saved, placement.replicated))
-        means = checkpoints.restore_ema(saved.variables)
+        averages = checkpoints.restore_ema(saved.variables)
     chex.assert_trees_all_equal(restored, saved)
-    chex.assert_trees_all_equal(means, saved.ema)
+    chex.assert_trees_all_equal(averages, saved.ema)
     items = {path.name for path in (tmp_path / "checkpoints" / "1").iterdir()}
     assert {"model", "rest", "ema", "meta"} <= items
 
@@ -70,7 +70,7 @@ def test_the_state_may_be_donated_while_it_is_saved(tmp_path):
     np.testing.assert_array_equal(restored.params["kernel"], np.full((300, 300), 9.0))
 
 
-def test_the_last_two_are_kept(tmp_path):
+def test_the_last_two_checkpoints_are_kept(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, state(step), {})

@@ -36,8 +36,8 @@ def test_a_class_without_images_has_no_accuracy(five):
 def test_the_calibration_error_by_hand(five):
     # Confidence 0.5 is in one bin with accuracy 3 / 5.
     assert five.calibration_error() == pytest.approx(0.1)
-    # In two bins, (0, 1/2] and (1/2, 1]: 0.2, 0.5 with one of two right, which is 0.15
-    # too much; 0.6, 0.9, 1.0 with two of three right, which is 1/6 too little.
+    # In two bins, (0, 1/2] and (1/2, 1]: 0.2 and 0.5 with one of two right, a gap of
+    # 0.15; 0.6, 0.9 and 1.0 with two of three right, a gap of 1/6.
     spread = dataclasses.replace(
         five, confidence=np.array([0.2, 0.6, 0.5, 0.9, 1.0], np.float32)
     )
@@ -48,12 +48,12 @@ def test_the_calibration_error_by_hand(five):
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 359, 500])
-def test_every_image_counts_once_on_any_batch_size(batch_size):
+def test_every_image_counts_once_with_any_batch_size(batch_size):
     source = open_source("digits", "test")
     assert source.images is not None
     batches = eval_batches(source, batch_size=batch_size, image_size=8, channels=1)
 
-    def brightest(variables, batch):
+    def eval_step(variables, batch):
         guess = batch["image"].sum(axis=(1, 2, 3)) % 10
         return {
             "label": batch["label"],
@@ -64,7 +64,7 @@ def test_every_image_counts_once_on_any_batch_size(batch_size):
             "loss": guess / 10,
         }
 
-    found = evaluate(brightest, None, batches)
+    found = evaluate(eval_step, None, batches)
     sums = source.images.sum(axis=(1, 2, 3)) % 10
     np.testing.assert_array_equal(found.index, np.arange(len(source)))
     np.testing.assert_array_equal(found.label, source.labels)
@@ -77,7 +77,7 @@ def test_every_image_counts_once_on_any_batch_size(batch_size):
     assert found.figures() == pytest.approx(expected, rel=1e-12)
 
 
-def test_an_image_that_was_not_read_counts_nowhere():
+def test_an_unreadable_image_is_not_counted():
     batch = {"index": np.arange(3)}
     rows = {
         "mask": [1, 0, 1],

@@ -25,13 +25,13 @@ FIELDS = {
     "dropout_rate": 0.2,
     "drop_path_rate": 0.2,
 }
-# A change that is never made, so that the backbone runs in every step.
+# Augmentation that never changes an image, but makes the backbone run in every step.
 NEVER = Augment(flip=1e-30)
 
 
 @pytest.fixture(scope="module")
 def source(programs, tiny, tmp_path_factory):
-    """A run to begin from."""
+    """A run to start from."""
     run = tmp_path_factory.mktemp("source") / "run"
     network = Network("resnet18", FIELDS)
     fit(
@@ -44,7 +44,7 @@ def source(programs, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def extracting(source, tiny):
-    """The head of the source, for the digits again."""
+    """The config of a run that trains a new head on the features of the source."""
     return dataclasses.replace(
         tiny,
         network=Network("resnet18", FIELDS, init=str(source)),
@@ -57,9 +57,9 @@ def extracting(source, tiny):
 
 
 @pytest.fixture(scope="module")
-def kept(extracting, tmp_path_factory):
-    """The run, its features kept."""
-    run = tmp_path_factory.mktemp("kept") / "run"
+def cached(extracting, tmp_path_factory):
+    """The run of `extracting`, with its features cached."""
+    run = tmp_path_factory.mktemp("cached") / "run"
     fit(extracting, run, console=Console(file=io.StringIO()))
     return run
 
@@ -74,40 +74,42 @@ def figures(run):
     ]
 
 
-def test_the_backbone_and_its_statistics_end_bit_equal_to_the_weights(source, kept):
-    (_, before), (_, after) = (load_pretrained("resnet18", r) for r in (source, kept))
+def test_the_backbone_and_its_statistics_end_bit_equal_to_the_weights(source, cached):
+    (_, before), (_, after) = (load_pretrained("resnet18", r) for r in (source, cached))
     head = before["params"].pop("head"), after["params"].pop("head")
     same = jax.tree.map(np.array_equal, before, after)
     assert all(jax.tree.leaves(same))
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, *head)))
 
 
-def test_a_run_on_features_is_the_run_on_images(kept, extracting, tmp_path, quiet):
+def test_training_on_features_equals_training_on_images(
+    cached, extracting, tmp_path, quiet
+):
     config = dataclasses.replace(extracting, augment=NEVER)
     fit(config, tmp_path / "run", console=quiet)
     assert not list((tmp_path / "run").glob("features*"))
-    for ours, theirs in zip(figures(kept), figures(tmp_path / "run"), strict=True):
+    for ours, theirs in zip(figures(cached), figures(tmp_path / "run"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_features_are_evaluated_whole_where_images_would_be_in_parts(
-    kept, extracting, tmp_path, quiet, monkeypatch
+def test_features_are_evaluated_in_one_piece(
+    cached, extracting, tmp_path, quiet, monkeypatch
 ):
     monkeypatch.setattr("train.learn.step._PIXELS", 1)
     fit(extracting, tmp_path / "run", console=quiet)
-    assert figures(tmp_path / "run") == figures(kept)
+    assert figures(tmp_path / "run") == figures(cached)
 
 
-def test_features_are_in_the_runs_folder_a_row_an_image(kept):
-    rows = [np.load(kept / f"features_{split}.npy") for split in ("train", "test")]
+def test_the_runs_folder_holds_one_row_of_features_per_image(cached):
+    rows = [np.load(cached / f"features_{split}.npy") for split in ("train", "test")]
     assert [(r.dtype, r.shape) for r in rows] == [
         (np.float32, (1438, 4)),
         (np.float32, (359, 4)),
     ]
 
 
-def test_features_that_are_gone_are_made_again_and_the_run_ends_the_same(
-    kept, extracting, tmp_path, quiet, monkeypatch
+def test_missing_features_are_computed_again_and_the_run_ends_the_same(
+    cached, extracting, tmp_path, quiet, monkeypatch
 ):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -117,14 +119,14 @@ def test_features_that_are_gone_are_made_again_and_the_run_ends_the_same(
             fit(extracting, run, console=quiet)
     (run / "features_train.npy").unlink()
     fit(extracting, run, console=quiet)
-    assert figures(run) == figures(kept)
+    assert figures(run) == figures(cached)
     assert (run / "features_train.npy").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_images_that_cannot_be_read_are_left_out_as_they_are_without(
+def test_unreadable_images_are_left_out_as_without_the_cache(
     extracting, tmp_path, quiet, split
 ):
     rng = np.random.default_rng(0)

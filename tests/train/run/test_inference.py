@@ -30,7 +30,7 @@ def run(programs, tiny, tmp_path_factory):
 
 @pytest.fixture
 def digits(tmp_path):
-    """The first test images as files."""
+    """The first four test images as files."""
     source = open_source("digits", "test")
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for i, path in enumerate(paths):
@@ -38,7 +38,7 @@ def digits(tmp_path):
     return paths
 
 
-def test_a_run_is_evaluated_as_it_was_when_it_ended(run):
+def test_evaluating_a_run_repeats_its_result(run):
     result = read_result(run)
     assert result is not None
     evaluation, source = evaluate_run(run)
@@ -48,8 +48,8 @@ def test_a_run_is_evaluated_as_it_was_when_it_ended(run):
     assert figures["loss"] == pytest.approx(result["loss"], rel=1e-5)
 
 
-def test_a_run_is_evaluated_where_the_devices_cannot_share_its_batch(run, monkeypatch):
-    # The run's batch is 100: it becomes 102 on what seem to be three devices.
+def test_the_batch_size_is_rounded_up_for_the_devices(run, monkeypatch):
+    # The run's batch size of 100 becomes 102, as if there were three devices.
     sizes = []
     monkeypatch.setattr(
         "train.learn.parallel.Placement.round_up",
@@ -60,7 +60,7 @@ def test_a_run_is_evaluated_where_the_devices_cannot_share_its_batch(run, monkey
 
 
 @pytest.mark.parametrize("command", [evaluate_run, predict_images])
-def test_means_of_a_run_that_keeps_none_are_refused(run, command):
+def test_a_run_without_a_moving_average_is_refused(run, command):
     arguments = ([],) if command is predict_images else ()
     with pytest.raises(UserError, match="no moving average.*without --ema-decay"):
         command(run, *arguments, ema=True)
@@ -74,7 +74,7 @@ def test_a_source_of_other_classes_is_refused(run, tmp_path):
         evaluate_run(run, f"folder:{tmp_path}")
 
 
-def test_files_are_predicted_as_the_images_of_the_set(run, digits):
+def test_files_get_the_predictions_of_the_data_set(run, digits):
     probabilities, names = predict_images(run, digits)
     evaluation, _ = evaluate_run(run)
     assert names == list("0123456789")
@@ -105,7 +105,7 @@ def test_another_split_can_be_evaluated(run):
 
 
 @pytest.mark.slow
-def test_files_are_brought_to_size_as_in_the_run(programs, tiny, tmp_path, digits):
+def test_files_are_resized_as_in_the_run(programs, tiny, tmp_path, digits):
     options = dataclasses.replace(tiny.input, crop_pct=0.5, interpolation="nearest")
     config = dataclasses.replace(tiny, input=options, epochs=1)
     fit(config, tmp_path / "run", console=Console(file=io.StringIO()))
@@ -118,19 +118,19 @@ def test_files_are_brought_to_size_as_in_the_run(programs, tiny, tmp_path, digit
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Three classes' worth of resnet18, as torch has it, and images of them."""
+    """Weights of a resnet18 of three classes with torch's names, and a data source."""
     model = cnn_flax.create_model("resnet18", num_classes=3)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(0)
 
-    def drawn(leaf):
-        """Kernels of about unit gain; scales, variances and the rest are 1."""
+    def random(leaf):
+        """Random kernels of about unit gain; scales, variances and biases are 1."""
         if leaf.ndim == 1:
             return np.ones(leaf.shape, leaf.dtype)
         gain = np.sqrt(leaf.shape[-1] / leaf.size)
         return rng.normal(0, gain, leaf.shape).astype(leaf.dtype)
 
-    variables = jax.tree.map(drawn, shapes)
+    variables = jax.tree.map(random, shapes)
     tmp_path = tmp_path_factory.mktemp("weights")
     file = tmp_path / "weights.safetensors"
     save_file(dict(cnn_flax.weights.to_torch("resnet18", variables)), file)
@@ -145,7 +145,7 @@ def test_a_model_with_weights_is_evaluated_on_any_source(weights):
     file, data = weights
     evaluation, source = evaluate_model("resnet18", data, weights=file, batch_size=4)
     assert len(evaluation.label) == len(source) == 6
-    # As torchvision prepares images for these weights: 256, of which 224, bilinear.
+    # As torchvision preprocesses: resized to 256, cropped to 224, bilinear.
     model, variables = cnn_flax.load_pretrained("resnet18", file)
     image = fit_image(source.read(5), 224, crop_pct=224 / 256)
     image = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
@@ -181,8 +181,8 @@ def test_the_command_evaluates_runs_and_models(run, weights, capsys, monkeypatch
     assert main(words[:-2]) == 2
     assert "--data SOURCE" in capsys.readouterr().err
     assert main([*words, "--ema"]) == 2
-    assert "--ema is of a run" in capsys.readouterr().err
+    assert "--ema needs a run" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--weights", str(file)]) == 2
     assert "has its own weights" in capsys.readouterr().err
     assert main(["evaluate", "resnt18"]) == 2
-    assert "It is no model either. Nearest: resnet18" in capsys.readouterr().err
+    assert "It is not a model either. Nearest: resnet18" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Real processes, stopped from outside."""
+"""Real processes, stopped from the outside."""
 
 import os
 import resource
@@ -38,7 +38,7 @@ def open_process(run, programs):
 
 @pytest.fixture
 def start(programs):
-    """Starts a run, always by the same command but for its folder."""
+    """Starts a run, always with the same command except for its folder."""
     started = []
 
     def start(run):
@@ -52,7 +52,7 @@ def start(programs):
 
 
 def wait_for_checkpoint(process, run, step):
-    """Returns as soon as there is a checkpoint of that step or a later one."""
+    """Waits for a checkpoint of this step or a later one."""
     folder = run / "checkpoints"
     while process.poll() is None:
         steps = [int(p.name) for p in folder.glob("*") if p.name.isdecimal()]
@@ -63,7 +63,7 @@ def wait_for_checkpoint(process, run, step):
 
 
 def stop_in_a_save(process, run):
-    """Stops the process, for a moment, with a checkpoint half written."""
+    """Stops the process while a checkpoint is half written."""
     while process.poll() is None:
         if list(run.glob("checkpoints/*tmp*")):
             process.send_signal(signal.SIGSTOP)
@@ -81,7 +81,7 @@ def read_config(run):
 
 
 def end(run):
-    """Metrics, result and last checkpoint, without what a clock measured."""
+    """Metrics, result and last checkpoint, without times."""
     with Checkpoints(run) as checkpoints:
         assert checkpoints.latest == STEPS
         state, _ = checkpoints.restore(build(read_config(run)).shapes)
@@ -91,9 +91,9 @@ def end(run):
 
 
 @pytest.fixture(scope="module")
-def whole(programs, tmp_path_factory):
-    """The folder of a run that nothing stopped."""
-    run = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(programs, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     process = open_process(run, programs)
     process.communicate()
     assert process.returncode == 0
@@ -101,35 +101,34 @@ def whole(programs, tmp_path_factory):
 
 
 @pytest.fixture
-def assert_ends_undisturbed(start, whole):
-    """Goes on with a run, and compares its end to that of one that nothing stopped."""
+def assert_resumes_exactly(start, uninterrupted):
+    """Resumes a run, and compares its end with that of an uninterrupted one."""
 
     def check(run):
         assert read_result(run) is None
         out, err = start(run).communicate()
         assert "Resuming from step" in out, err
-        (lines, state), (whole_lines, whole_state) = end(run), end(whole)
-        assert lines == whole_lines
-        chex.assert_trees_all_equal(state, whole_state)
+        lines, state = end(run)
+        expected_lines, expected_state = end(uninterrupted)
+        assert lines == expected_lines
+        chex.assert_trees_all_equal(state, expected_state)
 
     return check
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_ends_to_the_bit_as_one_that_was_not(
-    tmp_path, start, assert_ends_undisturbed
-):
+def test_a_killed_run_resumes_bit_equal(tmp_path, start, assert_resumes_exactly):
     run = tmp_path / "run"
     process = start(run)
     wait_for_checkpoint(process, run, 100)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert_ends_undisturbed(run)
+    assert_resumes_exactly(run)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_while_it_saved_does_too(
-    tmp_path, start, assert_ends_undisturbed
+def test_a_run_killed_during_a_save_resumes_bit_equal(
+    tmp_path, start, assert_resumes_exactly
 ):
     run = tmp_path / "run"
     process = start(run)
@@ -138,28 +137,28 @@ def test_a_run_that_was_killed_while_it_saved_does_too(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert list(run.glob("checkpoints/*tmp*"))
-    assert_ends_undisturbed(run)
+    assert_resumes_exactly(run)
     assert not list(run.glob("checkpoints/*tmp*"))
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_ends_undisturbed):
+def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_resumes_exactly):
     run = tmp_path / "run"
     process = start(run)
     wait_for_checkpoint(process, run, 100)
-    # As good as a full disk: no file of the process may grow beyond a kilobyte.
+    # Like a full disk: no file of the process may grow beyond a kilobyte.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1024, 1024))
     _, err = process.communicate()
     assert process.returncode == 1
     with Checkpoints(run) as checkpoints:
-        kept = checkpoints.latest
-    assert kept is not None and 100 <= kept < STEPS
-    # Beside it, tensorstore's threads may say what they will.
+        step = checkpoints.latest
+    assert step is not None and 100 <= step < STEPS
+    # tensorstore's threads may print more.
     assert (
         f"{run} cannot be written to: File too large. It keeps the checkpoint of step "
-        f"{kept}. Make room; to resume: python -m train digits_resnet --out {run} "
+        f"{step}. Make room; to resume: python -m train digits_resnet --out {run} "
     ) in err
-    assert_ends_undisturbed(run)
+    assert_resumes_exactly(run)
 
 
 @pytest.mark.slow
@@ -170,15 +169,15 @@ def test_a_second_process_is_refused(tmp_path, start):
     second = start(run)
     _, err = second.communicate()
     assert second.returncode == 2
-    assert f"{run} is being worked on by process {process.pid}" in err
-    # The first one is not disturbed.
+    assert f"{run} is in use by process {process.pid}" in err
+    # The first process is not disturbed.
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path, start, number):
+def test_a_signal_saves_and_says_how_to_resume(tmp_path, start, number):
     run = tmp_path / "a run"
     process = start(run)
     wait_for_checkpoint(process, run, 40)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from cnn_flax.weights import load_pretrained
 from tests.support.devices import on_four_devices
+from tests.train.runs import assert_same_end, interrupt_at
 from train.__main__ import main
 from train.config import (
     Augment,
@@ -32,13 +32,11 @@ from train.data.pseudo_label_file import header_path, read_pseudo_labels
 from train.data.select import open_unlabelled
 from train.errors import Interrupted, StorageError, UserError
 from train.run import labelling
-from train.run.checkpoint import Checkpoints
 from train.run.inference import evaluate_run
 from train.run.labelling import label_images
 from train.run.loop import fit
 from train.run.metrics import read_metrics
 from train.run.program import build
-from train.run.progress import RunProgress
 from train.run.record import check_pseudo_labels
 
 pytestmark = pytest.mark.usefixtures("programs")
@@ -47,7 +45,7 @@ PROGRAMS = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def run(programs, tiny, tmp_path_factory):
-    """A teacher that learned with dropout and drop path."""
+    """A teacher that was trained with dropout and drop path."""
     folder = tmp_path_factory.mktemp("run") / "run"
     options = dataclasses.replace(tiny.optimization, ema_decay=0.9, warmup_epochs=0)
     config = dataclasses.replace(
@@ -59,13 +57,13 @@ def run(programs, tiny, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    """A write every two batches of 100."""
+    """Writes after every two batches of 100."""
     monkeypatch.setattr(labelling, "_SHARD", 200)
 
 
 @pytest.fixture
 def files(tmp_path):
-    """The digits' first 230 training images as files, one of them no image."""
+    """The first 230 training digits as files, one of them broken."""
     source = open_source("digits")
     for i in range(230):
         path = tmp_path / "files" / f"{i // 100}" / f"{i:03}.png"
@@ -76,9 +74,10 @@ def files(tmp_path):
 
 
 def label(run, source, out, **options):
-    said = []
-    labels = label_images(run, source, out, say=said.append, **options)
-    return labels, said
+    """The labels, and the lines that were printed."""
+    printed = []
+    labels = label_images(run, source, out, say=printed.append, **options)
+    return labels, printed
 
 
 def contents(path):
@@ -99,7 +98,7 @@ def test_labels_are_the_softmax_of_the_model_in_evaluation(run, tmp_path):
     assert labels.readable.all()
 
 
-def test_the_file_needs_numpy_alone_and_says_what_it_is(run, tmp_path):
+def test_the_file_is_read_with_numpy_alone_and_its_header_describes_it(run, tmp_path):
     out = tmp_path / "new" / "labels.npy"
     label(run, open_source("digits", count=30), out, opened={"split": "train"})
     code = f"""
@@ -110,8 +109,8 @@ print(rows.dtype, rows.shape)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "float32 (30, 10)\n", done.stderr
     header = json.loads(header_path(out).read_text())
-    told = {k: header[k] for k in ("data", "ema", "images", "labelled", "model")}
-    assert told == {
+    names = ("data", "ema", "images", "labelled", "model")
+    assert {name: header[name] for name in names} == {
         "data": "digits",
         "ema": False,
         "images": 30,
@@ -123,7 +122,7 @@ print(rows.dtype, rows.shape)
     assert header["unreadable"] == {} and "jax" in header["versions"]
 
 
-def test_neither_batches_nor_threads_matter_and_ema_does(run, tmp_path):
+def test_labels_depend_on_ema_but_not_on_batch_size_or_threads(run, tmp_path):
     source = open_source("digits", count=250)
 
     def labelled(name, **options):
@@ -135,25 +134,25 @@ def test_neither_batches_nor_threads_matter_and_ema_does(run, tmp_path):
     assert np.abs(labelled("d", ema=True) - usual).max() > 1e-3
 
 
-def test_images_that_cannot_be_read_are_marked_and_named(run, files, tmp_path):
-    labels, said = label(run, files, tmp_path / "labels.npy")
+def test_unreadable_images_are_marked_and_named(run, files, tmp_path):
+    labels, printed = label(run, files, tmp_path / "labels.npy")
     assert np.flatnonzero(~labels.readable).tolist() == [150]
     assert np.flatnonzero(np.isnan(labels.probabilities).any(axis=1)).tolist() == [150]
     name = files.name(150)
     assert labels.header["unreadable"] == {"150": [name, "its format is not known"]}
-    assert said == [
+    assert printed == [
         f"left out: {name} cannot be read as an image: its format is not known"
     ]
-    # The others are where they belong.
+    # The other images keep their rows.
     source = open_source("digits").take(np.arange(230))
     others, _ = label(run, source, tmp_path / "others.npy")
-    kept = labels.readable
+    readable = labels.readable
     np.testing.assert_array_equal(
-        labels.probabilities[kept], others.probabilities[kept]
+        labels.probabilities[readable], others.probabilities[readable]
     )
 
 
-def test_too_many_of_them_end_it(run, files, tmp_path):
+def test_too_many_unreadable_images_are_an_error(run, files, tmp_path):
     for i in (0, 1, 2):
         Path(files.name(i)).write_bytes(b"none")
     with pytest.raises(BadImagesError, match="3 of 230 images cannot be read"):
@@ -168,7 +167,7 @@ class Stop(Exception):
     "call", ["os.fsync", "train.data.pseudo_label_file.write_json"]
 )
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_labelling_that_was_stopped_ends_in_the_same_bytes(
+def test_resumed_labelling_ends_with_the_same_bytes(
     run, files, tmp_path, monkeypatch, call, number
 ):
     whole, out = tmp_path / "whole.npy", tmp_path / "labels.npy"
@@ -176,33 +175,33 @@ def test_labelling_that_was_stopped_ends_in_the_same_bytes(
     label(run, files, whole)
     calls = []
     module = sys.modules["train.data.pseudo_label_file"]
-    usual = os.fsync if call == "os.fsync" else module.write_json
+    original = os.fsync if call == "os.fsync" else module.write_json
 
     def stop(*arguments):
         calls.append(arguments)
         if len(calls) == number:
             raise Stop
-        return usual(*arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(call, stop)
         label(run, files, out)
-    if not header_path(out).exists():  # Stopped before anything.
+    if not header_path(out).exists():  # Stopped before the first write.
         assert not out.exists()
     elif out.exists():
         with pytest.raises(UserError, match="is not finished"):
             read_pseudo_labels(out)
-    _, said = label(run, files, out)
+    _, printed = label(run, files, out)
     done = number - (1 if call == "os.fsync" else 2)
     resumed = [f"{100 * done} of 230 images are labelled already."] if done > 0 else []
-    assert said[: len(resumed)] == resumed
-    # An unreadable image is told once.
-    assert len(said) == len(resumed) + (done < 2)
+    assert printed[: len(resumed)] == resumed
+    # An unreadable image is reported once.
+    assert len(printed) == len(resumed) + (done < 2)
     assert contents(out) == contents(whole)
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_in_a_write_ends_in_the_same_bytes(
+def test_a_process_killed_during_a_write_resumes_to_the_same_bytes(
     run, tmp_path, programs
 ):
     def start(out, kill_at):
@@ -226,14 +225,14 @@ def test_a_process_that_is_killed_in_a_write_ends_in_the_same_bytes(
     assert contents(out) == contents(whole)
 
 
-def test_a_file_that_is_finished_is_not_labelled_again(run, tmp_path, monkeypatch):
+def test_a_finished_file_is_not_labelled_again(run, tmp_path, monkeypatch):
     source = open_source("digits", count=250)
     label(run, source, tmp_path / "labels.npy")
     before = contents(tmp_path / "labels.npy")
     monkeypatch.setattr(type(source), "read", None)
     monkeypatch.setattr(labelling, "_label", lambda teacher, batches: iter(()))
-    _, said = label(run, source, tmp_path / "labels.npy")
-    assert said == ["250 of 250 images are labelled already."]
+    _, printed = label(run, source, tmp_path / "labels.npy")
+    assert printed == ["250 of 250 images are labelled already."]
     assert contents(tmp_path / "labels.npy") == before
 
 
@@ -241,7 +240,7 @@ def stop(*arguments):
     raise Stop
 
 
-def test_a_file_that_is_gone_is_made_again(run, tmp_path, monkeypatch):
+def test_a_damaged_or_missing_file_is_written_again(run, tmp_path, monkeypatch):
     source, out = open_source("digits", count=250), tmp_path / "labels.npy"
     label(run, source, out)
     before = contents(out)
@@ -283,24 +282,24 @@ def test_a_file_of_something_else_is_not_touched(run, tmp_path):
         label(run, source, out / "labels.npy")
 
 
-def test_two_do_not_write_at_once(run, tmp_path, monkeypatch):
+def test_a_file_has_one_writer_at_a_time(run, tmp_path, monkeypatch):
     source, out = open_source("digits", count=250), tmp_path / "labels.npy"
     append = labelling.PseudoLabelsWriter.append
     refused = []
 
-    def and_try(writer, *arguments):
+    def append_after_trying(writer, *arguments):
         if not refused:
             with pytest.raises(UserError, match="is being written by another") as error:
                 label(run, source, out)
             refused.append(error)
         append(writer, *arguments)
 
-    monkeypatch.setattr(labelling.PseudoLabelsWriter, "append", and_try)
+    monkeypatch.setattr(labelling.PseudoLabelsWriter, "append", append_after_trying)
     labels, _ = label(run, source, out)
     assert refused and labels.readable.all()
 
 
-def test_a_disk_without_room_is_told_before_anything_is_labelled(
+def test_too_little_disk_space_is_reported_before_anything_is_labelled(
     run, tmp_path, monkeypatch
 ):
     def full(*arguments):
@@ -314,7 +313,7 @@ def test_a_disk_without_room_is_told_before_anything_is_labelled(
     assert label(run, source, out)[0].readable.all()
 
 
-def test_a_teacher_that_is_broken_is_no_teacher(run, tmp_path, monkeypatch):
+def test_a_teacher_whose_logits_are_nan_is_refused(run, tmp_path, monkeypatch):
     import jax
 
     def broken(*arguments, **options):
@@ -328,15 +327,15 @@ def test_a_teacher_that_is_broken_is_no_teacher(run, tmp_path, monkeypatch):
         label(run, open_source("digits", count=30), tmp_path / "labels.npy")
 
 
-def test_a_moved_run_and_folder_are_the_same(run, files, tmp_path):
+def test_a_moved_run_and_image_folder_are_recognized(run, files, tmp_path):
     out = tmp_path / "labels.npy"
     label(run, files, out)
     before = contents(out)
     shutil.copytree(run, tmp_path / "moved")
     (tmp_path / "files").rename(tmp_path / "images")
     source = open_source(f"files:{tmp_path / 'images'}", labelled=False)
-    _, said = label(tmp_path / "moved", source, out)
-    assert said == ["230 of 230 images are labelled already."]
+    _, printed = label(tmp_path / "moved", source, out)
+    assert printed == ["230 of 230 images are labelled already."]
     assert contents(out) == before
 
 
@@ -363,7 +362,9 @@ def own_cache(monkeypatch):
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_command_labels_shows_and_labels_no_more(run, files, tmp_path, capsys):
+def test_the_command_labels_and_reports_and_does_not_label_again(
+    run, files, tmp_path, capsys
+):
     out = tmp_path / "labels.npy"
     words = [run, "--data", f"files:{tmp_path / 'files'}", "--out", out]
     assert command(*words) == 0
@@ -379,7 +380,7 @@ def test_the_command_labels_shows_and_labels_no_more(run, files, tmp_path, capsy
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_command_measures_by_true_labels(run, tmp_path, capsys):
+def test_the_command_measures_accuracy_with_true_labels(run, tmp_path, capsys):
     out = tmp_path / "labels.npy"
     assert command(run, "--data", "digits", "--split", "test", "--out", out) == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -403,7 +404,9 @@ def test_the_command_measures_by_true_labels(run, tmp_path, capsys):
         (["--data", "rest", "--split", "test"], "there is no test split of them"),
     ],
 )
-def test_a_mistake_is_a_line_and_makes_no_file(run, tmp_path, capsys, words, message):
+def test_a_user_error_is_one_line_and_leaves_no_file(
+    run, tmp_path, capsys, words, message
+):
     assert command(run, *words, "--out", tmp_path / "labels.npy") == 2
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
@@ -412,7 +415,7 @@ def test_a_mistake_is_a_line_and_makes_no_file(run, tmp_path, capsys, words, mes
 
 @pytest.fixture
 def student(tiny, run, tmp_path):
-    """A config of ten labels of each class, and the other digits as `run` has them."""
+    """A config with ten labels per class, and the other digits as `run` labels them."""
     options = Unlabelled(
         "rest", ratio=3, pseudo_labels=str(tmp_path / "labels.npy"), per_class=40
     )
@@ -430,44 +433,25 @@ def student(tiny, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_learns_from_pseudo_labels_and_goes_on_exactly(
+def test_a_run_learns_from_pseudo_labels_and_resumes_exactly(
     student, tmp_path, quiet, monkeypatch
 ):
     program = build(student)
     assert program.unlabelled is not None
     soft = program.unlabelled.columns["label"]
     assert soft.shape == (len(program.unlabelled), 10) and soft.dtype == np.float32
-    kept = [key for key in read_metrics_of(student, tmp_path / "whole", quiet)]
-    step = RunProgress.step
-    calls = iter(range(1, 100))
-
-    def and_stop(self):
-        step(self)
-        if next(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(RunProgress, "step", and_stop)
-        fit(student, tmp_path / "run", console=quiet)
-    assert read_metrics_of(student, tmp_path / "run", quiet) == kept
-    assert all("unlabelled_loss" in line for line in kept if line["split"] == "train")
-    states = []
-    for name in ("whole", "run"):
-        with Checkpoints(tmp_path / name) as checkpoints:
-            states.append(checkpoints.restore(program.shapes)[0])
-    chex.assert_trees_all_equal(*states)
+    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
+    fit(student, uninterrupted, console=quiet)
+    lines = [line for line in read_metrics(uninterrupted) if line["split"] == "train"]
+    assert lines and all("unlabelled_loss" in line for line in lines)
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        fit(student, run, console=quiet)
+    fit(student, run, console=quiet)
+    assert_same_end(run, uninterrupted, student)
 
 
-def read_metrics_of(config, folder, console):
-    fit(config, folder, console=console)
-    timed = ("seconds", "images_per_second")
-    return [
-        {name: value for name, value in line.items() if name not in timed}
-        for line in read_metrics(folder)
-    ]
-
-
-def test_a_run_does_not_go_on_with_another_teachers_labels(
+def test_a_run_is_not_resumed_with_another_teachers_labels(
     student, run, tmp_path, quiet, monkeypatch
 ):
     record = build(student).record
@@ -476,7 +460,9 @@ def test_a_run_does_not_go_on_with_another_teachers_labels(
     out.unlink()
     header_path(out).unlink()
     label(run, open_unlabelled(student, "rest"), out, ema=True)
-    with pytest.raises(UserError, match="labels by another teacher than when the run"):
+    with pytest.raises(
+        UserError, match="labels from another teacher than when the run"
+    ):
         check_pseudo_labels(record, build(student).record)
 
 
@@ -496,8 +482,8 @@ def test_hard_labels_are_classes_and_a_file_of_other_images_is_refused(student):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs", "optimized")
-def test_pseudo_labels_gain_on_few_labels(tmp_path, quiet):
-    # 4 labels of each digit. Seen: 70.5 to 76.9 % alone, 74.9 to 85.0 % with the rest.
+def test_pseudo_labels_improve_on_few_labels(tmp_path, quiet):
+    # 4 labels per digit. Measured: 70.5 to 76.9 % alone, 74.9 to 85.0 % with the rest.
     fields = {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}
     gains = []
     for seed in range(3):

@@ -33,19 +33,19 @@ pytestmark = pytest.mark.usefixtures("programs")
 
 
 @pytest.fixture(scope="module")
-def whole(programs, tiny, tmp_path_factory):
-    """The folder of a run that nothing disturbed; it is left as it is."""
-    run = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(programs, tiny, tmp_path_factory):
+    """The folder of an uninterrupted run; tests must not change it."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
     return run
 
 
-def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(whole, tiny):
-    result = read_result(whole)
+def test_a_run_writes_its_record_metrics_result_and_pictures(uninterrupted, tiny):
+    result = read_result(uninterrupted)
     assert result is not None
     assert (result["steps"], result["test_images"]) == (STEPS, 359)
 
-    record = read_record(whole)
+    record = read_record(uninterrupted)
     assert record is not None
     assert record["format"] == 1
     assert record["recipe"] == "a_recipe"
@@ -59,7 +59,7 @@ def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(whole, 
     }
     assert record["class_names"] == list("0123456789")
 
-    lines = read_metrics(whole)
+    lines = read_metrics(uninterrupted)
     train = [line for line in lines if line["split"] == "train"]
     test = [line for line in lines if line["split"] == "test"]
     assert [line["step"] for line in train] == [*range(5, STEPS, 5), STEPS]
@@ -71,39 +71,41 @@ def test_a_run_leaves_its_record_its_metrics_its_result_and_its_pictures(whole, 
     rates = [line["learning_rate"] for line in train]
     assert max(rates) == pytest.approx(0.1, rel=1e-2) and rates[-1] < 1e-3
 
-    pictures = {path.name for path in whole.glob("*.png")}
+    pictures = {path.name for path in uninterrupted.glob("*.png")}
     assert pictures == {
         "learning_curves.png",
         "confusion_matrix.png",
         "worst_images.png",
     }
-    assert last_checkpoint(whole, tiny)[0] == STEPS
+    assert last_checkpoint(uninterrupted, tiny)[0] == STEPS
 
 
 def times(run):
     return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
-def test_a_run_that_has_ended_is_not_trained_again(whole, tiny, quiet):
-    before = times(whole)
-    assert fit(tiny, whole, recipe="a_recipe", console=quiet) == read_result(whole)
-    assert f"{whole} has ended already." in quiet.file.getvalue()
-    assert times(whole) == before
+def test_a_run_that_has_ended_is_not_trained_again(uninterrupted, tiny, quiet):
+    before = times(uninterrupted)
+    assert fit(tiny, uninterrupted, recipe="a_recipe", console=quiet) == read_result(
+        uninterrupted
+    )
+    assert f"{uninterrupted} has ended already." in quiet.file.getvalue()
+    assert times(uninterrupted) == before
 
 
-def test_a_different_run_is_refused_and_nothing_is_changed(whole, tiny, quiet):
-    before = times(whole)
+def test_a_different_run_is_refused_and_nothing_is_changed(uninterrupted, tiny, quiet):
+    before = times(uninterrupted)
     other = dataclasses.replace(tiny, epochs=4)
     with pytest.raises(UserError, match="--epochs is 3 there and 4 here"):
-        fit(other, whole, recipe="a_recipe", console=quiet)
-    assert times(whole) == before
+        fit(other, uninterrupted, recipe="a_recipe", console=quiet)
+    assert times(uninterrupted) == before
 
 
-# Inside an interval of the log, at an epoch's end, at the very end; then twice.
+# Between two log lines, at the end of an epoch, after the last step; then twice.
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [(3,), (14,), (STEPS,), (10, 11)])
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
-    whole, tmp_path, tiny, quiet, monkeypatch, steps
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    uninterrupted, tmp_path, tiny, quiet, monkeypatch, steps
 ):
     interrupt_at(monkeypatch, *steps)
     for step in steps:
@@ -113,7 +115,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
         assert last_checkpoint(tmp_path, tiny)[0] == step
     fit(tiny, tmp_path, console=quiet)
     assert f"Resuming from step {steps[-1]} of {STEPS}." in quiet.file.getvalue()
-    assert_same_end(tmp_path, whole, tiny)
+    assert_same_end(tmp_path, uninterrupted, tiny)
 
 
 def test_sigterm_saves_too(tmp_path, tiny, quiet, monkeypatch):
@@ -125,7 +127,7 @@ def test_sigterm_saves_too(tmp_path, tiny, quiet, monkeypatch):
 
 
 @pytest.mark.slow
-def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
+def test_an_interrupted_run_with_every_option_of_a_step_ends_the_same(
     tmp_path, tiny, quiet, monkeypatch
 ):
     options = dataclasses.replace(
@@ -139,12 +141,12 @@ def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
         ema_decay=0.9,
     )
     config = dataclasses.replace(tiny, epochs=2, optimization=options)
-    result = fit(config, tmp_path / "whole", console=quiet)
+    result = fit(config, tmp_path / "uninterrupted", console=quiet)
     interrupt_at(monkeypatch, 17)
     with pytest.raises(Interrupted):
         fit(config, tmp_path / "run", console=quiet)
     fit(config, tmp_path / "run", console=quiet)
-    assert_same_end(tmp_path / "run", tmp_path / "whole", config)
+    assert_same_end(tmp_path / "run", tmp_path / "uninterrupted", config)
 
     last = read_metrics(tmp_path / "run")[-1]
     assert last["split"] == "test"
@@ -158,16 +160,16 @@ def test_with_everything_a_step_may_have_an_interrupted_run_ends_the_same(
 
 
 @pytest.mark.slow
-def test_the_step_takes_the_memory_of_the_state(tiny):
+def test_the_step_donates_the_state(tiny):
     options = dataclasses.replace(tiny.optimization, ema_decay=0.9, freeze_bn=True)
     program = build(dataclasses.replace(tiny, optimization=options))
     state = program.init()
-    batch = next(train_batches(program.train, **program.batch_options, seed=0))
+    batch = next(train_batches(program.train, **program.train_batch._asdict(), seed=0))
     batch = jax.device_put(batch, program.placement.sharded)
     after, _ = compile_train_step(program)(state, batch, program.key)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.ema))
-    # The flag reached the step: the statistics are those of the first model.
+    # --freeze-bn reached the step: the statistics are the initial ones.
     chex.assert_trees_all_equal(after.batch_stats, program.init().batch_stats)
 
 
@@ -181,8 +183,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     tmp_path, tiny, quiet
 ):
     # The rate rises until the weights overflow, in the second epoch.
-    mad = Optimization(learning_rate=1e30, warmup_epochs=3)
-    config = dataclasses.replace(tiny, optimization=mad, checkpoint_every=1)
+    diverging = Optimization(learning_rate=1e30, warmup_epochs=3)
+    config = dataclasses.replace(tiny, optimization=diverging, checkpoint_every=1)
     with pytest.raises(NotFiniteError, match="of step [0-9]+ is (nan|inf)") as error:
         fit(config, tmp_path, console=quiet)
     step, state = last_checkpoint(tmp_path, config)
@@ -195,11 +197,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 def test_checkpoints_are_written_between_epochs_too(tmp_path, tiny, quiet, monkeypatch):
     saved = []
-    whole = Checkpoints.save
+    original = Checkpoints.save
 
     def save(self, step, state, meta):
         saved.append(step)
-        whole(self, step, state, meta)
+        original(self, step, state, meta)
 
     monkeypatch.setattr(Checkpoints, "save", save)
     fit(dataclasses.replace(tiny, checkpoint_every=6), tmp_path, console=quiet)
@@ -215,10 +217,10 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, tiny, quiet, monkeyp
 
     monkeypatch.setattr("train.run.program.compile_step", counted)
     fit(tiny, tmp_path, console=quiet)
-    assert len(compiled) == 2  # What they return refuses other shapes.
+    assert len(compiled) == 2  # Compiled steps refuse other shapes.
 
 
-def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
+def test_a_changed_version_is_reported(tmp_path, tiny, quiet, monkeypatch):
     interrupt_at(monkeypatch, 3)
     with pytest.raises(Interrupted):
         fit(tiny, tmp_path, console=quiet)
@@ -231,7 +233,7 @@ def test_a_changed_version_is_announced(tmp_path, tiny, quiet, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_may_go_on_under_another_wrapper_and_says_so(
+def test_a_run_may_be_resumed_under_pmap_and_reports_the_change(
     tmp_path, tiny, quiet, monkeypatch
 ):
     interrupt_at(monkeypatch, 3)
@@ -251,7 +253,7 @@ def test_a_run_may_go_on_under_another_wrapper_and_says_so(
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of ten images each, for training and for test."""
+    """A folder of two classes with ten images each, for training and for test."""
     folder = tmp_path / "photos"
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -271,7 +273,7 @@ def on(photos, tiny):
     )
 
 
-def test_your_own_folder_trains_with_fewer_than_five_classes(
+def test_an_image_folder_of_fewer_than_five_classes_trains(
     tmp_path, tiny, quiet, photos
 ):
     result = fit(on(photos, tiny), tmp_path / "run", console=quiet)
@@ -310,7 +312,7 @@ def test_a_run_whose_classes_have_changed_is_refused(
         ),
     ],
 )
-def test_a_run_that_cannot_begin_leaves_no_folder(
+def test_a_run_that_cannot_start_leaves_no_folder(
     tmp_path, tiny, quiet, changes, message
 ):
     with pytest.raises(UserError, match=message):
@@ -337,12 +339,12 @@ def test_a_label_out_of_range_is_named_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_disk_without_room_is_an_error_before_anything_is_computed(
+def test_too_little_disk_space_is_an_error_before_anything_is_computed(
     tmp_path, tiny, quiet, monkeypatch
 ):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     monkeypatch.setattr(loop, "compile_steps", None)
-    with pytest.raises(UserError, match="run has not enough space: 0.0 MB are free"):
+    with pytest.raises(UserError, match="run has too little space: 0.0 MB are free"):
         fit(tiny, tmp_path / "run", console=quiet)
     assert not (tmp_path / "run").exists()
 
@@ -353,7 +355,7 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, tiny, quiet):
         fit(dataclasses.replace(tiny, input=large), tmp_path / "run", console=quiet)
 
 
-def test_a_run_is_judged_on_the_split_that_was_asked_for(tmp_path, tiny, quiet):
+def test_a_run_is_evaluated_on_the_requested_split(tmp_path, tiny, quiet):
     select = Selection(eval_split="val", val_share=0.25, labels_per_class=20)
     config = dataclasses.replace(tiny, selection=select, epochs=1)
     result = fit(config, tmp_path, console=quiet)
@@ -362,7 +364,7 @@ def test_a_run_is_judged_on_the_split_that_was_asked_for(tmp_path, tiny, quiet):
     assert {line["split"] for line in read_metrics(tmp_path)} == {"train", "val"}
 
 
-def test_a_split_that_is_not_there_is_an_error(tmp_path, tiny, quiet):
+def test_a_missing_split_is_an_error(tmp_path, tiny, quiet):
     config = dataclasses.replace(tiny, selection=Selection(eval_split="val"))
     with pytest.raises(SourceError, match="no val split.*val_share holds one out"):
         fit(config, tmp_path / "run", console=quiet)
@@ -373,7 +375,7 @@ def test_an_unreadable_image_is_left_out_and_counted(tmp_path, tiny, quiet, phot
     config = on(photos, tiny)
     with pytest.raises(UserError, match="1 of 20 images cannot be read, more than"):
         fit(config, tmp_path / "run", console=quiet)
-    # The share may be raised, and the same run goes on.
+    # The share may be raised to resume the same run.
     options = dataclasses.replace(config.input, max_bad_share=0.1)
     config = dataclasses.replace(config, input=options)
     result = fit(config, tmp_path / "run", console=quiet)
@@ -381,19 +383,19 @@ def test_an_unreadable_image_is_left_out_and_counted(tmp_path, tiny, quiet, phot
     assert quiet.file.getvalue().count(f"left out: {photos}/train/dark/3.png") == 2
 
 
-def spy_on(asked, whole, source, **options):
-    asked.append(options)
-    return whole(source, **options)
+def record_options(calls, original, source, **options):
+    calls.append(options)
+    return original(source, **options)
 
 
 @pytest.mark.slow
-def test_windows_are_cut_from_images_that_were_loaded_larger(
+def test_windows_are_cropped_from_images_that_were_loaded_larger(
     tmp_path, tiny, quiet, photos, monkeypatch
 ):
-    asked = []
+    calls = []
     for module, name in ((training_batches, "train_batches"), (loop, "eval_batches")):
-        whole = getattr(module, name)
-        monkeypatch.setattr(module, name, partial(spy_on, asked, whole))
+        recorder = partial(record_options, calls, getattr(module, name))
+        monkeypatch.setattr(module, name, recorder)
     config = on(photos, tiny)
     config = dataclasses.replace(
         config,
@@ -402,24 +404,24 @@ def test_windows_are_cut_from_images_that_were_loaded_larger(
         epochs=1,
     )
     fit(config, tmp_path / "run", console=quiet)
-    sizes = [(options["image_size"], options["crop_pct"]) for options in asked]
+    sizes = [(options["image_size"], options["crop_pct"]) for options in calls]
     assert sizes == [(12, 1.0), (8, 0.8)]
 
 
 @pytest.mark.parametrize(
     "change", [{"crop_pct": 0.5}, {"interpolation": "nearest"}, {"threads": 3}]
 )
-def test_images_are_brought_to_size_as_asked(
+def test_images_are_decoded_with_the_flags_options(
     tmp_path, tiny, quiet, photos, change, monkeypatch
 ):
-    asked = []
+    calls = []
     config = dataclasses.replace(on(photos, tiny), epochs=1)
     config = dataclasses.replace(
         config, input=dataclasses.replace(config.input, **change)
     )
     for module, name in ((training_batches, "train_batches"), (loop, "eval_batches")):
-        whole = getattr(module, name)
-        monkeypatch.setattr(module, name, partial(spy_on, asked, whole))
+        recorder = partial(record_options, calls, getattr(module, name))
+        monkeypatch.setattr(module, name, recorder)
     fit(config, tmp_path / "run", console=quiet)
-    assert len(asked) == 2
-    assert all(change.items() <= options.items() for options in asked)
+    assert len(calls) == 2
+    assert all(change.items() <= options.items() for options in calls)

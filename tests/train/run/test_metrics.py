@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from train.errors import NotFiniteError
-from train.run.metrics import Meter
+from train.run.metrics import Meter, MetricsLog, read_metrics
 
 
 def metrics(loss):
@@ -34,22 +34,22 @@ def test_the_first_step_that_is_not_finite_is_named(value):
     assert error.value.step == 8
 
 
-def test_a_meter_that_was_saved_goes_on_to_the_bit():
+def test_a_saved_meter_resumes_bit_equal():
     losses = [1 / 3, 0.1, 1e-7, 2.0, 1 / 7]
-    whole, first = Meter(4), Meter(4)
+    uninterrupted, first = Meter(4), Meter(4)
     for step, loss in enumerate(losses, start=1):
-        whole.add(step, metrics(loss))
+        uninterrupted.add(step, metrics(loss))
     for step, loss in enumerate(losses[:2], start=1):
         first.add(step, metrics(loss))
     second = Meter(4, json.loads(json.dumps(first.settle())))
     for step, loss in enumerate(losses[2:], start=3):
         second.add(step, metrics(loss))
-    assert second.line()["loss"] == whole.line()["loss"]
-    assert second.images == whole.images == 20
+    assert second.line()["loss"] == uninterrupted.line()["loss"]
+    assert second.images == uninterrupted.images == 20
     assert second.seconds > first.seconds
 
 
-def test_what_is_not_training_is_not_timed(monkeypatch):
+def test_only_training_is_timed(monkeypatch):
     clock = iter([0.0, 2.0, 2.0, 100.0, 101.0, 101.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     meter = Meter(batch_size=30)  # 0
@@ -59,3 +59,28 @@ def test_what_is_not_training_is_not_timed(monkeypatch):
     meter.add(2, metrics(1))
     assert meter.line()["images_per_second"] == 60 / (2 + 1)  # 101
     assert meter.seconds == 3
+
+
+def test_a_resumed_log_drops_lines_that_will_be_measured_again(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        for step in (5, 10, 15):
+            log.write({"step": step, "loss": 1 / step})
+    with MetricsLog(tmp_path, 10) as log:
+        log.write({"step": 15, "loss": 0.5})
+    expected = [(5, 1 / 5), (10, 1 / 10), (15, 0.5)]
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == expected
+
+
+def test_a_truncated_line_is_ignored(tmp_path):
+    whole = json.dumps({"step": 5})
+    (tmp_path / "metrics.jsonl").write_text(f'{whole}\n{{"step": 1')
+    assert read_metrics(tmp_path) == [{"step": 5}]
+    with MetricsLog(tmp_path, 5) as log:
+        log.write({"step": 10})
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5, 10]
+
+
+def test_a_line_can_be_read_as_soon_as_it_is_written(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.write({"step": 5})
+        assert read_metrics(tmp_path) == [{"step": 5}]

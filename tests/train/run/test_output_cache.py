@@ -8,7 +8,7 @@ ROOM = np.broadcast_to(np.float32(0), (5, 2))
 
 
 def batches():
-    """Five images in two batches; the third cannot be read, the sixth only fills up."""
+    """Five images in two batches; the third is unreadable, the sixth row is padding."""
     for index in ([0, 1, 2], [3, 4, 5]):
         index = np.array(index)
         images = (10 * index).astype(np.uint8)[:, None, None, None]
@@ -19,13 +19,13 @@ def rows():
     return output_rows(lambda images: images[:, 0, 0] + np.arange(2.0), batches())
 
 
-def test_rows_are_of_the_images_that_can_be_read():
+def test_rows_are_of_readable_images_only():
     found = list(rows())
     assert [list(index) for index, _ in found] == [[0, 1], [3, 4]]
     np.testing.assert_array_equal(found[1][1], [[30, 31], [40, 41]])
 
 
-def test_rows_are_kept_and_asked_for_once(tmp_path):
+def test_rows_are_computed_once_and_cached(tmp_path):
     expected = [[0, 1], [10, 11], [np.nan, np.nan], [30, 31], [40, 41]]
     path = tmp_path / "rows.npy"
     np.testing.assert_array_equal(cached_rows(path, ROOM, rows()), expected)
@@ -35,7 +35,7 @@ def test_rows_are_kept_and_asked_for_once(tmp_path):
     assert again.dtype == np.float32
 
 
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+def test_the_file_is_written_atomically(tmp_path):
     def broken():
         yield next(iter(rows()))
         raise KeyboardInterrupt
@@ -50,5 +50,5 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
 def test_rows_of_other_images_are_refused(tmp_path):
     path = tmp_path / "rows.npy"
     np.save(path, np.zeros((3, 2), np.float32))
-    with pytest.raises(UserError, match=r"has the shape \[3, 2\], .* want \[5, 2\]"):
+    with pytest.raises(UserError, match=r"has the shape \[3, 2\], .* need \[5, 2\]"):
         cached_rows(path, ROOM, rows())

@@ -7,7 +7,7 @@ from train.run.evaluation import Evaluation
 
 @pytest.fixture
 def evaluation():
-    """Forty images of three classes; image i has loss i, every fourth is wrong."""
+    """40 images of three classes; image i has loss i, every fourth is misclassified."""
     label = np.arange(40) % 3
     wrong = np.arange(40) % 4 == 0
     return Evaluation(
@@ -23,7 +23,7 @@ def evaluation():
 NAMES = ("cat", "dog", "a long name")
 
 
-def test_curves_are_the_lines_of_the_log():
+def test_curves_show_the_lines_of_the_log():
     lines = [
         {"split": "train", "epoch": 0.5, "loss": 2.0, "accuracy": 0.4},
         {"split": "train", "epoch": 1.0, "loss": 1.0, "accuracy": 0.5},

@@ -13,7 +13,7 @@ LINE = {
 }
 
 
-def test_what_is_no_terminal_gets_plain_lines():
+def test_output_that_is_not_a_terminal_gets_plain_lines():
     console = Console(file=io.StringIO(), width=40)
     with RunProgress(console, start=0, steps=10, epochs=2) as progress:
         progress.step()

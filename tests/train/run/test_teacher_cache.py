@@ -65,18 +65,18 @@ def files(run):
     return {path.name: path.stat().st_mtime_ns for path in run.glob("*.npy")}
 
 
-def test_each_images_answer_is_kept(config, tmp_path):
+def test_each_images_logits_are_cached(config, tmp_path):
     program = build(cached(config))
     teacher = open_teacher(
         config.distillation.teacher, program.train, size=8, channels=1
     )
-    # The step does not ask it again.
+    # The step does not run the teacher.
     assert program.shapes.teacher is None
-    kept = with_teacher_logits(program, tmp_path)
+    with_logits = with_teacher_logits(program, tmp_path)
     before = files(tmp_path)
     assert set(before) == {"teacher_logits_train.npy", "teacher_logits_unlabelled.npy"}
     teach = jax.jit(teacher_pass(teacher, teacher.mean, teacher.std))
-    for source in (kept.train, kept.unlabelled):
+    for source in (with_logits.train, with_logits.unlabelled):
         assert source is not None
         rows = source.columns["teacher_logits"]
         assert rows.shape == (len(source), 10)
@@ -89,14 +89,17 @@ def test_each_images_answer_is_kept(config, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_kept_answers_train_as_those_of_the_step_and_a_run_goes_on_with_them(
+def test_training_on_cached_logits_equals_computing_them_and_resumes_exactly(
     config, tmp_path, quiet, monkeypatch
 ):
-    asked, kept, run = (tmp_path / name for name in ("asked", "kept", "run"))
-    fit(config, asked, console=quiet)
-    fit(cached(config), kept, console=quiet)
-    # To rounding, which four steps make more of.
-    for line, other in zip(read_metrics(kept), read_metrics(asked), strict=True):
+    names = ("computed", "from_cache", "run")
+    computed, from_cache, run = (tmp_path / name for name in names)
+    fit(config, computed, console=quiet)
+    fit(cached(config), from_cache, console=quiet)
+    # Up to rounding, which grows over four steps.
+    for line, other in zip(
+        read_metrics(from_cache), read_metrics(computed), strict=True
+    ):
         for name in ("loss", "unlabelled_loss", "gradient_norm"):
             if name in line:
                 assert line[name] == pytest.approx(other[name], rel=1e-3)
@@ -107,27 +110,25 @@ def test_kept_answers_train_as_those_of_the_step_and_a_run_goes_on_with_them(
     before = files(run)
     fit(cached(config), run, console=quiet)
     assert files(run) == before
-    assert_same_end(run, kept, cached(config))
+    assert_same_end(run, from_cache, cached(config))
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_run_with_a_hint_goes_on_as_if_nothing_had_been(
-    config, tmp_path, quiet, monkeypatch
-):
+def test_a_run_with_a_hint_resumes_exactly(config, tmp_path, quiet, monkeypatch):
     options = dataclasses.replace(
         config.distillation, distillation="hint", hint_at="stage1"
     )
     config = dataclasses.replace(
         config, distillation=options, augment=Augment(flip=0.5, mixup=0.2)
     )
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    result = fit(config, whole, console=quiet)
+    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
+    result = fit(config, uninterrupted, console=quiet)
     interrupt_at(monkeypatch, 3)
     with pytest.raises(Interrupted):
         fit(config, run, console=quiet)
     fit(config, run, console=quiet)
-    assert_same_end(run, whole, config)
+    assert_same_end(run, uninterrupted, config)
     _, state = last_checkpoint(run, config)
     assert "objective" in state.params and state.teacher is None
     evaluation, _ = evaluate_run(run)
@@ -135,8 +136,8 @@ def test_a_run_with_a_hint_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.slow
-def test_labels_of_the_unlabelled_are_never_read(config):
-    # Mixed, so that the images' labels have a way.
+def test_labels_of_unlabelled_images_are_never_used(config):
+    # With Mixup, which would carry the labels into the loss.
     program = build(dataclasses.replace(config, augment=Augment(mixup=0.2)))
     assert program.unlabelled is not None
     rng = np.random.default_rng(0)
@@ -164,7 +165,7 @@ def test_labels_of_the_unlabelled_are_never_read(config):
     chex.assert_trees_all_equal(*ends)
 
 
-def test_answers_are_kept_only_where_no_image_changes(config, tmp_path, quiet):
+def test_logits_are_cached_only_if_images_never_change(config, tmp_path, quiet):
     changed = dataclasses.replace(
         cached(config), augment=Augment(flip=0.5, policy="rand_augment")
     )
@@ -175,12 +176,12 @@ def test_answers_are_kept_only_where_no_image_changes(config, tmp_path, quiet):
         build(dataclasses.replace(cached(config), input=larger))
 
 
-def test_answers_to_other_images_are_refused(config, tmp_path):
+def test_cached_logits_of_other_images_are_refused(config, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     np.save(run / "teacher_logits_train.npy", np.zeros((3, 10), np.float32))
     program = build(cached(config))
-    with pytest.raises(UserError, match=r"shape \[3, 10\], .* want \[40, 10\]"):
+    with pytest.raises(UserError, match=r"shape \[3, 10\], .* need \[40, 10\]"):
         with_teacher_logits(program, run)
 
 

@@ -10,7 +10,7 @@ from train.run.tensorboard import TensorBoardLog
 
 
 def events(run):
-    """The events of all starts of a run, in order."""
+    """The events of a run in order, over all restarts."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     found = []
     for file in sorted(
@@ -42,7 +42,7 @@ def test_every_figure_is_a_curve_of_its_split(tmp_path):
     }
 
 
-def test_a_run_that_goes_on_takes_back_what_will_be_measured_again(tmp_path):
+def test_a_resumed_run_purges_events_that_will_be_measured_again(tmp_path):
     with TensorBoardLog(tmp_path, 0) as log:
         log.write({"step": 5, "split": "train", "loss": 0.5})
     with TensorBoardLog(tmp_path, 3) as log:
@@ -52,13 +52,13 @@ def test_a_run_that_goes_on_takes_back_what_will_be_measured_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_flag_writes_it(tmp_path, tiny, quiet, programs):
+def test_the_flag_writes_events(tmp_path, tiny, quiet, programs):
     fit(dataclasses.replace(tiny, epochs=1, tensorboard=True), tmp_path, console=quiet)
     tags = {value.tag for event in events(tmp_path) for value in event.summary.value}
     assert {"loss/train", "accuracy/test", "learning_rate/train"} <= tags
 
 
-def test_without_the_extra_there_is_a_line_before_anything_is_done(
+def test_a_missing_extra_is_reported_before_anything_is_done(
     tmp_path, tiny, quiet, monkeypatch
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -1,0 +1,69 @@
+import errno
+import os
+
+import pytest
+
+from train import storage
+from train.storage import allocate, read_json, try_lock, write_json
+
+
+@pytest.fixture(params=[True, False], ids=["posix_fallocate", "zeros"])
+def how(request, monkeypatch):
+    """With and without `os.posix_fallocate`, which macOS does not have."""
+    if request.param and not hasattr(os, "posix_fallocate"):
+        pytest.skip("this system has no posix_fallocate")
+    if not request.param:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+
+
+@pytest.mark.usefixtures("how")
+@pytest.mark.parametrize("size", [3, 8, 20, 2**20 + 5, 2**21])
+def test_a_file_grows_to_the_size_and_keeps_its_contents_and_position(tmp_path, size):
+    path = tmp_path / "file"
+    with path.open("w+b") as file:
+        file.write(b"contents")
+        file.seek(3)
+        allocate(file, size)
+        assert file.tell() == 3
+        assert path.stat().st_size == max(size, 8)
+        file.write(b"!")
+    assert path.read_bytes() == b"con!ents".ljust(size, b"\0")
+
+
+def test_a_full_disk_is_an_error_without_posix_fallocate_too(tmp_path, monkeypatch):
+    class FullFile:
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with (tmp_path / "file").open("w+b") as file:
+        with pytest.raises(OSError, match="No space left") as error:
+            allocate(FullFile(), 10)  # pyright: ignore
+    assert error.value.errno in storage.DISK_FULL
+
+
+def test_json_is_written_atomically(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    assert read_json(path) is None
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1}
+
+    def fail(*paths):
+        raise OSError("killed")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="killed"):
+        write_json(path, {"a": 2})
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_lock_is_held_once_and_released_when_the_file_is_closed(tmp_path):
+    path = tmp_path / "lock"
+    with path.open("w") as first, path.open("w") as second:
+        assert try_lock(first)
+        assert not try_lock(second)
+    with path.open("w") as third:
+        assert try_lock(third)
