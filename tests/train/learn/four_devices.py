@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tests.support.runs import untrained_run
 
+from tests.support.runs import untrained_run
 from train.config import (
     Augment,
     Config,

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cnn_flax.weights import load_pretrained
 from tests.support.devices import on_four_devices
-from tests.train.runs import assert_same_end, interrupt_at
+from tests.support.runs import assert_same_end, interrupt_at
 from train.__main__ import main
 from train.config import (
     Augment,
