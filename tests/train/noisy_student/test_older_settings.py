@@ -8,7 +8,7 @@ import pytest
 from train.errors import UserError
 from train.noisy_student import NoisyStudent
 from train.noisy_student.plan import settings
-from train.noisy_student.run import _ABOUT, _is_same
+from train.noisy_student.run import _RECORD, _is_same
 
 STUDENT = NoisyStudent()
 
@@ -22,7 +22,7 @@ def folder(tmp_path):
     """A folder whose settings lack `clip_norm` and `threads`."""
     old = record(STUDENT)
     del old["settings"]["clip_norm"], old["settings"]["threads"]
-    (tmp_path / _ABOUT).write_text(json.dumps(old))
+    (tmp_path / _RECORD).write_text(json.dumps(old))
     return tmp_path
 
 
