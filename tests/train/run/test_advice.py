@@ -81,7 +81,10 @@ def test_a_run_provides_its_model_and_its_preprocessing(source):
     assert starting_from("digits", str(source), image_size=16).input.image_size == 16
 
 
-def test_grey_images_get_the_mean_over_the_channels():
+def test_grey_images_get_the_mean_over_the_channels(monkeypatch, tmp_path):
+    # Identifying published weights does not read them: no download is needed.
+    find_published = "cnn_flax.weights.identify.find_published"
+    monkeypatch.setattr(find_published, lambda name: tmp_path / "model.safetensors")
     config = starting_from("digits", "published", model="tf_efficientnet_b0")
     assert config.input.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
 
