@@ -26,7 +26,6 @@ from train.learn.objectives import Objective
 __all__ = [
     "Layers",
     "Stage",
-    "entering",
     "evaluate_on_features",
     "find_layers",
     "freeze_stages",
@@ -235,7 +234,7 @@ def train_on_features(
 
     def on_features(params, state, batch, key):
         images = jnp.zeros((len(batch["features"]), *image_shape))
-        with entering(layers, batch["features"]):
+        with _entering(layers, batch["features"]):
             return objective(params, state, {**batch, "image": images}, key)
 
     return on_features
@@ -259,7 +258,7 @@ def evaluate_on_features(
         features = batch["features"]
         readable = ~jnp.isnan(features[:, 0])
         images = jnp.zeros((len(features), *image_shape), jnp.uint8)
-        with entering(layers, features):
+        with _entering(layers, features):
             mask = batch["mask"] * readable
             return step(variables, {**batch, "image": images, "mask": mask})
 
@@ -300,12 +299,12 @@ def head_logits(
       Logits `[N, K]`.
     """
     images = jnp.zeros((len(features), *image_shape))
-    with entering(layers, features):
+    with _entering(layers, features):
         logits, _ = model.apply(variables, images, mutable=["batch_stats"], **arguments)
     return logits
 
 
-def entering(layers: Layers, features: jax.Array) -> AbstractContextManager[None]:
+def _entering(layers: Layers, features: jax.Array) -> AbstractContextManager[None]:
     """A context in which the module after the backbone takes the features as input.
 
     The images that the model is applied to are ignored.
