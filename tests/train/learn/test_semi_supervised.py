@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from tests.support.runs import assert_same_end, interrupt_at
 
+from tests.support.runs import assert_same_end, interrupt_at
 from train.config import Augment, Network, Optimization, Selection, Unlabelled
 from train.data.select import training_images, unlabelled_images
 from train.errors import Interrupted, UserError

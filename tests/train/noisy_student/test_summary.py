@@ -1,8 +1,8 @@
 import json
 
 import numpy as np
-from tests.support.noisy_student import label_summary, make_summary
 
+from tests.support.noisy_student import label_summary, make_summary
 from train.noisy_student.summary import BINS, summarize_labels
 
 LABELS = label_summary(1)

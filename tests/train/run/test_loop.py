@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tests.support.runs import assert_same_end, interrupt_at, last_checkpoint
 
+from tests.support.runs import assert_same_end, interrupt_at, last_checkpoint
 from train.config import Augment, Input, Network, Optimization, Parallelism, Selection
 from train.config_file import read_record
 from train.data import SourceError, train_batches

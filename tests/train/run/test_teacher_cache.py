@@ -4,13 +4,13 @@ import chex
 import jax
 import numpy as np
 import pytest
+
 from tests.support.runs import (
     assert_same_end,
     interrupt_at,
     last_checkpoint,
     untrained_run,
 )
-
 from train.config import (
     Augment,
     Distillation,
