@@ -1,7 +1,9 @@
 """Losses on logits and features, computed in float32 or wider.
 
 Logits are float arrays `[N, K]`; labels are classes, int `[N]` in `[0, K)`, or
-probabilities, float `[N, K]`.
+probabilities, float `[N, K]`. A logit of minus infinity rules its class out: where the
+target's probability is 0 as well, the class adds nothing to value or gradient. A term
+of weight 0 is left out, whatever its value.
 """
 
 import jax
@@ -35,7 +37,7 @@ def cross_entropy(
     if labels.ndim == 1:
         labels = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     labels = optax.smooth_labels(labels, label_smoothing)
-    return optax.softmax_cross_entropy(logits, labels).mean()
+    return -_expectation(labels, jax.nn.log_softmax(logits)).mean()
 
 
 def distillation(
@@ -74,7 +76,8 @@ def distillation(
     loss = temperature**2 * _divergence(teacher, student)
     if labels is None:
         return loss
-    return alpha * loss + (1 - alpha) * cross_entropy(student_logits, labels)
+    hard = cross_entropy(student_logits, labels)
+    return _weighted_sum((alpha, loss), (1 - alpha, hard))
 
 
 def decoupled_distillation(
@@ -119,9 +122,13 @@ def decoupled_distillation(
     target = labels if labels.ndim == 1 else labels.argmax(axis=1)
     student_target, student_others = _decoupled(student, target)
     teacher_target, teacher_others = _decoupled(teacher, target)
-    return temperature**2 * (
-        alpha * _divergence(teacher_target, student_target)
-        + beta * _divergence(teacher_others, student_others)
+    # Where the teacher rules out all other classes, it says nothing about them.
+    ruled_out = jnp.all(teacher_others == -jnp.inf, axis=1, keepdims=True)
+    student_others = jnp.where(ruled_out, 0, student_others)
+    teacher_others = jnp.where(ruled_out, 0, teacher_others)
+    return temperature**2 * _weighted_sum(
+        (alpha, _divergence(teacher_target, student_target)),
+        (beta, _divergence(teacher_others, student_others)),
     )
 
 
@@ -151,7 +158,18 @@ def hint(student_features: jax.Array, teacher_features: jax.Array) -> jax.Array:
 def _divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
     """`KL(teacher || student)` of logits `[N, K]`, mean over N."""
     teacher, student = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
-    return optax.losses.kl_divergence_with_log_targets(student, teacher).mean()
+    return _expectation(jnp.exp(teacher), teacher - student).mean()
+
+
+def _expectation(probabilities: jax.Array, values: jax.Array) -> jax.Array:
+    """`sum_k p[n, k] * values[n, k]`, `[N]`, in which 0 times infinity is 0."""
+    is_impossible = (probabilities == 0) & ~jnp.isfinite(values)
+    return jnp.sum(probabilities * jnp.where(is_impossible, 0, values), axis=-1)
+
+
+def _weighted_sum(*terms: tuple[float, jax.Array]) -> jax.Array:
+    """`sum weight * value`, without the values of weight 0, which may be infinite."""
+    return sum((w * value for w, value in terms if w), start=jnp.zeros(()))
 
 
 def _softened(
@@ -171,7 +189,11 @@ def _decoupled(logits: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Arr
     order = (target[:, None] + jnp.arange(classes)[None]) % classes
     logits = jnp.take_along_axis(logits, order, axis=1)
     others = logits[:, 1:]
-    return jnp.stack([logits[:, 0], jax.nn.logsumexp(others, axis=1)], axis=1), others
+    # The gradient of logsumexp is NaN where all logits are minus infinity.
+    ruled_out = jnp.all(others == -jnp.inf, axis=1)
+    some = jnp.where(ruled_out[:, None], 0, others)
+    rest = jnp.where(ruled_out, -jnp.inf, jax.nn.logsumexp(some, axis=1))
+    return jnp.stack([logits[:, 0], rest], axis=1), others
 
 
 def _wide(*arrays: jax.Array) -> list[jax.Array]:

@@ -139,6 +139,60 @@ def test_decoupled_distillation_is_finite_where_the_teacher_is_certain():
     chex.assert_tree_all_finite((value, slope))
 
 
+def test_a_class_that_is_ruled_out_adds_nothing():
+    """Classes of logit minus infinity add 0 where the target's probability is 0."""
+    possible, ruled_out = jnp.array([[0.0, 0.0]]), jnp.array([[-jnp.inf, 0.0, 0.0]])
+    for labels in (jnp.array([1]), jnp.array([[0.0, 0.25, 0.75]])):
+        value, slope = jax.value_and_grad(losses.cross_entropy)(ruled_out, labels)
+        np.testing.assert_allclose(value, np.log(2), rtol=1e-6)  # 0.6931
+        chosen = labels - 1 if labels.ndim == 1 else labels[:, 1:]
+        expected = jax.grad(losses.cross_entropy)(possible, chosen)
+        np.testing.assert_array_equal(slope, jnp.pad(expected, ((0, 0), (1, 0))))
+
+
+@pytest.mark.parametrize("student", [[1.0, 2.0, 3.0], [1.0, 2.0, -np.inf]])
+def test_distillation_ignores_classes_that_the_teacher_rules_out(student):
+    student = np.array([student])
+    teacher = np.array([[0.0, 0.0, -np.inf]])
+    q = _softmax(student / 4)[0]
+    divergence = sum(0.5 * np.log(0.5 / q[k]) for k in range(2))
+    value, slopes = jax.value_and_grad(losses.distillation, (0, 1))(
+        jnp.array(student), jnp.array(teacher)
+    )
+    np.testing.assert_allclose(value, 16 * divergence, rtol=1e-5)
+    np.testing.assert_allclose(slopes[0][0], 4 * (q - [0.5, 0.5, 0]), atol=1e-6)
+    chex.assert_tree_all_finite(slopes)
+
+
+@pytest.mark.parametrize("certain", [[0, -np.inf, -np.inf], [0, 3, -np.inf]])
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_decoupled_distillation_of_a_teacher_that_rules_classes_out(certain, target):
+    student = np.array([[1.0, 2.0, 3.0]])
+    p, q = _softmax(np.array(certain) / 4), _softmax(student[0] / 4)
+    others = [k for k in range(3) if k != target]
+    pairs = [(p[target], q[target]), (p[others].sum(), q[others].sum())]
+    tckd = sum(a * np.log(a / b) for a, b in pairs if a)
+    nckd = 0.0
+    if p[others].sum():
+        p_hat, q_hat = p[others] / p[others].sum(), q[others] / q[others].sum()
+        nckd = sum(p_hat[k] * np.log(p_hat[k] / q_hat[k]) for k in (0, 1) if p_hat[k])
+    value, slopes = jax.value_and_grad(losses.decoupled_distillation, (0, 1))(
+        jnp.array(student), jnp.array([certain], float), jnp.array([target])
+    )
+    np.testing.assert_allclose(value, 16 * (tckd + 8 * nckd), rtol=1e-5)
+    chex.assert_tree_all_finite((value, slopes))
+
+
+def test_a_term_of_weight_0_is_left_out():
+    student = jnp.array([[0.0, -jnp.inf, -jnp.inf]])
+    uniform, labels = jnp.zeros((1, 3)), jnp.array([0])
+    # The divergence is infinite, and in the second line the cross entropy.
+    assert losses.distillation(student, uniform, labels, alpha=0) == 0
+    assert losses.distillation(student, student, jnp.array([1]), alpha=1) == 0
+    loss = losses.decoupled_distillation(uniform, uniform, labels, alpha=0, beta=0)
+    assert loss == 0
+
+
 def test_hint_by_hand():
     student, teacher = RNG.normal(size=(2, 3, 4, 4, 5))
     pairs = zip(teacher.flat, student.flat, strict=True)
