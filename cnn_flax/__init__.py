@@ -10,6 +10,7 @@ from cnn_flax.analysis import (
     single_layer_receptive_field,
     summary,
 )
+from cnn_flax.faulty_fusion import switch_off_faulty_fusion
 from cnn_flax.fold import fold_batch_norm
 from cnn_flax.info import model_info
 from cnn_flax.registry import create_model, list_models
@@ -38,3 +39,5 @@ __all__ = [
     "summary",
     "weights",
 ]
+
+switch_off_faulty_fusion()

@@ -1,0 +1,42 @@
+"""Switches off the CPU fusion of jaxlib 0.10.2, which computes wrong sums.
+
+That version, the newest for Python 3.11, is wrong for some shapes
+(https://github.com/jax-ml/jax/issues/39103) and crashes for others
+(https://github.com/jax-ml/jax/issues/39257).
+"""
+
+import os
+import warnings
+
+import jax
+import jaxlib
+
+__all__ = ["switch_off_faulty_fusion"]
+
+_FAULTY = "0.10.2"
+_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+def switch_off_faulty_fusion() -> None:
+    """Adds the flag to `XLA_FLAGS`, unless the variable has it already.
+
+    XLA reads the variable when the first array is made. After that, where arrays are on
+    a CPU, a `RuntimeWarning` says what to do.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib.__version__ != _FAULTY or _FLAG in flags:
+        return
+    # Private, but of this one version.
+    from jax._src import xla_bridge
+
+    if not xla_bridge.backends_are_initialized():
+        os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=".strip()
+    elif jax.default_backend() == "cpu":
+        warnings.warn(
+            f"jaxlib {_FAULTY} computes some sums wrongly on a CPU, and it is too late "
+            "to switch the faulty fusion off. Import cnn_flax before the first array "
+            f"is made, or set XLA_FLAGS={_FLAG}= in the environment, or use another "
+            "version of jaxlib.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
