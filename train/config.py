@@ -29,6 +29,7 @@ __all__ = [
     "may_change",
     "parse_fields",
     "random_changes",
+    "unreached",
 ]
 
 Policy = Literal[
@@ -399,12 +400,12 @@ class Unlabelled:
     consistency: Literal[
         "none", "pseudo_label", "fixmatch", "flexmatch", "softmatch"
     ] = "none"
-    """How the model labels them while it learns: its own prediction for the image
-    (pseudo_label); its prediction for a weakly augmented view as the label of a
-    strongly augmented one (fixmatch), with one threshold per class (flexmatch), or
+    """How the model labels the unlabelled images in training: its own prediction for
+    the image (pseudo_label); its prediction for a weakly augmented view as the label of
+    a strongly augmented one (fixmatch), with one threshold per class (flexmatch), or
     with a weight per image instead (softmatch)."""
     threshold: float = 0.95
-    """With consistency, except softmatch: smallest confidence of a prediction that is
+    """With --consistency, except softmatch: smallest confidence of a prediction that is
     learned from."""
     softmatch_momentum: float = 0.999
     """With softmatch: decay of the moving averages of the confidence's mean and
@@ -450,8 +451,8 @@ class Parallelism:
     """The devices, and how steps run on them."""
 
     parallel: Literal["jit", "pmap"] = _resumable("jit")
-    """Run one jax.jit program over the sharded batch, or jax.pmap; the results are the
-    same."""
+    """Run one jax.jit program over the sharded batch, or jax.pmap, which JAX keeps in
+    maintenance only; the results are the same."""
     devices: int = _resumable(0)
     """Use this many of the machine's devices, the first ones; 0 for all."""
     bn: Literal["global", "local"] = "global"
@@ -543,6 +544,29 @@ def random_changes(config: Config) -> list[str]:
         if is_on:
             flags.append(_flag(field.name))
     return flags
+
+
+def unreached(config: Config) -> list[str]:
+    """One line for each flag whose period is longer than the run."""
+    options, unlabelled = config.optimization, config.unlabelled
+    epochs = f"--epochs {config.epochs}"
+    lines = []
+    if options.warmup_epochs >= config.epochs:
+        lines.append(
+            f"--warmup-epochs {options.warmup_epochs:g} is not shorter than {epochs}: "
+            "the learning rate rises in every step and never falls."
+        )
+    if options.schedule == "step" and options.step_epochs >= config.epochs:
+        lines.append(
+            f"--step-epochs {options.step_epochs:g} is not shorter than {epochs}: the "
+            "learning rate never falls."
+        )
+    if unlabelled.unlabelled and unlabelled.ramp_up_epochs > config.epochs:
+        lines.append(
+            f"--ramp-up-epochs {unlabelled.ramp_up_epochs:g} is longer than {epochs}: "
+            "the loss of the unlabelled images never reaches --unlabelled-weight."
+        )
+    return lines
 
 
 def may_change() -> set[str]:

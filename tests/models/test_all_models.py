@@ -6,7 +6,6 @@ models that are then equal (resnet18 and resnet34) one runs.
 """
 
 import json
-import re
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +22,13 @@ from cnn_flax.models import googlenet
 from tests.support import parameter_names
 from tests.support.figures import REFERENCE
 from tests.support.model_checks import relative_norm
-from tests.support.small_models import feature_shapes, forward, random_variables
+from tests.support.small_models import (
+    STRUCTURES,
+    cut_down,
+    feature_shapes,
+    forward,
+    random_variables,
+)
 
 # Every model, traced.
 
@@ -143,41 +148,6 @@ def test_the_files_list_exactly_the_registered_models():
 
 
 # Computed: one small net of each structure.
-
-
-def cut_down(name) -> Any:
-    """The model without noise; with few narrow blocks if it has fields for that."""
-    model = cnn_flax.create_model(name)
-    small = {
-        "num_classes": 5,
-        "stage_sizes": (2, 1),
-        # The paper's squeeze leaves a sixteenth; a single channel may be dead.
-        "width": 64 if name.startswith("legacy") else 16,
-        "groups": min(2, getattr(model, "groups", 1)),
-        "width_per_group": 64,
-        "deform_stages": (2,),
-        "growth_rate": 4,
-        "num_init_features": 8,
-        "features": (8, 16, 16, 16, 16),
-        "hidden_features": 32,
-        "stages": ((16, 2, 3, 1, 1), (24, 1, 5, 2, 6)),
-        "width_multiplier": 1.0,
-        "depth_multiplier": 1.0,
-        "bn_momentum": 0.9,
-        "bn_epsilon": 1e-3,
-        "dropout_rate": 0.0,
-        "drop_path_rate": 0.0,
-    }
-    fields = type(model).__dataclass_fields__
-    return model.clone(**{k: v for k, v in small.items() if k in fields})
-
-
-# Compared by their representation, without addresses: two `partial` objects with the
-# same content are not equal.
-STRUCTURES = {
-    re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
-    for name in cnn_flax.list_models()[::-1]
-}
 
 
 class Net:

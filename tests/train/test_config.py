@@ -16,6 +16,7 @@ from train.config import (
     Selection,
     may_change,
     random_changes,
+    unreached,
 )
 from train.data.select import decode_options
 from train.errors import UserError
@@ -213,3 +214,23 @@ def test_only_what_changes_no_result_may_change_when_a_run_is_resumed():
         "devices",
         "tensorboard",
     }
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("optimization", {"warmup_epochs": 3.0}),
+        ("optimization", {"schedule": "step", "step_epochs": 3.0}),
+        (
+            "unlabelled",
+            {"unlabelled": "rest", "consistency": "fixmatch", "ramp_up_epochs": 3.5},
+        ),
+    ],
+)
+def test_a_period_longer_than_the_run_is_reported(group, name):
+    default = getattr(Config(), group)
+    config = Config(epochs=3, **{group: dataclasses.replace(default, **name)})
+    flag = f"--{list(name)[-1].replace('_', '-')}"
+    (line,) = unreached(config)
+    assert line.startswith(flag) and "--epochs 3" in line
+    assert unreached(dataclasses.replace(config, epochs=4)) == []

@@ -32,6 +32,9 @@ class Run:
     anything."""
     config: Annotated[Config, OmitArgPrefixes]
     """What to run."""
+    extend: bool = False
+    """Train the run in the folder for more epochs than it began with: give the new
+    number as --epochs. The schedule then spans all of them."""
     recipe: Suppress[str] = ""
 
     def __call__(self) -> None:
@@ -45,7 +48,13 @@ class Run:
         from train.run.loop import fit
 
         console = Console()
-        result = fit(self.config, self.out, recipe=self.recipe, console=console)
+        result = fit(
+            self.config,
+            self.out,
+            recipe=self.recipe,
+            console=console,
+            extend=self.extend,
+        )
         console.print(result_table(self.out, result))
 
 
@@ -60,7 +69,8 @@ def run_command(recipe: Recipe) -> Any:
             f"{recipe.name} is a Noisy Student: run it with "
             f"`python -m train noisy-student {recipe.name}`."
         )
-    default = Run(Path("runs", recipe.name), False, recipe.config, recipe.name)
+    out = Path("runs", recipe.name)
+    default = Run(out, False, recipe.config, recipe=recipe.name)
     return Annotated[
         Run,
         tyro.conf.subcommand(recipe.name, default=default, description=recipe.text),

@@ -17,7 +17,14 @@ from cnn_flax import losses
 from train.errors import UserError
 from train.learn.inputs import two_streams
 from train.learn.method import Method, Setup
-from train.learn.objectives import Objective, accuracy, training_pass
+from train.learn.objectives import (
+    OBJECTIVE,
+    Objective,
+    accuracy,
+    auxiliary_loss,
+    training_pass,
+    weighted,
+)
 from train.learn.semi_supervised import interleave, ramp_up, separate
 from train.learn.teacher import (
     TEACHER_LOGITS,
@@ -40,7 +47,8 @@ __all__ = [
 
 Outputs = Mapping[str, jax.Array]
 # Computes the loss from the outputs of student and teacher (`logits`, and features by
-# name), the labels or None, and the objective's own parameters.
+# name), the labels or None, and the objective's own parameters. An auxiliary head of
+# the student outputs logits only.
 DistillationLoss = Callable[[Outputs, Outputs, jax.Array | None, Any], jax.Array]
 
 
@@ -125,8 +133,8 @@ def distilled(
     def objective(params, state, batch, key):
         streams = [batch, *([batch["unlabelled"]] if "unlabelled" in batch else [])]
         images = interleave([stream["image"] for stream in streams])
-        logits, batch_stats, intermediates = run(params, state, images, key)
-        student = {"logits": logits, **intermediates}
+        outputs = run(params, state, images, key)
+        student = {"logits": outputs.logits, **outputs.features}
         if TEACHER_LOGITS in batch:
             cached = interleave([stream[TEACHER_LOGITS] for stream in streams])
             teacher = {"logits": cached}
@@ -136,19 +144,30 @@ def distilled(
 
         counts = [len(stream["image"]) // len(batch["image"]) for stream in streams]
         students, teachers = _by_stream(student, counts), _by_stream(teacher, counts)
-        own, labels = params.get("objective"), batch["label"]
-        total = labelled = loss(students[0], teachers[0], labels, own)
+        heads = [_by_stream({"logits": rows}, counts) for rows in outputs.auxiliary]
+        own, labels = params.get(OBJECTIVE), batch["label"]
+
+        def loss_of(stream, labels):
+            """The loss of a stream, as a function of the student's outputs."""
+            return lambda student: loss(student, teachers[stream], labels, own)
+
+        labelled = loss_of(0, labels)(students[0])
+        total = labelled + auxiliary_loss(loss_of(0, labels), [h[0] for h in heads])
         metrics = {
             "loss": labelled,
             "accuracy": accuracy(students[0]["logits"], labels),
             "agreement": _agreement(students[0], teachers[0]),
         }
         if "unlabelled" in batch:
-            added = loss(students[1], teachers[1], None, own)
-            total = labelled + weight * ramp_up(state.step, ramp_up_steps) * added
+            added = loss_of(1, None)(students[1])
             metrics["unlabelled_loss"] = added
             metrics["unlabelled_agreement"] = _agreement(students[1], teachers[1])
-        updates = {"batch_stats": batch_stats, "method_state": state.method_state}
+            added += auxiliary_loss(loss_of(1, None), [h[1] for h in heads])
+            total += weighted(weight, ramp_up(state.step, ramp_up_steps) * added)
+        updates = {
+            "batch_stats": outputs.batch_stats,
+            "method_state": state.method_state,
+        }
         return total, (updates, metrics)
 
     return objective
@@ -172,7 +191,7 @@ def kd(
         if labels is None:
             return soft
         hard = losses.cross_entropy(logits, labels, label_smoothing)
-        return alpha * soft + (1 - alpha) * hard
+        return weighted(alpha, soft) + weighted(1 - alpha, hard)
 
     return loss
 
@@ -207,8 +226,9 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
     """`losses.hint` between features, and cross entropy with the labels.
 
     A 1x1 convolution maps the student's features to the teacher's channels; its
-    parameters belong to the objective: see `regressor`. Both losses are minimized
-    together; Romero et al. 2015 (https://arxiv.org/abs/1412.6550) start with the hint.
+    parameters belong to the objective: see `regressor`. An auxiliary head learns the
+    labels alone. Both losses are minimized together; Romero et al. 2015
+    (https://arxiv.org/abs/1412.6550) start with the hint.
 
     Args:
       at: name of the features.
@@ -217,9 +237,11 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
     """
 
     def loss(student, teacher, labels, own):
-        channels = teacher[at].shape[-1]
-        guided: Any = nn.Dense(channels).apply({"params": own}, student[at])
-        soft = weight * losses.hint(guided, teacher[at])
+        soft = 0.0
+        if at in student:
+            channels = teacher[at].shape[-1]
+            guided: Any = nn.Dense(channels).apply({"params": own}, student[at])
+            soft = weighted(weight, losses.hint(guided, teacher[at]))
         if labels is None:
             return soft
         return soft + losses.cross_entropy(student["logits"], labels, label_smoothing)

@@ -10,7 +10,7 @@ from train.learn.method import Method, Setup
 from train.learn.semi_supervised import (
     UnlabelledLoss,
     confident_predictions,
-    masked_cross_entropy,
+    learn_classes,
     semi_supervised_method,
     usage_metrics,
     weak_and_strong_views,
@@ -34,11 +34,11 @@ def fixmatch(threshold: float, known: bool = False) -> UnlabelledLoss:
     """
 
     def loss(views, batch, method_state):
-        weak, strong = views
+        weak, _ = views
         classes, confident = confident_predictions(
             weak, jnp.full(weak.shape[1], threshold)
         )
         metrics = usage_metrics(classes, confident, batch, known)
-        return masked_cross_entropy(strong, classes, confident), method_state, metrics
+        return learn_classes(classes, confident), method_state, metrics
 
     return loss

@@ -12,7 +12,7 @@ from train.learn.method import Method, Setup
 from train.learn.semi_supervised import (
     UnlabelledLoss,
     confident_predictions,
-    masked_cross_entropy,
+    learn_classes,
     semi_supervised_method,
     usage_metrics,
     weak_and_strong_views,
@@ -50,7 +50,7 @@ def flexmatch(
     """
 
     def loss(views, batch, method_state):
-        (weak, strong), latest = views, method_state
+        (weak, _), latest = views, method_state
         num_classes = weak.shape[1]
         counts = jnp.bincount(latest + 1, length=num_classes + 1)
         status = counts[1:] / counts.max()
@@ -65,6 +65,6 @@ def flexmatch(
         index, new, is_new = rows
         index = jnp.where(is_new, index, len(latest))  # Dropped if out of bounds.
         latest = latest.at[index].set(new.astype(latest.dtype), mode="drop")
-        return masked_cross_entropy(strong, classes, confident), latest, metrics
+        return learn_classes(classes, confident), latest, metrics
 
     return loss

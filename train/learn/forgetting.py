@@ -7,6 +7,7 @@ new images, the old head is trained to reproduce the logits of the original mode
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from cnn_flax.weights import load_pretrained
 from train.config_file import read_record
 from train.errors import UserError
 from train.learn.method import Method, Setup
-from train.learn.objectives import Objective, accuracy, training_pass
+from train.learn.objectives import (
+    OBJECTIVE,
+    Objective,
+    accuracy,
+    auxiliary_loss,
+    training_pass,
+    weighted,
+)
 from train.learn.teacher import Teacher
 from train.learn.transfer import Layers, head_logits
 
@@ -118,7 +126,7 @@ def without_forgetting(
 
     Returns:
       The objective. The state's `teacher` holds the old model's variables, and
-      `params["objective"]` is `{"old_head": ...}`. Its metrics are `loss` and
+      `params[OBJECTIVE]` is `{"old_head": ...}`. Its metrics are `loss` and
       `accuracy` on the new labels, and `old_loss`, unweighted.
     """
     run = training_pass(model, axis=axis, freeze_bn=freeze_bn, features=("pre_logits",))
@@ -128,28 +136,33 @@ def without_forgetting(
         if axis is not None:
             key_old = jax.random.fold_in(key_old, jax.lax.axis_index(axis))
         images, labels = batch["image"], batch["label"]
-        logits, batch_stats, features = run(params, state, images, key_new)
-        loss = cross_entropy(logits, labels, label_smoothing)
+        loss_of = partial(cross_entropy, labels=labels, label_smoothing=label_smoothing)
+        outputs = run(params, state, images, key_new)
+        loss = loss_of(outputs.logits)
         key_dropout, key_drop_path = jax.random.split(key_old)
         variables = state.replace(params=params).variables
         old_head_logits = head_logits(
             old,
             layers,
-            with_old_head(variables, params["objective"]["old_head"]),
-            features["pre_logits"],
+            with_old_head(variables, params[OBJECTIVE]["old_head"]),
+            outputs.features["pre_logits"],
             image_shape,
             train=True,
             rngs={"dropout": key_dropout, "drop_path": key_drop_path},
         )
         targets: Any = old.apply(state.teacher, images)
         old_loss = distillation(old_head_logits, targets, temperature=temperature)
-        updates = {"batch_stats": batch_stats, "method_state": state.method_state}
+        updates = {
+            "batch_stats": outputs.batch_stats,
+            "method_state": state.method_state,
+        }
         metrics = {
             "loss": loss,
-            "accuracy": accuracy(logits, labels),
+            "accuracy": accuracy(outputs.logits, labels),
             "old_loss": old_loss,
         }
-        return loss + weight * old_loss, (updates, metrics)
+        total = loss + auxiliary_loss(loss_of, outputs.auxiliary)
+        return total + weighted(weight, old_loss), (updates, metrics)
 
     return objective
 
@@ -172,4 +185,4 @@ def _with_old_head_in_backbone(layers: Layers) -> Layers:
     unfrozen at the same time.
     """
     *stages, last, head = layers.stages
-    return replace(layers, stages=(*stages, (*last, "objective"), head))
+    return replace(layers, stages=(*stages, (*last, OBJECTIVE), head))

@@ -99,8 +99,8 @@ class Method:
     Attributes:
       objective: the objective to minimize.
       prepare: turns a batch of pixels into the views that the objective takes.
-      init_params: initializes the objective's own parameters, `params["objective"]`,
-        from a key; None if it has none.
+      init_params: initializes the objective's own parameters, `params[OBJECTIVE]`, from
+        a key; None if it has none.
       state: the initial value of what the objective carries from step to step, the
         train state's `method_state`; None for nothing.
       layers: the model's layers, with the objective's own parameters in one of the

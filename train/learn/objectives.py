@@ -1,21 +1,30 @@
 """Training objectives: their interface, and the forward pass that they share."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 __all__ = [
+    "OBJECTIVE",
     "REQUIRED_METRICS",
     "ForwardPass",
     "Objective",
+    "Outputs",
     "accuracy",
+    "auxiliary_loss",
     "check_metrics",
     "training_pass",
+    "weighted",
 ]
+
+# Name of the objective's own parameters among the model's. No module of a model has it:
+# see `train.learn.step.create_state`.
+OBJECTIVE = "<objective>"
 
 # Metrics of every objective: the log, the progress bar and the plots show them.
 REQUIRED_METRICS = ("loss", "accuracy")
@@ -49,7 +58,30 @@ class Objective(Protocol):
         ...
 
 
-ForwardPass = Callable[..., tuple[jax.Array, Any, dict[str, jax.Array]]]
+class Outputs(NamedTuple):
+    """What a model outputs in training.
+
+    Attributes:
+      logits: `[N, K]`.
+      auxiliary: the logits of its auxiliary heads, each `[N, K]`; empty without any.
+      batch_stats: the updated running statistics.
+      features: the requested intermediates, by name.
+    """
+
+    logits: jax.Array
+    auxiliary: tuple[jax.Array, ...]
+    batch_stats: Any
+    features: dict[str, jax.Array]
+
+
+ForwardPass = Callable[..., Outputs]
+
+# Weight of each auxiliary head's loss: Szegedy et al. 2014,
+# https://arxiv.org/abs/1409.4842, section 5.
+_AUXILIARY_WEIGHT = 0.3
+
+# Names of the intermediates that are an auxiliary head's logits.
+_AUXILIARY = re.compile(r"aux\d+_logits")
 
 
 def check_metrics(metrics: dict[str, jax.Array]) -> None:
@@ -71,6 +103,9 @@ def training_pass(
 ) -> ForwardPass:
     """The model's forward pass in training mode, with dropout and drop path.
 
+    Auxiliary heads are found by the name under which a model sows their logits into
+    "intermediates": `aux1_logits`, `aux2_logits` and so on.
+
     Args:
       model: a module that returns logits `[N, K]`.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
@@ -78,10 +113,9 @@ def training_pass(
       features: names of intermediates to return as well.
 
     Returns:
-      A function of parameters, a state, images `[N, H, W, C]` and a key. It returns the
-      logits, the new batch statistics, and the features by name.
+      A function of parameters, a state, images `[N, H, W, C]` and a key. It returns
+      `Outputs`.
     """
-    collections = ["batch_stats", "intermediates"] if features else ["batch_stats"]
 
     def run(params, state, images, key):
         key_dropout, key_drop_path = jax.random.split(key)
@@ -98,14 +132,41 @@ def training_pass(
                 state.replace(params=params).variables,
                 images,
                 train=True,
-                mutable=collections,
+                mutable=["batch_stats", "intermediates"],
                 rngs={"dropout": key_dropout, "drop_path": key_drop_path},
             )
         logits, new = result
-        by_name = {name: new["intermediates"][name][0] for name in features}
-        return logits, new.get("batch_stats", {}), by_name
+        sown = new.get("intermediates", {})
+        auxiliary = [name for name in sown if _AUXILIARY.fullmatch(name)]
+        return Outputs(
+            logits,
+            tuple(sown[name][0] for name in sorted(auxiliary)),
+            new.get("batch_stats", {}),
+            {name: sown[name][0] for name in features},
+        )
 
     return run
+
+
+def auxiliary_loss(
+    loss: Callable[[Any], jax.typing.ArrayLike], heads: Sequence[Any]
+) -> jax.typing.ArrayLike:
+    """The weighted losses of a model's auxiliary heads, which learn what its head does.
+
+    Args:
+      loss: the loss of the head, as a function of its logits `[N, K]` or outputs.
+      heads: the same of each auxiliary head.
+
+    Returns:
+      0.3 times each loss, summed, as in section 5 of Szegedy et al. 2014
+      (https://arxiv.org/abs/1409.4842); 0 without auxiliary heads.
+    """
+    return _AUXILIARY_WEIGHT * sum(map(loss, heads))
+
+
+def weighted(weight: float, loss: jax.Array) -> jax.typing.ArrayLike:
+    """`weight * loss`; with weight 0 it is 0 even if the loss is infinite."""
+    return weight * loss if weight else 0.0
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 Under `jit` the compiler sees the global batch and inserts the collectives, so that
 BatchNorm and every mean are global. Under `jax.pmap` each device sees its part of the
-batch, and the step itself reduces over `AXIS`.
+batch, and the step itself reduces over `AXIS`. JAX keeps `jax.pmap` in maintenance
+only, as a wrapper of `jax.shard_map`: `jit` is the default.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,6 +6,8 @@ model together and share the batch statistics. The unlabelled images contribute 
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -16,14 +18,20 @@ from flax import linen as nn
 from cnn_flax.losses import cross_entropy
 from train.learn.inputs import Prepare, train_inputs, two_streams, two_views
 from train.learn.method import Method, Setup
-from train.learn.objectives import Objective, accuracy, training_pass
+from train.learn.objectives import (
+    Objective,
+    accuracy,
+    auxiliary_loss,
+    training_pass,
+    weighted,
+)
 
 __all__ = [
     "UnlabelledLoss",
     "confident_predictions",
     "given_labels",
     "interleave",
-    "masked_cross_entropy",
+    "learn_classes",
     "ramp_up",
     "self_labels",
     "semi_supervised",
@@ -37,12 +45,12 @@ __all__ = [
 
 
 class UnlabelledLoss(Protocol):
-    """The loss of a step's unlabelled images, as a pure function."""
+    """Chooses what a step's unlabelled images are to learn, as a pure function."""
 
     def __call__(
         self, views: list[jax.Array], batch: Any, method_state: Any
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """Computes the loss.
+    ) -> tuple[Callable[[jax.Array], jax.Array], Any, dict[str, jax.Array]]:
+        """Chooses the loss.
 
         Args:
           views: logits `[ratio * N, K]` of each view: `image`, then `strong` if the
@@ -51,7 +59,8 @@ class UnlabelledLoss(Protocol):
           method_state: what the loss carries from step to step.
 
         Returns:
-          The loss, a mean over all unlabelled images; the new state; and metrics.
+          The loss as a function of the last view's logits, of the model's head or of
+          an auxiliary head: a mean over all unlabelled images. The new state. Metrics.
         """
         ...
 
@@ -133,22 +142,30 @@ def semi_supervised(
         unlabelled = batch["unlabelled"]
         views = [unlabelled[view] for view in ("image", "strong") if view in unlabelled]
         images = interleave([batch["image"], *views])
-        logits, batch_stats, _ = run(params, state, images, key)
+        outputs = run(params, state, images, key)
         ratio = len(unlabelled["image"]) // len(batch["image"])
-        labelled, *views = separate(logits, [1] + [ratio] * len(views))
-        loss = cross_entropy(labelled, batch["label"], label_smoothing)
-        added, method_state, metrics = unlabelled_loss(
+        counts = [1] + [ratio] * len(views)
+        labelled, *views = separate(outputs.logits, counts)
+        heads = [separate(logits, counts) for logits in outputs.auxiliary]
+
+        loss_of = partial(
+            cross_entropy, labels=batch["label"], label_smoothing=label_smoothing
+        )
+        unlabelled_loss_of, method_state, metrics = unlabelled_loss(
             views, unlabelled, state.method_state
         )
-        updates = {"batch_stats": batch_stats, "method_state": method_state}
+        loss, added = loss_of(labelled), unlabelled_loss_of(views[-1])
         metrics = {
             "loss": loss,
             "accuracy": accuracy(labelled, batch["label"]),
             "unlabelled_loss": added,
             **metrics,
         }
-        total = loss + weight * ramp_up(state.step, ramp_up_steps) * added
-        return total, (updates, metrics)
+        updates = {"batch_stats": outputs.batch_stats, "method_state": method_state}
+        loss += auxiliary_loss(loss_of, [head[0] for head in heads])
+        added += auxiliary_loss(unlabelled_loss_of, [head[-1] for head in heads])
+        ramp = ramp_up(state.step, ramp_up_steps)
+        return loss + weighted(weight, ramp * added), (updates, metrics)
 
     return objective
 
@@ -193,9 +210,9 @@ def ramp_up(step: jax.typing.ArrayLike, steps: int) -> jax.typing.ArrayLike:
 
 def given_labels(views: list[jax.Array], batch: Any, method_state: Any):
     """Cross entropy with the labels in the batch; an `UnlabelledLoss`."""
-    (logits,) = views
-    loss = cross_entropy(logits, batch["label"])
-    return loss, method_state, {"unlabelled_accuracy": accuracy(logits, batch["label"])}
+    (logits,), labels = views, batch["label"]
+    metrics = {"unlabelled_accuracy": accuracy(logits, labels)}
+    return partial(cross_entropy, labels=labels), method_state, metrics
 
 
 def self_labels(threshold: float, known: bool = False) -> UnlabelledLoss:
@@ -216,7 +233,7 @@ def self_labels(threshold: float, known: bool = False) -> UnlabelledLoss:
             logits, jnp.full(logits.shape[1], threshold)
         )
         metrics = usage_metrics(classes, confident, batch, known)
-        return masked_cross_entropy(logits, classes, confident), method_state, metrics
+        return learn_classes(classes, confident), method_state, metrics
 
     return loss
 
@@ -238,18 +255,24 @@ def confident_predictions(
     return classes, jax.nn.softmax(logits).max(-1) >= thresholds[classes]
 
 
-def masked_cross_entropy(
-    logits: jax.Array, classes: jax.Array, weights: jax.Array
-) -> jax.Array:
-    """Mean over all images of the weighted cross entropy.
+def learn_classes(
+    classes: jax.Array, weights: jax.Array
+) -> Callable[[jax.Array], jax.Array]:
+    """The weighted cross entropy with these classes, as a function of logits `[N, K]`.
+
+    It is a mean over all images; an image of weight 0 adds 0 even if its loss is
+    infinite.
 
     Args:
-      logits: `[N, K]`.
       classes: int `[N]`.
       weights: weights of the images, `[N]`, or a boolean mask.
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
-    return jnp.mean(losses * weights)
+
+    def loss(logits):
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+        return jnp.mean(jnp.where(weights == 0, 0, losses) * weights)
+
+    return loss
 
 
 def usage_metrics(

@@ -14,7 +14,7 @@ import optax
 from train.learn.method import Method, Setup
 from train.learn.semi_supervised import (
     UnlabelledLoss,
-    masked_cross_entropy,
+    learn_classes,
     semi_supervised_method,
     usage_metrics,
     weak_and_strong_views,
@@ -87,14 +87,14 @@ def softmatch(
     """
 
     def loss(views, batch, method_state):
-        weak, strong = views
+        weak, _ = views
         weak = jax.lax.stop_gradient(weak)
         statistics = _batch_statistics(weak, axis)
         state: Any = optax.incremental_update(statistics, method_state, 1 - momentum)
         classes = weak.argmax(-1)
         weights = _weights(weak, state, n_sigma)
         metrics = usage_metrics(classes, weights, batch, known)
-        return masked_cross_entropy(strong, classes, weights), state, metrics
+        return learn_classes(classes, weights), state, metrics
 
     return loss
 

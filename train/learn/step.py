@@ -15,7 +15,7 @@ from flax import linen as nn
 from flax import struct, traverse_util
 
 from train.learn.inputs import Batch
-from train.learn.objectives import Objective, check_metrics
+from train.learn.objectives import OBJECTIVE, Objective, check_metrics
 
 __all__ = [
     "TrainState",
@@ -42,7 +42,7 @@ class TrainState:
     Attributes:
       step: number of completed steps, int32.
       params: the model's parameters; those of the objective, if any, are in
-        `params["objective"]`.
+        `params[OBJECTIVE]`.
       batch_stats: the model's running statistics; empty if it has none.
       opt_state: the optimizer's state.
       ema: exponential moving average of `variables`, or None.
@@ -61,7 +61,7 @@ class TrainState:
     @property
     def variables(self) -> dict[str, Any]:
         """The model's variables, as `model.apply` takes them."""
-        params = {k: v for k, v in self.params.items() if k != "objective"}
+        params = {k: v for k, v in self.params.items() if k != OBJECTIVE}
         return {"params": params, "batch_stats": self.batch_stats}
 
 
@@ -89,8 +89,14 @@ def create_state(
       init_params: initializer of the objective's own parameters.
       method_state: the initial value of what the objective carries from step to step.
       teacher: variables of a frozen teacher.
+
+    Raises:
+      ValueError: if a module of the model has the name that is reserved for the
+        objective's own parameters.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
+    if OBJECTIVE in variables["params"]:
+        raise ValueError(f"{OBJECTIVE!r} is reserved: give that module another name.")
     if initial:
         random: Any = traverse_util.flatten_dict(variables)
         loaded: Any = traverse_util.flatten_dict(initial)
@@ -100,7 +106,7 @@ def create_state(
     batch_stats = variables.get("batch_stats", {})
     averages = {"params": params, "batch_stats": batch_stats} if ema else None
     if init_params is not None:
-        params = {**params, "objective": init_params(jax.random.fold_in(key, 1))}
+        params = {**params, OBJECTIVE: init_params(jax.random.fold_in(key, 1))}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

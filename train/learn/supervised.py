@@ -1,10 +1,17 @@
 """Supervised learning: cross entropy with the labels."""
 
+from functools import partial
+
 from flax import linen as nn
 
 from cnn_flax.losses import cross_entropy
 from train.learn.method import Method, Setup
-from train.learn.objectives import Objective, accuracy, training_pass
+from train.learn.objectives import (
+    Objective,
+    accuracy,
+    auxiliary_loss,
+    training_pass,
+)
 
 __all__ = ["make_method", "supervised"]
 
@@ -23,7 +30,7 @@ def supervised(
     axis: str | None = None,
     freeze_bn: bool = False,
 ) -> Objective:
-    """Cross entropy with the labels.
+    """Cross entropy with the labels, of auxiliary heads too.
 
     Args:
       model: a module that returns logits `[N, K]`.
@@ -38,10 +45,15 @@ def supervised(
     run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
 
     def objective(params, state, batch, key):
-        logits, batch_stats, _ = run(params, state, batch["image"], key)
-        loss = cross_entropy(logits, batch["label"], label_smoothing)
-        updates = {"batch_stats": batch_stats, "method_state": state.method_state}
-        metrics = {"loss": loss, "accuracy": accuracy(logits, batch["label"])}
-        return loss, (updates, metrics)
+        labels = batch["label"]
+        loss_of = partial(cross_entropy, labels=labels, label_smoothing=label_smoothing)
+        outputs = run(params, state, batch["image"], key)
+        loss = loss_of(outputs.logits)
+        metrics = {"loss": loss, "accuracy": accuracy(outputs.logits, labels)}
+        updates = {
+            "batch_stats": outputs.batch_stats,
+            "method_state": state.method_state,
+        }
+        return loss + auxiliary_loss(loss_of, outputs.auxiliary), (updates, metrics)
 
     return objective

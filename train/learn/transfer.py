@@ -3,7 +3,8 @@
 The *backbone* is the model with `num_classes=0`, the *head* everything else. A *stage*
 consists of the modules between two of the features `stem`, `stage1` and so on that the
 model sows; in a model that sows none, each module with parameters is a stage. The head
-is the last stage.
+is the last stage. Auxiliary heads learn at the head's rate; with a frozen backbone,
+which they cannot help to learn, they are frozen as well.
 """
 
 import re
@@ -44,14 +45,15 @@ class Layers:
     """A model's top-level modules, in the order of its forward pass.
 
     Attributes:
-      stages: names of the modules, one tuple per stage; the last is the head, with
-        auxiliary heads.
+      stages: names of the modules, one tuple per stage; the last is the head.
       entry: name of the module that takes the backbone's output: the head, or the
         dropout before it.
+      auxiliary: names of the auxiliary heads, which are called inside the backbone.
     """
 
     stages: tuple[tuple[str, ...], ...]
     entry: str
+    auxiliary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def find_layers(model: nn.Module, image_shape: Sequence[int]) -> Layers:
         elif name in params and stages:
             number += 1  # A module without parameters, such as dropout, is not a stage.
         stages.setdefault(number, []).append(name)
-    head = tuple(name for name in order if name not in trunk)
-    after = order[order.index(trunk[-1]) + 1 :]
-    return Layers((*map(tuple, stages.values()), head), after[0])
+    head = tuple(order[order.index(trunk[-1]) + 1 :])
+    auxiliary = tuple(name for name in order if name not in (*trunk, *head))
+    return Layers((*map(tuple, stages.values()), head), head[0], auxiliary)
 
 
 def _trace(
@@ -134,6 +136,8 @@ def plan_stages(
 ) -> tuple[Stage, ...]:
     """How each of a model's stages is trained, from the stem to the head.
 
+    Auxiliary heads are a stage of their own, before the head.
+
     The stage n below the head has the rate `backbone_rate * layer_decay ** n`: Howard
     and Ruder 2018, "Universal language model fine-tuning for text classification",
     https://arxiv.org/abs/1801.06146, section 3.2 (discriminative fine-tuning) and
@@ -144,12 +148,15 @@ def plan_stages(
       layers: the model's layers.
       steps_per_epoch: number of steps per epoch.
     """
-    stages = []
-    for below, modules in enumerate(reversed(layers.stages)):
-        rate = options.backbone_rate * options.layer_decay**below if below else 1.0
+    *backbone, head = layers.stages
+    freezes = options.transfer == "features"
+    stages = [Stage(head)]
+    if layers.auxiliary:
+        stages.append(Stage(layers.auxiliary, start=None if freezes else 0))
+    for below, modules in enumerate(reversed(backbone), 1):
+        rate = options.backbone_rate * options.layer_decay**below
         start = round(below * options.unfreeze_epochs * steps_per_epoch)
-        never = below and options.transfer == "features"
-        stages.append(Stage(modules, rate, None if never else start))
+        stages.append(Stage(modules, rate, None if freezes else start))
     return tuple(reversed(stages))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from train.config import Config, Unlabelled
-from train.config_file import flag_values, read_record
+from train.config import Unlabelled
+from train.config_file import read_record
 from train.console import say
 from train.data import Source
 from train.data.pseudo_label_file import (
@@ -39,6 +39,7 @@ from train.noisy_student.summary import (
 )
 from train.run.labelling import label_images
 from train.run.loop import fit
+from train.run.pictures import reporting
 from train.run.program import build
 from train.run.run_folder import check_same_flags, lock, read_result
 from train.storage import read_json, write_json
@@ -190,7 +191,11 @@ def _is_same(out: Path, record: Json) -> bool:
 
 def _flags(record: Json) -> Json:
     # Flags that an older version did not have are at their defaults.
-    return {"recipe": record["recipe"], **flag_values(Config()), **record["settings"]}
+    return {
+        "recipe": record["recipe"],
+        **settings(NoisyStudent()),
+        **record["settings"],
+    }
 
 
 def _check(student: NoisyStudent, recipe: str) -> None:
@@ -238,9 +243,10 @@ def _write_report(
         )
     from train.noisy_student.report import write_report
 
-    write_report(out, summary, unlabelled.read)
-    for name in ("report.html", "report.png"):
-        say(console, str(out / name))
+    with reporting("report.html or report.png could not be drawn", console):
+        write_report(out, summary, unlabelled.read)
+        for name in ("report.html", "report.png"):
+            say(console, str(out / name))
 
 
 def _has_ended(stage: Stage, out: Path) -> bool:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
+from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
 
 __all__ = ["KEEP", "Checkpoints"]
@@ -18,6 +20,11 @@ KEEP = 2
 
 # Name of the method's state in a checkpoint; older versions wrote it too.
 _METHOD_STATE = "memory"
+
+# Name of the objective's own parameters in the optimizer's state, in checkpoints whose
+# `meta` has no format.
+_OLD_OBJECTIVE = "objective"
+_FORMAT = 2
 
 
 class Checkpoints:
@@ -61,7 +68,8 @@ class Checkpoints:
           meta: what else the run needs to resume, as JSON.
         """
         items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
-        args = ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta))
+        meta = ocp.args.JsonSave({"format": _FORMAT, **meta})
+        args = ocp.args.Composite(**items, meta=meta)
         self._manager.save(step, args=args)
 
     def wait(self) -> None:
@@ -77,12 +85,19 @@ class Checkpoints:
         Returns:
           The state, without a teacher, and the `meta` that was saved with it.
         """
-        items = {k: ocp.args.StandardRestore(v) for k, v in _items(shapes).items()}
-        args = ocp.args.Composite(**items, meta=ocp.args.JsonRestore())
-        read = self._manager.restore(self.latest, args=args)
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta = self._manager.restore(self.latest, args=args)["meta"]
+        items = _items(shapes)
+        is_old = "objective" in items and "format" not in meta
+        if is_old:
+            items["rest"] = _renamed(items["rest"], OBJECTIVE, _OLD_OBJECTIVE)
+        args = {k: ocp.args.StandardRestore(v) for k, v in items.items()}
+        read = self._manager.restore(self.latest, args=ocp.args.Composite(**args))
         model, rest = dict(read["model"]), read["rest"]
+        if is_old:
+            rest = _renamed(rest, _OLD_OBJECTIVE, OBJECTIVE)
         if "objective" in read:
-            model["params"] = {**model["params"], "objective": read["objective"]}
+            model["params"] = {**model["params"], OBJECTIVE: read["objective"]}
         state = TrainState(
             **model,
             step=rest["step"],
@@ -90,7 +105,7 @@ class Checkpoints:
             method_state=rest.get(_METHOD_STATE),
             ema=read.get("ema"),
         )
-        return state, read["meta"]
+        return state, meta
 
     def restore_ema(self, variables: Any) -> Any:
         """Restores the moving average from the last checkpoint, which must have one.
@@ -111,11 +126,25 @@ class Checkpoints:
         return self._manager.restore(self.latest, args=args)["objective"]
 
 
+def _renamed(tree: Any, old: str, new: str) -> Any:
+    """The tree with one key of its dictionaries renamed."""
+
+    def has_key(node):
+        return isinstance(node, dict) and old in node
+
+    def rename(node):
+        if not has_key(node):
+            return node
+        return {new if key == old else key: value for key, value in node.items()}
+
+    return jax.tree.map(rename, tree, is_leaf=has_key)
+
+
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
     if state.method_state is not None:
         rest[_METHOD_STATE] = state.method_state
     items = {"model": state.variables, "rest": rest}
-    if "objective" in state.params:
-        items["objective"] = state.params["objective"]
+    if OBJECTIVE in state.params:
+        items["objective"] = state.params[OBJECTIVE]
     return items if state.ema is None else {**items, "ema": state.ema}

@@ -15,6 +15,7 @@ from train.console import say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.source import check_classes
 from train.errors import Interrupted, NotFiniteError
+from train.learn.optimizer import make_schedule
 from train.learn.step import TrainState
 from train.run import run_folder
 from train.run.checkpoint import KEEP, Checkpoints
@@ -41,11 +42,13 @@ def fit(
     recipe: str = "",
     console: Console | None = None,
     unlabelled_set: Source | None = None,
+    extend: bool = False,
 ) -> Json:
     """Trains a model, or resumes a run.
 
     However a run was interrupted, it ends bit-equal to an uninterrupted one, on the
-    same machine and versions.
+    same machine and versions. A run that is extended has the schedule of the new number
+    of epochs from where it stands.
 
     Args:
       config: what to run.
@@ -53,10 +56,13 @@ def fit(
       recipe: name of its recipe.
       console: prints progress; None is standard output.
       unlabelled_set: the set of unlabelled images, if it is open already.
+      extend: whether to train the folder's run for the config's larger number of
+        epochs, even if it has ended. Its old `result.json` stays, under a name with the
+        old number of epochs.
 
     Returns:
       The contents of the run's `result.json`. A run that has ended is not trained
-      again.
+      again, unless it is extended.
 
     Raises:
       UserError: if the config cannot be run, or the folder holds anything but this
@@ -69,10 +75,12 @@ def fit(
     """
     console = console or Console()
     record = read_record(run)
+    old_epochs = config.epochs
     if record is not None:
-        run_folder.check_same_run(run, record, recipe, config)
+        run_folder.check_same_run(run, record, recipe, config, extend=extend)
+        old_epochs = record["config"]["epochs"]
     result = run_folder.read_result(run)
-    if result is not None:
+    if result is not None and old_epochs == config.epochs:
         say(console, f"{run} has ended already.")
         return result
     if config.tensorboard:
@@ -92,13 +100,32 @@ def fit(
             check_pseudo_labels(record, program.record)
             for change in environment_changes(record, program.record):
                 say(console, change)
+            if old_epochs != config.epochs:
+                run_folder.extend(run, record, config.epochs)
+                say(console, _extension(program, old_epochs))
         stack.enter_context(run_folder.storing(run))
         return _run(run, program, console)
+
+
+def _extension(program: Program, old_epochs: int) -> str:
+    """What happens to the schedule of a run that is extended."""
+    config, per_epoch = program.config, program.steps_per_epoch
+    steps = old_epochs * per_epoch
+    old = make_schedule(config.optimization, per_epoch, steps)
+    return (
+        f"Extending the run from {old_epochs} to {config.epochs} epochs: --schedule "
+        f"{config.optimization.schedule} now spans {config.epochs}. After epoch "
+        f"{old_epochs}, whose last step has the learning rate "
+        f"{float(old(steps - 1)):.3g} in the old schedule, it is "
+        f"{float(program.schedule(steps)):.3g}."
+    )
 
 
 def _run(run: Path, program: Program, console: Console) -> Json:
     """Runs a program that has passed all checks of `fit`."""
     say(console, program.headline)
+    for warning in program.warnings:
+        say(console, warning)
     if program.config.distillation.cache_teacher:
         with console.status("computing the teacher's logits"):
             program = with_teacher_logits(program, run)
@@ -112,8 +139,8 @@ def _run(run: Path, program: Program, console: Console) -> Json:
                 "lower --learning-rate or more --warmup-epochs, with another --out."
             )
             raise
-    draw(run, program.record, evaluation, program.test, console)
     run_folder.write_result(run, result)
+    draw(run, program.record, evaluation, program.test, console)
     return result
 
 

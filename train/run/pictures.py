@@ -1,7 +1,8 @@
 """Pictures of a run's results, in its folder."""
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from train.run.metrics import read_metrics
 
 Json = Mapping[str, Any]
 
-__all__ = ["draw"]
+__all__ = ["draw", "reporting"]
 
 
 def draw(
@@ -25,6 +26,8 @@ def draw(
     console: Console,
 ) -> None:
     """Draws a run's pictures into its folder, if matplotlib is installed.
+
+    A picture that cannot be drawn is reported in one line: the run has its result.
 
     Args:
       run: the run's folder.
@@ -41,11 +44,28 @@ def draw(
     title = f"{record['model']['name']} on {source.spec}"
     names = record["class_names"]
     figures = {
-        "learning_curves": plots.learning_curves(read_metrics(run), title),
-        "confusion_matrix": plots.confusion_matrix(evaluation, names, title),
-        "worst_images": plots.worst_images(evaluation, names, source.read, title),
+        "learning_curves": lambda: plots.learning_curves(read_metrics(run), title),
+        "confusion_matrix": lambda: plots.confusion_matrix(evaluation, names, title),
+        "worst_images": lambda: plots.worst_images(
+            evaluation, names, source.read, title
+        ),
     }
     for name, figure in figures.items():
         path = run / f"{name}.png"
-        figure.savefig(path, bbox_inches="tight")
-        say(console, str(path))
+        with reporting(f"{path} could not be drawn", console):
+            figure().savefig(path, bbox_inches="tight")
+            say(console, str(path))
+
+
+@contextlib.contextmanager
+def reporting(failure: str, console: Console) -> Iterator[None]:
+    """Reports whatever goes wrong in one line, and continues.
+
+    Args:
+      failure: what the line says before the error.
+      console: prints the line.
+    """
+    try:
+        yield
+    except Exception as error:
+        say(console, f"{failure}: {type(error).__name__}: {error}")

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from train.config import Config, Transfer, random_changes
+from train.config import Config, Transfer, random_changes, unreached
 from train.data import Source, steps_per_epoch
 from train.data.select import (
     decode_options,
@@ -110,6 +110,7 @@ class Program:
       shapes: the shapes of that state, with shardings.
       train_step: the training step, not compiled.
       eval_step: the evaluation step, not compiled.
+      warnings: what the run will never reach, one line each.
     """
 
     config: Config
@@ -130,6 +131,7 @@ class Program:
     shapes: TrainState
     train_step: TrainStep
     eval_step: EvalStep
+    warnings: tuple[str, ...]
 
     @property
     def train_batch(self) -> BatchSpec:
@@ -316,6 +318,7 @@ def build(
         shapes=placement.shapes(shapes, placement.replicated),
         train_step=pmap_step(train_step, placement.devices) if axis else train_step,
         eval_step=eval_step,
+        warnings=(*unreached(config), *_never_unfrozen(stages, steps)),
     )
 
 
@@ -337,6 +340,18 @@ def _stages(setup: Setup, method: Method) -> tuple[Stage, ...]:
     if layers is None:
         return ()
     return plan_stages(setup.config.transfer, layers, setup.steps_per_epoch)
+
+
+def _never_unfrozen(stages: Sequence[Stage], steps: int) -> list[str]:
+    """A line if gradual unfreezing takes longer than the run; empty otherwise."""
+    late = [stage for stage in stages if stage.start and stage.start >= steps]
+    if not late:
+        return []
+    modules = ", ".join(late[-1].modules)
+    return [
+        f"--unfreeze-epochs is too long for this run: {modules} and what is before it "
+        "stay frozen to the end."
+    ]
 
 
 def _caches_features(config: Config) -> bool:

@@ -6,6 +6,7 @@ marks the run as ended.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ __all__ = [
     "check_same_flags",
     "check_same_run",
     "check_space",
+    "extend",
     "lock",
     "read_result",
     "storing",
@@ -109,7 +111,9 @@ def write_record(run: Path, record: Json) -> None:
         raise _not_writable(run, error) from error
 
 
-def check_same_run(run: Path, record: Json, recipe: str, config: Config) -> None:
+def check_same_run(
+    run: Path, record: Json, recipe: str, config: Config, *, extend: bool = False
+) -> None:
     """Raises `UserError` if the folder holds a run of another recipe or other flags.
 
     Args:
@@ -117,9 +121,18 @@ def check_same_run(run: Path, record: Json, recipe: str, config: Config) -> None
       record: the contents of its `config.json`.
       recipe: name of the requested recipe.
       config: the requested config.
+      extend: whether it may have more epochs.
     """
-    old = {"recipe": record["recipe"]}
-    old |= flag_values(config_from_json(record["config"]))
+    old_config = config_from_json(record["config"])
+    if config.epochs > old_config.epochs:
+        if extend:
+            old_config = dataclasses.replace(old_config, epochs=config.epochs)
+        elif dataclasses.replace(old_config, epochs=config.epochs) == config:
+            raise UserError(
+                f"{run} holds a run of {old_config.epochs} epochs. To train it for "
+                f"{config.epochs}, add --extend."
+            )
+    old = {"recipe": record["recipe"], **flag_values(old_config)}
     check_same_flags(run, old, {"recipe": recipe, **flag_values(config)})
 
 
@@ -152,6 +165,22 @@ def check_same_flags(run: Path, old: Json, new: Json) -> None:
 def read_result(run: Path) -> Json | None:
     """The final figures of a run that has ended; None otherwise."""
     return read_json(run / "result.json")
+
+
+def extend(run: Path, record: Json, epochs: int) -> None:
+    """Gives a run more epochs; keeps its result as `result-EPOCHS-epochs.json`.
+
+    Args:
+      run: the folder.
+      record: the contents of its `config.json`.
+      epochs: the new number of epochs.
+    """
+    old = record["config"]["epochs"]
+    # First, so that a run with the new number of epochs never has the old result.
+    with contextlib.suppress(FileNotFoundError):
+        (run / "result.json").rename(run / f"result-{old}-epochs.json")
+    config = {**record["config"], "epochs": epochs}
+    write_record(run, {**record, "config": config})
 
 
 def write_result(run: Path, result: Json) -> None:

@@ -24,6 +24,7 @@ from train.config import (
 from train.errors import UserError
 from train.learn.distillation import distilled, dkd, hint, kd, regressor
 from train.learn.inputs import train_inputs
+from train.learn.objectives import OBJECTIVE
 from train.learn.semi_supervised import interleave, separate
 from train.learn.step import TrainState
 from train.learn.teacher import Teacher, teacher_pass
@@ -158,8 +159,8 @@ def test_a_hint_compares_regressed_features_and_trains_the_regressor(student, ba
     grads, _ = jax.jit(jax.grad(objective, has_aux=True))(
         state.params, state, batch, KEY
     )
-    assert all(leaf.any() for leaf in jax.tree.leaves(grads["objective"]))
-    assert "objective" not in state.variables["params"]
+    assert all(leaf.any() for leaf in jax.tree.leaves(grads[OBJECTIVE]))
+    assert OBJECTIVE not in state.variables["params"]
 
 
 def test_a_hint_that_does_not_fit_is_refused():

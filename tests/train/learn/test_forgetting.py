@@ -24,6 +24,7 @@ from train.learn.forgetting import (
     with_old_head,
     without_forgetting,
 )
+from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
 from train.learn.transfer import Layers, find_layers
 from train.run.checkpoint import Checkpoints
@@ -48,7 +49,7 @@ def state_of(new, old, step=0) -> TrainState:
     variables: Any = random_variables(new, 1, *SHAPE)
     teacher: Any = random_variables(old, 1, *SHAPE)
     head = head_of(find_layers(old, SHAPE), teacher)
-    params = {**variables["params"], "objective": {"old_head": head}}
+    params = {**variables["params"], OBJECTIVE: {"old_head": head}}
     return TrainState(
         step=jnp.asarray(step),
         params=params,
@@ -82,7 +83,7 @@ def test_the_loss_is_that_of_the_paper_by_hand(float64):
         train=True,
         mutable=["batch_stats", "intermediates"],
     )
-    head = state.params["objective"]["old_head"]["head"]
+    head = state.params[OBJECTIVE]["old_head"]["head"]
     features = np.asarray(sown["intermediates"]["pre_logits"][0], np.float64)
     old_logits = features @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
     targets = np.asarray(old.apply(state.teacher, rows["image"]))
@@ -142,7 +143,7 @@ def test_the_old_head_trains_with_the_last_stage_of_the_backbone():
     layers = Layers((("stem",), ("stage1",), ("head",)), "head")
     assert _with_old_head_in_backbone(layers).stages == (
         ("stem",),
-        ("stage1", "objective"),
+        ("stage1", OBJECTIVE),
         ("head",),
     )
 
@@ -214,15 +215,13 @@ def test_a_resumed_run_has_a_bit_equal_old_head(
             ends.append(checkpoints.restore(build(config).shapes)[0])
     chex.assert_trees_all_equal(*ends)
     _, before = load_pretrained("resnet18", old_run)
-    after = ends[0].params["objective"]["old_head"]["head"]["kernel"]
+    after = ends[0].params[OBJECTIVE]["old_head"]["head"]["kernel"]
     assert (after != before["params"]["head"]["kernel"]).any()
 
     # It can be evaluated on its task again.
     evaluation, source = evaluate_run(tmp_path / "run", tasks["old"], old_head=True)
     model, _ = load_pretrained("resnet18", old_run)
-    variables = with_old_head(
-        ends[0].variables, ends[0].params["objective"]["old_head"]
-    )
+    variables = with_old_head(ends[0].variables, ends[0].params[OBJECTIVE]["old_head"])
     assert source.images is not None
     logits: Any = model.apply(variables, (source.images / 255.0 - 0.3) / 0.4)
     np.testing.assert_array_equal(evaluation.prediction, logits.argmax(-1))

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.runs import assert_same_end, interrupt_at
+from tests.support.unlabelled import evaluated
 from train.config import Augment, Network, Optimization, Selection, Unlabelled
 from train.data.select import training_images, unlabelled_images
 from train.errors import Interrupted, UserError
@@ -76,7 +77,7 @@ def test_fixmatch_by_hand(logits):
     assert 5 < confident.sum() < 35
     batch = {"label": jnp.arange(40) % 5}
     views = [jnp.asarray(weak), jnp.asarray(strong)]
-    loss, state, metrics = fixmatch(0.8, known=True)(views, batch, None)
+    loss, state, metrics = evaluated(fixmatch(0.8, known=True))(views, batch)
     expected = (entropy(strong, classes) * confident).mean()
     np.testing.assert_allclose(loss, expected, 1e-6)
     right = confident & (classes == np.arange(40) % 5)
@@ -87,7 +88,7 @@ def test_fixmatch_by_hand(logits):
 
 def test_no_gradient_flows_through_the_predicted_labels(logits):
     def loss(weak, strong):
-        return fixmatch(0.8)([weak, strong], {}, None)[0]
+        return evaluated(fixmatch(0.8))([weak, strong], {})[0]
 
     weak, strong = jax.grad(loss, argnums=(0, 1))(*logits)
     assert not weak.any()
@@ -100,7 +101,7 @@ def test_the_models_own_predictions_as_labels_by_hand(logits):
     weak, _ = logits
     confident = softmax(weak).max(-1) >= 0.7
     expected = (entropy(weak, weak.argmax(-1)) * confident).mean()
-    loss, _, metrics = self_labels(0.7)([weak], {}, None)
+    loss, _, metrics = evaluated(self_labels(0.7))([weak], {})
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert set(metrics) == {"unlabelled_used"}  # No metric needs true labels.
 
@@ -108,12 +109,14 @@ def test_the_models_own_predictions_as_labels_by_hand(logits):
 def test_given_labels_are_hard_or_soft(logits):
     weak, strong = logits
     soft = softmax(strong)
-    loss, _, metrics = given_labels([weak], {"label": jnp.asarray(soft)}, None)
+    batch = {"label": jnp.asarray(soft)}
+    loss, _, metrics = evaluated(given_labels)([weak], batch)
     np.testing.assert_allclose(loss, entropy(weak, soft).mean(), rtol=1e-6)
     agreed = (weak.argmax(-1) == strong.argmax(-1)).mean()
     np.testing.assert_allclose(metrics["unlabelled_accuracy"], agreed)
     hard = strong.argmax(-1)
-    loss, _, _ = given_labels([weak], {"label": jnp.asarray(hard, jnp.int32)}, None)
+    batch = {"label": jnp.asarray(hard, jnp.int32)}
+    loss, _, _ = evaluated(given_labels)([weak], batch)
     np.testing.assert_allclose(loss, entropy(weak, hard).mean(), rtol=1e-6)
 
 
@@ -122,7 +125,9 @@ def test_flexmatch_by_hand(logits):
     latest = np.repeat([-1, 0, 1, 2, 3], [20, 35, 20, 3, 2])  # 80 images, 5 classes.
     index = np.arange(40)
     batch = {"image_index": jnp.asarray(index)}
-    loss, new, metrics = flexmatch(0.8)(list(logits), batch, jnp.asarray(latest))
+    loss, new, metrics = evaluated(flexmatch(0.8))(
+        list(logits), batch, jnp.asarray(latest)
+    )
 
     probabilities = softmax(weak)
     total, used, expected = 0.0, 0, latest.copy()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.unlabelled import evaluated
 from train.__main__ import main
 from train.config import Config, Unlabelled
 from train.errors import UserError
@@ -79,7 +80,7 @@ def arrays(state):
     ],
 )
 def test_six_steps_are_those_of_the_papers_equations(momentum, n_sigma, start):
-    loss = jax.jit(softmatch(momentum, n_sigma, known=True))
+    loss = jax.jit(evaluated(softmatch(momentum, n_sigma, known=True)))
     state, expected = arrays(start), start
     below = 0
     for step in range(6):
@@ -114,7 +115,9 @@ def test_two_images_by_hand():
     # second is 3/212 below mu.
     weak = jnp.log(jnp.array([[0.9, 0.1], [0.4, 0.6]]))
     strong = jnp.log(jnp.array([[0.5, 0.5], [0.75, 0.25]]))
-    loss, state, metrics = softmatch(momentum=0)([weak, strong], {}, initial_state(2))
+    loss, state, metrics = evaluated(softmatch(momentum=0))(
+        [weak, strong], {}, initial_state(2)
+    )
     weight = math.exp(-((3 / 212) ** 2) / (2 * 0.045 / 4))
     np.testing.assert_allclose(
         loss, (math.log(2) + weight * math.log(4)) / 2, rtol=1e-6
@@ -134,7 +137,7 @@ def test_alignment_changes_the_weight_and_not_the_pseudo_label():
     )
     batch = {"label": jnp.zeros(4, jnp.int32)}
     strong = jnp.log(jnp.array([[1 - 1e-6, 1e-6]] * 4))
-    loss, _, metrics = softmatch(1 - 1e-6, 1.0, known=True)(
+    loss, _, metrics = evaluated(softmatch(1 - 1e-6, 1.0, known=True))(
         [weak, strong], batch, state
     )
     confidence = 0.45 / 0.2 / (0.45 / 0.2 + 0.55 / 0.8)
@@ -151,7 +154,7 @@ def test_no_gradient_flows_through_weights_or_the_weak_view():
     weak, strong = (jnp.asarray(x, jnp.float32) for x in (weak, strong))
 
     def loss(weak, strong):
-        return softmatch(0.9)([weak, strong], {}, arrays(LATER))[0]
+        return evaluated(softmatch(0.9))([weak, strong], {}, arrays(LATER))[0]
 
     of_weak, of_strong = jax.grad(loss, argnums=(0, 1))(weak, strong)
     assert not of_weak.any()
@@ -167,7 +170,7 @@ def test_averages_that_underflow_leave_the_weights_finite():
     # Two images of one class, as confident as a float32 is: no variance, and a class of
     # probability 0.
     logits = jnp.array([[200.0, 0.0], [200.0, 0.0]])
-    loss, state, metrics = softmatch(momentum=0)(
+    loss, state, metrics = evaluated(softmatch(momentum=0))(
         [logits, jnp.zeros((2, 2))], {}, initial_state(2)
     )
     assert state.variance == 0 and state.class_probabilities[1] == 0
@@ -177,7 +180,7 @@ def test_averages_that_underflow_leave_the_weights_finite():
 
 def test_a_batch_of_one_image_has_no_variance():
     logits = jnp.array([[1.0, 0.0]])
-    loss, state, _ = softmatch(0.9)([logits, logits], {}, initial_state(2))
+    loss, state, _ = evaluated(softmatch(0.9))([logits, logits], {}, initial_state(2))
     np.testing.assert_allclose(state.variance, 0.9, rtol=1e-6)
     assert jnp.isfinite(loss)
 

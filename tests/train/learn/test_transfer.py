@@ -9,6 +9,7 @@ import pytest
 import cnn_flax
 from tests.support.small_models import random_variables
 from train.config import Optimization, Transfer
+from train.learn.objectives import OBJECTIVE
 from train.learn.optimizer import make_optimizer
 from train.learn.step import create_state, make_train_step
 from train.learn.supervised import supervised
@@ -88,7 +89,7 @@ def test_with_features_only_the_head_is_trained():
 
 def test_a_module_in_no_stage_is_trained_with_the_head():
     stages = (Stage(("a",)), Stage(("b", "c")), Stage(("head",)))
-    assert [stage_of(stages, name) for name in ("a", "c", "head", "objective")] == [
+    assert [stage_of(stages, name) for name in ("a", "c", "head", OBJECTIVE)] == [
         0,
         1,
         2,

@@ -18,8 +18,9 @@ from train.config import Augment, Input, Network, Optimization, Parallelism, Sel
 from train.config_file import read_record
 from train.data import SourceError, train_batches
 from train.errors import Interrupted, NotFiniteError, UserError
+from train.learn.optimizer import make_schedule
 from train.learn.parallel import compile_step
-from train.run import loop, training_batches
+from train.run import loop, plots, training_batches
 from train.run.checkpoint import Checkpoints
 from train.run.inference import evaluate_run
 from train.run.loop import fit
@@ -96,9 +97,72 @@ def test_a_run_that_has_ended_is_not_trained_again(uninterrupted, tiny, quiet):
 def test_a_different_run_is_refused_and_nothing_is_changed(uninterrupted, tiny, quiet):
     before = times(uninterrupted)
     other = dataclasses.replace(tiny, epochs=4)
-    with pytest.raises(UserError, match="--epochs is 3 there and 4 here"):
+    with pytest.raises(UserError, match="run of 3 epochs. To train it for 4, add --ex"):
         fit(other, uninterrupted, recipe="a_recipe", console=quiet)
+    other = dataclasses.replace(tiny, epochs=4, seed=1)
+    for extend in (False, True):
+        with pytest.raises(UserError, match="--seed is 0 there and 1 here"):
+            fit(other, uninterrupted, recipe="a_recipe", console=quiet, extend=extend)
+    fewer = dataclasses.replace(tiny, epochs=2)
+    with pytest.raises(UserError, match="--epochs is 3 there and 2 here"):
+        fit(fewer, uninterrupted, recipe="a_recipe", console=quiet, extend=True)
     assert times(uninterrupted) == before
+
+
+@pytest.mark.slow
+def test_an_extended_run_ends_like_one_that_began_with_more_epochs(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    # The rates of this schedule do not depend on the number of epochs.
+    options = dataclasses.replace(tiny.optimization, schedule="step", step_epochs=1.5)
+    one, three = (
+        dataclasses.replace(tiny, optimization=options, epochs=n) for n in (1, 3)
+    )
+    begun, run = tmp_path / "three", tmp_path / "one"
+    fit(three, begun, console=quiet)
+    first = fit(one, run, console=quiet)
+    interrupt_at(monkeypatch, 16)
+    with pytest.raises(Interrupted):
+        fit(three, run, console=quiet, extend=True)
+    assert "from 1 to 3 epochs: --schedule step now spans 3" in quiet.file.getvalue()
+    fit(three, run, console=quiet)  # Resumed without the flag.
+    assert_same_end(run, begun, three)
+    kept = json.loads((run / "result-1-epochs.json").read_text())
+    assert kept == first
+
+
+def test_the_cosine_of_an_extended_run_spans_all_epochs(tmp_path, tiny, quiet):
+    one, two = (dataclasses.replace(tiny, epochs=n) for n in (1, 2))
+    fit(one, tmp_path / "run", console=quiet)
+    result = fit(two, tmp_path / "run", console=quiet, extend=True)
+    assert (result["epochs"], result["steps"]) == (2, 28)
+    rates = [
+        line["learning_rate"]
+        for line in read_metrics(tmp_path / "run")
+        if line["split"] == "train"
+    ]
+    schedule = make_schedule(two.optimization, 14, 28)
+    np.testing.assert_allclose(
+        rates[3:], [schedule(step - 1) for step in (15, 20, 25, 28)], rtol=1e-6
+    )
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_has_ended(
+    tmp_path, tiny, quiet, monkeypatch
+):
+    def fails(*arguments):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(plots, "confusion_matrix", fails)
+    config = dataclasses.replace(tiny, epochs=1, epoch_steps=1)
+    result = fit(config, tmp_path, console=quiet)
+    assert read_result(tmp_path) == result
+    picture = tmp_path / "confusion_matrix.png"
+    line = f"{picture} could not be drawn: RuntimeError: no such font"
+    assert line in quiet.file.getvalue()
+    assert not picture.exists()
+    for name in ("learning_curves", "worst_images"):
+        assert (tmp_path / f"{name}.png").exists()
 
 
 # Between two log lines, at the end of an epoch, after the last step; then twice.

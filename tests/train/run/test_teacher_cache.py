@@ -19,6 +19,7 @@ from train.config import (
     Unlabelled,
 )
 from train.errors import Interrupted, UserError
+from train.learn.objectives import OBJECTIVE
 from train.learn.teacher import open_teacher, teacher_pass
 from train.run.inference import evaluate_run
 from train.run.loop import fit
@@ -130,7 +131,7 @@ def test_a_run_with_a_hint_resumes_exactly(config, tmp_path, quiet, monkeypatch)
     fit(config, run, console=quiet)
     assert_same_end(run, uninterrupted, config)
     _, state = last_checkpoint(run, config)
-    assert "objective" in state.params and state.teacher is None
+    assert OBJECTIVE in state.params and state.teacher is None
     evaluation, _ = evaluate_run(run)
     assert evaluation.figures()["accuracy"] == result["accuracy"]
 
