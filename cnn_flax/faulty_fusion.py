@@ -9,7 +9,7 @@ import os
 import warnings
 
 import jax
-import jaxlib
+import jaxlib.version
 
 __all__ = ["switch_off_faulty_fusion"]
 
@@ -24,7 +24,7 @@ def switch_off_faulty_fusion() -> None:
     a CPU, a `RuntimeWarning` says what to do.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__ != _FAULTY or _FLAG in flags:
+    if jaxlib.version.__version__ != _FAULTY or _FLAG in flags:
         return
     # Private, but of this one version.
     from jax._src import xla_bridge

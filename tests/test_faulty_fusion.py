@@ -4,12 +4,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 import pytest
 
+import cnn_flax  # noqa: F401  It switches the fault off.
+
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-is_faulty = jaxlib.__version__ == "0.10.2"
+is_faulty = jaxlib.version.__version__ == "0.10.2"
 
 
 def test_the_case_that_jaxlib_0_10_2_gets_wrong():

@@ -51,7 +51,7 @@ def main():
     report = {
         "devices": len(jax.devices()),
         "difference": float(np.abs(whole - parts).max()),
-        # One truth value, whether an array is to be kept, is no image: `materialize`.
+        # `materialize` reduces one boolean, which is not an image.
         "collectives": [
             line.strip()
             for line in text.splitlines()

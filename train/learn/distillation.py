@@ -237,7 +237,7 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
     """
 
     def loss(student, teacher, labels, own):
-        soft = 0.0
+        soft = jnp.zeros(())
         if at in student:
             channels = teacher[at].shape[-1]
             guided: Any = nn.Dense(channels).apply({"params": own}, student[at])

@@ -148,9 +148,7 @@ def training_pass(
     return run
 
 
-def auxiliary_loss(
-    loss: Callable[[Any], jax.typing.ArrayLike], heads: Sequence[Any]
-) -> jax.typing.ArrayLike:
+def auxiliary_loss(loss: Callable[[Any], jax.Array], heads: Sequence[Any]) -> jax.Array:
     """The weighted losses of a model's auxiliary heads, which learn what its head does.
 
     Args:
@@ -161,12 +159,12 @@ def auxiliary_loss(
       0.3 times each loss, summed, as in section 5 of Szegedy et al. 2014
       (https://arxiv.org/abs/1409.4842); 0 without auxiliary heads.
     """
-    return _AUXILIARY_WEIGHT * sum(map(loss, heads))
+    return _AUXILIARY_WEIGHT * sum(map(loss, heads), start=jnp.zeros(()))
 
 
-def weighted(weight: float, loss: jax.Array) -> jax.typing.ArrayLike:
+def weighted(weight: float, loss: Any) -> jax.Array:
     """`weight * loss`; with weight 0 it is 0 even if the loss is infinite."""
-    return weight * loss if weight else 0.0
+    return weight * loss if weight else jnp.zeros(())
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:

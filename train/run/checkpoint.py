@@ -68,8 +68,8 @@ class Checkpoints:
           meta: what else the run needs to resume, as JSON.
         """
         items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
-        meta = ocp.args.JsonSave({"format": _FORMAT, **meta})
-        args = ocp.args.Composite(**items, meta=meta)
+        marked = ocp.args.JsonSave({"format": _FORMAT, **meta})
+        args = ocp.args.Composite(**items, meta=marked)
         self._manager.save(step, args=args)
 
     def wait(self) -> None:

@@ -14,6 +14,7 @@ import cnn_flax
 from tests.support import figures
 from train.config import Augment, Optimization
 from train.learn.inputs import eval_inputs, train_inputs
+from train.learn.objectives import OBJECTIVE
 from train.learn.optimizer import make_optimizer
 from train.learn.step import (
     TrainState,
@@ -49,6 +50,39 @@ def step(net, augment=None, axis=None):
 
 def state(net) -> Any:
     return create_state(net, TX, (8, 8, 1), jax.random.key(0))
+
+
+class Named(nn.Module):
+    """A linear model whose one module has a name of the caller's choice."""
+
+    name_of_module: str
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        rows = images.reshape(len(images), -1)
+        return nn.Dense(3, name=self.name_of_module)(rows)
+
+
+def test_a_module_named_objective_is_a_module():
+    net: Any = Named("objective")
+    now = create_state(
+        net,
+        TX,
+        (8, 8, 1),
+        jax.random.key(0),
+        init_params=lambda key: {"bias": jnp.zeros(3)},
+    )
+    assert set(now.variables["params"]) == {"objective"}
+    assert set(now.params) == {"objective", OBJECTIVE}
+    after, _ = step(net)(now, batch(), jax.random.key(0))
+    assert jnp.any(
+        after.params["objective"]["kernel"] != now.params["objective"]["kernel"]
+    )
+
+
+def test_the_name_of_the_objectives_own_parameters_is_reserved():
+    with pytest.raises(ValueError, match="'<objective>' is reserved"):
+        state(Named(OBJECTIVE))
 
 
 @pytest.mark.slow
