@@ -88,7 +88,7 @@ class Checkpoints:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = self._manager.restore(self.latest, args=args)["meta"]
         items = _items(shapes)
-        is_old = "objective" in items and "format" not in meta
+        is_old = meta.pop("format", None) is None and "objective" in items
         if is_old:
             items["rest"] = _renamed(items["rest"], OBJECTIVE, _OLD_OBJECTIVE)
         args = {k: ocp.args.StandardRestore(v) for k, v in items.items()}

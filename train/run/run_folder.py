@@ -6,7 +6,6 @@ marks the run as ended.
 """
 
 import contextlib
-import dataclasses
 import os
 import re
 import shutil
@@ -123,17 +122,18 @@ def check_same_run(
       config: the requested config.
       extend: whether it may have more epochs.
     """
-    old_config = config_from_json(record["config"])
-    if config.epochs > old_config.epochs:
+    old = {"recipe": record["recipe"]}
+    old |= flag_values(config_from_json(record["config"]))
+    new = {"recipe": recipe, **flag_values(config)}
+    if new["epochs"] > old["epochs"]:
         if extend:
-            old_config = dataclasses.replace(old_config, epochs=config.epochs)
-        elif dataclasses.replace(old_config, epochs=config.epochs) == config:
+            old["epochs"] = new["epochs"]
+        elif _differing(old, new) == ["epochs"]:
             raise UserError(
-                f"{run} holds a run of {old_config.epochs} epochs. To train it for "
-                f"{config.epochs}, add --extend."
+                f"{run} holds a run of {old['epochs']} epochs. To train it for "
+                f"{new['epochs']}, add --extend."
             )
-    old = {"recipe": record["recipe"], **flag_values(old_config)}
-    check_same_flags(run, old, {"recipe": recipe, **flag_values(config)})
+    check_same_flags(run, old, new)
 
 
 def check_same_flags(run: Path, old: Json, new: Json) -> None:
@@ -146,12 +146,10 @@ def check_same_flags(run: Path, old: Json, new: Json) -> None:
       old: `recipe` and the values of the run's flags, by the names of their fields.
       new: the requested ones, in the same form.
     """
-    resumable = may_change()
     differences = [
         f"{'' if name == 'recipe' else '--'}{name.replace('_', '-')} "
-        f"is {_plain(old[name])} there and {_plain(value)} here"
-        for name, value in new.items()
-        if old[name] != value and name not in resumable
+        f"is {_plain(old[name])} there and {_plain(new[name])} here"
+        for name in _differing(old, new)
     ]
     if differences:
         left = len(differences) - _SHOWN
@@ -160,6 +158,16 @@ def check_same_flags(run: Path, old: Json, new: Json) -> None:
             f"{run} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Use "
             "another --out, or the same flags to resume that run."
         )
+
+
+def _differing(old: Json, new: Json) -> list[str]:
+    """Names of the flags that differ, except for those that may change."""
+    resumable = may_change()
+    return [
+        name
+        for name, value in new.items()
+        if old[name] != value and name not in resumable
+    ]
 
 
 def read_result(run: Path) -> Json | None:

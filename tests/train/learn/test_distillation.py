@@ -147,7 +147,7 @@ def test_a_hint_compares_regressed_features_and_trains_the_regressor(student, ba
     own = regressor(STUDENT, teacher, "stage1", (4, 4, 1))(KEY)
     chex.assert_shape(own["kernel"], (3, 5))
     objective = distilled(STUDENT, teach, hint("stage1", 0.5), features=("stage1",))
-    state = state_of(STUDENT, student, teacher.variables, objective=own)
+    state = state_of(STUDENT, student, teacher.variables, **{OBJECTIVE: own})
     total, _, metrics = run(objective, state, batch)
     logits, ours, _ = training_outputs(STUDENT, student, batch["image"])
     theirs = cnn_flax.features(TEACHER, teacher.variables, batch["image"], ["stage1"])

@@ -115,9 +115,8 @@ def test_an_extended_run_ends_like_one_that_began_with_more_epochs(
 ):
     # The rates of this schedule do not depend on the number of epochs.
     options = dataclasses.replace(tiny.optimization, schedule="step", step_epochs=1.5)
-    one, three = (
-        dataclasses.replace(tiny, optimization=options, epochs=n) for n in (1, 3)
-    )
+    config = dataclasses.replace(tiny, optimization=options, log_every=7)
+    one, three = (dataclasses.replace(config, epochs=n) for n in (1, 3))
     begun, run = tmp_path / "three", tmp_path / "one"
     fit(three, begun, console=quiet)
     first = fit(one, run, console=quiet)
