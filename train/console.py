@@ -1,15 +1,23 @@
 """Console output: plain lines, and the numbers in tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-__all__ = ["duration", "figure_rows", "percent", "say"]
+__all__ = ["class_line", "duration", "figure_rows", "percent", "say"]
+
+_NAMED_CLASSES = 5
 
 
 def say(console: Console, text: str) -> None:
     """Prints a line verbatim: no wrapping, no markup, no colours."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def class_line(names: Sequence[str]) -> str:
+    """The number of classes and their first names, in one line."""
+    more = ", ..." if len(names) > _NAMED_CLASSES else ""
+    return f"{len(names):,} classes: {', '.join(names[:_NAMED_CLASSES])}{more}"
 
 
 def percent(share: float) -> str:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.config import Config
-from train.console import say
+from train.console import class_line, say
 from train.data import SourceError
 from train.data.select import evaluation_images, training_images
 from train.data.stand_in import stand_in
@@ -43,6 +43,8 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
     else:
         has_images = True
     program = build(config, recipe, images)
+    if has_images:
+        say(console, class_line(program.train.class_names))
     with console.status("compiling"):
         steps = compile_steps(program)
     console.print(_shapes(program))

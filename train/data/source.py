@@ -20,6 +20,7 @@ __all__ = [
     "check_classes",
     "check_labels",
     "repeat_to",
+    "split_name",
     "stratified_split",
     "subset",
 ]
@@ -28,12 +29,19 @@ __all__ = [
 # From the names that data sets give to splits to ours.
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "test": "test",
+    "testing": "test",
 }
 _CACHE_BYTES = 2**28  # The largest set that is cached.
+
+
+def split_name(name: str) -> str | None:
+    """Our name of the split that a data set calls `name`, in any case, or None."""
+    return SPLIT_NAMES.get(name.lower())
 
 
 class SourceError(UserError):

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from train.config import Config
 from train.config_file import read_record
-from train.console import say
+from train.console import class_line, say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
+from train.data.open_source import check_outside
 from train.data.source import check_classes
 from train.errors import Interrupted, NotFiniteError
 from train.learn.step import TrainState
@@ -81,6 +82,8 @@ def fit(
     with contextlib.ExitStack() as stack:
         if record is not None:  # Lock before the slow part; a new run has no folder.
             stack.enter_context(run_folder.lock(run))
+        else:
+            check_outside(run, config.input.data, config.unlabelled.unlabelled)
         program = build(config, recipe, unlabelled_set=unlabelled_set)
         run_folder.check_space(run, program.bytes, KEEP)
         if record is None:
@@ -99,6 +102,7 @@ def fit(
 def _run(run: Path, program: Program, console: Console) -> Json:
     """Runs a program that has passed all checks of `fit`."""
     say(console, program.headline)
+    say(console, class_line(program.train.class_names))
     if program.config.distillation.cache_teacher:
         with console.status("computing the teacher's logits"):
             program = with_teacher_logits(program, run)
