@@ -139,7 +139,12 @@ def array_source(
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise SourceError(
             f"{spec}: images are {images.dtype} {list(images.shape)}; "
-            "they must be uint8 [n, h, w, C], with at least one"
+            "they must be uint8 [n, h, w, C] in [0, 255], with at least one"
+        )
+    if images.shape[1] <= 4 < images.shape[3]:
+        raise SourceError(
+            f"{spec}: images are {list(images.shape)}, which looks like [n, C, h, w]; "
+            "they must be [n, h, w, C]: save images.transpose(0, 2, 3, 1)"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise SourceError(
