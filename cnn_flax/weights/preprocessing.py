@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Union
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageError",
     "ImageLike",
+    "allow_pixels",
     "is_grey",
     "open_image",
     "preprocess",
@@ -169,6 +171,20 @@ def open_image(file: str | os.PathLike[str] | io.BytesIO) -> "Image":
             scale = _SCALED_PNG[raw_mode]
             image.info["transparency"] = scale(image.info["transparency"])
     return image
+
+
+def allow_pixels(count: int) -> None:
+    """Allows images of up to `count` pixels, if that is more than Pillow's limit.
+
+    The limit is the process's. By default it is Pillow's, 178,956,970: a small file
+    may unpack to any number of pixels, to fill the memory.
+    """
+    from PIL import Image
+
+    if count > 2 * (Image.MAX_IMAGE_PIXELS or count):
+        # Pillow warns from half the limit on.
+        Image.MAX_IMAGE_PIXELS = -(-count // 2)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def _is_heif(file: str | os.PathLike[str] | io.BytesIO) -> bool:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,6 @@ __all__ = [
     "Interpolation",
     "Pixels",
     "TargetSide",
-    "allow_pixels",
     "crop",
     "decode_image",
     "fit",
@@ -119,18 +117,6 @@ def decode_image(data: bytes, name: str, target_side: TargetSide = 0) -> Image.I
     except Exception as error:
         reason = "it is empty" if not data else why_unreadable(error)
         raise DecodeError(name, reason) from error
-
-
-def allow_pixels(count: int) -> None:
-    """Allows images of up to `count` pixels, if that is more than Pillow's limit.
-
-    The limit is the process's. By default it is Pillow's, 178,956,970: a small file
-    may unpack to any number of pixels, to fill the memory.
-    """
-    if count > 2 * (Image.MAX_IMAGE_PIXELS or count):
-        # Pillow warns from half the limit on.
-        Image.MAX_IMAGE_PIXELS = -(-count // 2)
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def to_array(image: Pixels) -> np.ndarray:

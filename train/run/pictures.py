@@ -47,5 +47,5 @@ def draw(
     }
     for name, figure in figures.items():
         path = run / f"{name}.png"
-        figure.savefig(path, bbox_inches="tight")
+        plots.save(figure, path, bbox_inches="tight")
         say(console, str(path))

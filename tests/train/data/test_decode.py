@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from cnn_flax.weights.preprocessing import to_8_bits
+from cnn_flax.weights.preprocessing import allow_pixels, to_8_bits
 from train.data import DecodeError, read_image
 from train.data.decode import (
-    allow_pixels,
     decode_image,
     fit,
     header_shape,
