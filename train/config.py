@@ -122,7 +122,7 @@ class Input:
     """Largest share of unreadable images; the run stops when there are more."""
     threads: int = _resumable(0)
     """Threads that read images; 0 for one per core."""
-    max_pixels: int = _resumable(0)
+    max_pixels: int = 0
     """Allow images of up to this many pixels, if that is more than Pillow's limit of
     178,956,970, above which an image is unreadable."""
 
