@@ -22,6 +22,7 @@ from benchmarks.options import Options
 from benchmarks.tables import OURS, tabulate
 from benchmarks.worker_process import WorkerError
 from cnn_flax.registry import UnknownModelError, nearest
+from train.console import literal, say
 from train.errors import StorageError, UserError
 
 __all__ = ["BENCHMARKS", "main"]
@@ -76,7 +77,7 @@ def _run(arguments: Sequence[str]) -> None:
     header = new_header(arguments)
     console = _console()
     for key, value in header.items():
-        console.print(f"{key}: {value}", highlight=False)
+        say(console, f"{key}: {value}")
     rows: list[Row] = []
     failed = False
     for name in flags.names or BENCHMARKS:
@@ -92,7 +93,7 @@ def _run(arguments: Sequence[str]) -> None:
                 write(path, Measurements(header, rows))
         except WorkerError as error:
             failed = True
-            console.print(f"{name} failed: {error}", highlight=False, markup=False)
+            say(console, f"{name} failed: {error}")
         measured = rows[first:]
         # A peer may lack a model; ours may not.
         failed |= any(
@@ -102,8 +103,8 @@ def _run(arguments: Sequence[str]) -> None:
         if flags.plot and hasattr(module, "plot"):
             picture = path.with_suffix(".png")
             module.plot(measured, picture)
-            console.print(f"Picture: {picture}", highlight=False)
-        console.print(f"Raw results: {path}", highlight=False)
+            say(console, f"Picture: {picture}")
+        say(console, f"Raw results: {path}")
     if failed:
         sys.exit(1)
 
@@ -193,7 +194,7 @@ def _print(
         is_text = heading in ("benchmark", "case", "candidate", "not measured")
         table.add_column(heading, justify="left" if is_text else "right")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(literal, line))
     console.print(table)
 
 
@@ -208,7 +209,7 @@ def _compare(arguments: Sequence[str]) -> None:
     comparison = compare_files(flags.before, flags.after)
     console = _console()
     for difference in comparison.differing:
-        console.print(f"The files differ in {difference}.", highlight=False)
+        say(console, f"The files differ in {difference}.")
     lines = [
         [
             *change.name,

@@ -75,7 +75,7 @@ def write(path: Path, measurements: Measurements) -> None:
     text = f'{{\n  "header": {head},\n  "rows": [\n    {rows}\n  ]\n}}\n'
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, "utf-8")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -87,7 +87,7 @@ def read(path: Path) -> Measurements:
       UserError: the file does not exist or does not hold raw results.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -108,7 +108,7 @@ def read(path: Path) -> Measurements:
 
 def read_lines(path: Path) -> list[Row]:
     """Reads the rows of a file of JSON lines, in the order of measurement."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def write_lines(
@@ -132,7 +132,7 @@ def write_lines(
         same = (old for old in older if {**old, **row} == old)
         lines.append(json.dumps(next(same, {**row, **here})))
         print(lines[-1], flush=True)
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def _commit() -> str:

@@ -60,6 +60,8 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import LogLocator
         from matplotlib.transforms import Bbox
+
+        from train.run.plots import not_as_math
     except ImportError as error:
         raise UserError("--plot needs matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -74,6 +76,7 @@ def plot_accuracy(rows: Sequence[Row], path: Path) -> None:
     axes.xaxis.set_minor_formatter("")
     finish(axes)
     axes.legend(frameon=False)
+    not_as_math(figure)
     figure.draw_without_rendering()  # Positions are final from here on.
     places = [(rate, share) for _, _, rate, share in found]
     taken = [Bbox([c - 3, c + 3]) for c in axes.transData.transform(places)]
@@ -97,6 +100,7 @@ def _annotate(
             va="center",
             fontsize=6,
             color=INK,
+            parse_math=False,
         )
 
     for offset in _OFFSETS:

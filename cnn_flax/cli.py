@@ -1,6 +1,7 @@
 """`cnn-flax`: inspects models, converts weights, classifies and augments images."""
 
 import argparse
+import io
 import pathlib
 import re
 import sys
@@ -34,7 +35,7 @@ from cnn_flax.weights.identify import (
     identify_weights,
 )
 from cnn_flax.weights.native import from_native, is_native, write
-from cnn_flax.weights.preprocessing import read_image
+from cnn_flax.weights.preprocessing import allow_pixels, read_image
 from cnn_flax.weights.runs import read_run
 from cnn_flax.weights.sources import find
 from cnn_flax.weights.variables import flatten, sizes
@@ -65,13 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: success. 2: the command cannot be run; one line on stderr says why.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Whatever its encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(words)
     except KeyboardInterrupt:
         return 130
     except _USER_ERRORS as error:
-        print(f"cnn-flax: {' '.join(str(error).split())}", file=sys.stderr)
+        message = _printable(" ".join(str(error).split()))
+        print(f"cnn-flax: {message}", file=sys.stderr)
         return 2
     return 0
 
@@ -167,6 +172,13 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     )
     command.add_argument(
         "--top", metavar="N", type=int, default=5, help="classes per image (5)"
+    )
+    command.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=int,
+        default=0,
+        help="allow images of up to N pixels, if that is more than Pillow's limit",
     )
 
     command = add(_gallery, "gallery", "Draws each augmentation's effect on an image")
@@ -330,16 +342,27 @@ def _predict(options: argparse.Namespace) -> None:
             f"{run} is the folder of a run: python -m train predict {run} IMAGE ..."
         )
     found = identify_weights(name, source, entry=options.entry)
+    prepare = preprocess(found)
+    allow_pixels(options.max_pixels)
     # Before the network is built, so that a mistyped file name is reported at once.
-    images = [preprocess(found)(image) for image in options.images]
-    rows = _probabilities(found, images)
+    images: dict[str, np.ndarray] = {}
+    errors: list[str] = []
+    for image in dict.fromkeys(options.images):
+        try:
+            images[image] = prepare(image)
+        except ImageError as error:
+            errors.append(str(error))
+    if not images:
+        raise UserError(" ".join(errors))
+    rows = _probabilities(found, images.values())
 
     classes = rows.shape[1]
     class_names = _imagenet_names() if classes == _IMAGENET_CLASSES else None
     table = Table("image", "class", "index", "probability")
-    for image, row in zip(options.images, rows, strict=True):
+    table.columns[0].overflow = "fold"
+    for image, row in zip(images, rows, strict=True):
         for rank, k in enumerate(np.argsort(-row, kind="stable")[: options.top]):
-            shown = "" if rank else image
+            shown = "" if rank else _printable(image)
             class_name = class_names[k] if class_names else f"class {k}"
             table.add_row(shown, class_name, str(k), f"{100 * row[k]:.2f} %")
         table.add_section()
@@ -350,6 +373,8 @@ def _predict(options: argparse.Namespace) -> None:
     _print(f"Images prepared as for {prepared}{note}.")
     if classes == _IMAGENET_CLASSES and not class_names:
         _print("For the classes' names: pip install 'cnn-flax[cli]'.")
+    if errors:
+        raise UserError(" ".join(errors))
 
 
 def _run_folder(source: str) -> pathlib.Path | None:
@@ -406,9 +431,21 @@ def _imagenet_names() -> list[str] | None:
 
 
 def _print(content: Table | str) -> None:
-    # No markup, as names of files and extras contain brackets.
-    soft_wrap = isinstance(content, str)
-    Console().print(content, highlight=False, markup=False, soft_wrap=soft_wrap)
+    # No markup and no emoji codes, as names of files and extras contain brackets.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if isinstance(content, str):
+        console.print(_printable(content), soft_wrap=True)
+    else:
+        console.print(content)
+
+
+def _printable(text: str) -> str:
+    """Text with escapes for what would move the cursor or cannot be encoded.
+
+    As `train.console.printable`, which is not a part of the library.
+    """
+    unprintable = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(unprintable, lambda match: ascii(match[0])[1:-1], text)
 
 
 if __name__ == "__main__":

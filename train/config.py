@@ -123,6 +123,9 @@ class Input:
     """Largest share of unreadable images; the run stops when there are more."""
     threads: int = _resumable(0)
     """Threads that read images; 0 for one per core."""
+    max_pixels: int = 0
+    """Allow images of up to this many pixels, if that is more than Pillow's limit of
+    178,956,970, above which an image is unreadable."""
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
@@ -141,6 +144,7 @@ class Input:
         _check(0 < crop <= 1, "crop_pct", crop, "in (0, 1]")
         _check(0 <= bad <= 1, "max_bad_share", bad, "in [0, 1]")
         _check(self.threads >= 0, "threads", self.threads, "at least 0")
+        _check(self.max_pixels >= 0, "max_pixels", self.max_pixels, "at least 0")
 
     @property
     def trained_size(self) -> int:

@@ -1,15 +1,60 @@
-"""Console output: plain lines, and the numbers in tables."""
+"""Console output: plain lines, names as they are, and the numbers in tables."""
 
-from collections.abc import Mapping
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.text import Text
 
-__all__ = ["duration", "figure_rows", "percent", "say"]
+__all__ = [
+    "class_line",
+    "duration",
+    "escape_what_cannot_be_encoded",
+    "figure_rows",
+    "literal",
+    "percent",
+    "printable",
+    "say",
+]
+
+_NAMED_CLASSES = 5
+# Control characters, breaks of lines, changes of direction, halves of surrogate pairs,
+# which stand for the bytes of a name that is not UTF-8, and what XML forbids.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""A name with its unprintable characters escaped as in Python: `\x1b`, `\n`."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def literal(name: object, style: str = "") -> Text:
+    """A name for a table, printed whole and as it is: no markup, no emoji codes."""
+    return Text(printable(str(name)), style, overflow="fold")
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Makes the standard streams escape what their encoding lacks, and never fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(console: Console, text: str) -> None:
-    """Prints a line verbatim: no wrapping, no markup, no colours."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    """Prints lines verbatim: no wrapping, no markup, no colours, no emoji codes."""
+    lines = "\n".join(map(printable, text.split("\n")))
+    console.print(Text(lines), soft_wrap=True)
+
+
+def class_line(names: Sequence[str]) -> str:
+    """The number of classes and their first names, in one line."""
+    more = ", ..." if len(names) > _NAMED_CLASSES else ""
+    first = ", ".join(map(printable, names[:_NAMED_CLASSES]))
+    return f"{len(names):,} classes: {first}{more}"
 
 
 def percent(share: float) -> str:

@@ -39,7 +39,7 @@ def write_json(path: Path, tree: Any) -> None:
 def replace_file(path: Path, text: str) -> None:
     """Writes text atomically: readers see the old file or the new one."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, "utf-8")
+    new.write_text(text, "utf-8", "backslashreplace")
     os.replace(new, path)
 
 

@@ -22,7 +22,7 @@ def main() -> None:
         measured = read(path)
         if "--plot" in measured.header["command"].split():
             plot_accuracy(measured.rows, PICTURES / _picture_name(path, _PERFORMANCE))
-    (DOCS / "performance.md").write_text(page())
+    (DOCS / "performance.md").write_text(page(), "utf-8")
 
 
 def page(folder: Path = _PERFORMANCE, pictures: Path = PICTURES) -> str:

@@ -41,7 +41,7 @@ def main() -> None:
     """Writes the page and its picture."""
     logits = teacher_logits()
     picture(logits).savefig(PICTURES / "temperature.png")
-    (DOCS / "temperature.md").write_text(page(logits))
+    (DOCS / "temperature.md").write_text(page(logits), "utf-8")
 
 
 def photographs() -> dict[str, np.ndarray]:

@@ -207,7 +207,7 @@ def _finish(ax: "Axes", fields, effective, size) -> None:
     title = f"What a position of {effective.name} sees"
     if math.inf in everywhere.size:
         title += "\n(and, by global pooling, the whole image)"
-    ax.set_title(title, color=_INK, fontsize=12)
+    ax.set_title(title, color=_INK, fontsize=12, parse_math=False)
     ax.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, 0),

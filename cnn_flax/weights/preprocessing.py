@@ -1,7 +1,9 @@
 """Preparing images as published weights require."""
 
+import io
 import math
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Union
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from cnn_flax.info import ModelInfo
 from cnn_flax.published import PublishedWeights
+from cnn_flax.weights.enlarging import enlarged_window, is_mostly_cut_off
 from cnn_flax.weights.identify import IdentifiedWeights
 
 if TYPE_CHECKING:
@@ -17,16 +20,27 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageError",
     "ImageLike",
+    "allow_pixels",
     "is_grey",
+    "open_image",
     "preprocess",
     "read_image",
     "to_8_bits",
+    "why_unreadable",
 ]
 
 ImageLike = Union["Image", np.ndarray, str, os.PathLike[str]]
 
 _CHANNELS = (1, 3, 4)
 _GREY = ("1", "L", "LA", "La")
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# Pillow scales the pixels of PNG files of these depths so, but not the one colour that
+# is transparent. Of colours with 16 bits the high byte is left to compare.
+_SCALED_PNG = {
+    "L;2": lambda value: value * 85,
+    "L;4": lambda value: value * 17,
+    "RGB;16B": lambda values: tuple(value >> 8 for value in values),
+}
 
 
 class ImageError(ValueError):
@@ -82,8 +96,13 @@ def preprocess(
         else:
             width, height = width * short // shortest, height * short // shortest
         left, top = round((width - size) / 2), round((height - size) / 2)
-        square = (left, top, left + size, top + size)
-        cut = pixels.resize((width, height), resample).crop(square)
+        whole, window = (height, width), (top, left, size, size)
+        if is_mostly_cut_off(pixels.size, whole, (size, size)):
+            method = entry.interpolation
+            cut = enlarged_window(np.asarray(pixels), whole, window, method)
+        else:
+            square = (left, top, left + size, top + size)
+            cut = pixels.resize((width, height), resample).crop(square)
         return (np.asarray(cut, np.float32) / np.float32(255) - mean) / std
 
     return prepare
@@ -118,7 +137,7 @@ def read_image(image: ImageLike) -> "Image":
             f"{type(image).__name__}."
         )
     try:
-        with Image.open(image) as opened:
+        with open_image(image) as opened:
             return to_8_bits(ImageOps.exif_transpose(opened)).convert("RGB")
     except FileNotFoundError as error:
         raise ImageError(f"There is no image {image}.") from error
@@ -126,9 +145,81 @@ def read_image(image: ImageLike) -> "Image":
         raise ImageError(f"{image}: {error}") from error
     # Pillow's decoders raise nearly anything on broken files.
     except Exception as error:
-        unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its format is not known" if unknown else error
+        reason = why_unreadable(error)
         raise ImageError(f"{image} cannot be read as an image: {reason}.") from error
+
+
+def open_image(file: str | os.PathLike[str] | io.BytesIO) -> "Image":
+    """Opens an image file with Pillow; HEIC too, where pillow-heif is installed.
+
+    Raises:
+      ImageError: for HEIC without pillow-heif.
+      Exception: whatever else Pillow raises; see `why_unreadable`.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(file)
+    except Image.UnidentifiedImageError:
+        if not _is_heif(file):
+            raise
+        _register_heif()
+        image = Image.open(file)
+    if image.format == "PNG" and "transparency" in image.info:
+        raw_mode = image.tile[0][-1]
+        if raw_mode in _SCALED_PNG:
+            scale = _SCALED_PNG[raw_mode]
+            image.info["transparency"] = scale(image.info["transparency"])
+    return image
+
+
+def allow_pixels(count: int) -> None:
+    """Allows images of up to `count` pixels, if that is more than Pillow's limit.
+
+    The limit is the process's. By default it is Pillow's, 178,956,970: a small file
+    may unpack to any number of pixels, to fill the memory.
+    """
+    from PIL import Image
+
+    if count > 2 * (Image.MAX_IMAGE_PIXELS or count):
+        # Pillow warns from half the limit on.
+        Image.MAX_IMAGE_PIXELS = -(-count // 2)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def _is_heif(file: str | os.PathLike[str] | io.BytesIO) -> bool:
+    """Whether a file begins as an ISO media file with a brand of HEIF."""
+    if isinstance(file, io.BytesIO):
+        head = file.getvalue()[:12]
+    else:
+        with open(file, "rb") as stream:
+            head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in _HEIF
+
+
+def _register_heif() -> None:
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImageError(
+            "it is HEIC, which needs another package: pip install pillow-heif"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with an image, from the error that reading it raised."""
+    from PIL import Image
+
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its format is not known"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return (
+            f"it has more than {limit:,} pixels; if you trust it, --max-pixels raises "
+            "this limit (PIL.Image.MAX_IMAGE_PIXELS, half of it, in Python)"
+        )
+    return str(error) or type(error).__name__
 
 
 def _from_array(pixels: np.ndarray) -> "Image":
@@ -149,7 +240,8 @@ def to_8_bits(image: "Image") -> "Image":
     """Converts an image to mode L if it is grey, else to RGB, with 8 bits per channel.
 
     Palettes, CMYK and the like become RGB. Transparent pixels are composited over
-    white. 16-bit grey is scaled to 8 bits, `round(value * 255 / 65535)`.
+    white, whether an alpha channel, a palette or one colour of the image says what is
+    transparent. 16-bit grey is scaled to 8 bits, `round(value * 255 / 65535)`.
 
     Raises:
       ImageError: if its pixels have no fixed range (float, 32-bit).
@@ -160,9 +252,14 @@ def to_8_bits(image: "Image") -> "Image":
 
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        pixels = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        if (transparent := image.info.get("transparency")) is not None:
+            pixels[values == transparent] = 255
+        image = Image.fromarray(pixels)
     if image.mode in ("I", "F"):
         raise ImageError(f"Pixels of mode {image.mode} (32 bits) have no fixed range.")
+    if image.mode == "La":  # Pillow converts it to nothing else.
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -1,8 +1,12 @@
 """The weights of a run of `python -m train`, from its folder."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ from cnn_flax.registry import create_model
 from cnn_flax.weights.errors import WeightsError
 from cnn_flax.weights.variables import Sizes, variable_shapes
 
-__all__ = ["SavedModel", "read_record", "read_run"]
+__all__ = ["SavedModel", "plainly_named", "read_record", "read_run"]
 
 _FORMAT = 1  # Of config.json.
 
@@ -78,6 +82,24 @@ def read_record(folder: pathlib.Path, name: str | None = None) -> dict[str, Any]
     return record
 
 
+@contextlib.contextmanager
+def plainly_named(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The absolute path of a folder, for Orbax; the folder must exist.
+
+    Orbax takes brackets and wildcards in a path for a pattern, and then saves what it
+    cannot restore; tensorstore takes no path that is not UTF-8. Such a folder is
+    reached by a temporary link.
+    """
+    path = folder.absolute()
+    if not re.search(r"[*?\[\]\ud800-\udfff]", str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="cnn-flax-") as place:
+        link = pathlib.Path(place, "checkpoints")
+        link.symlink_to(path, target_is_directory=True)
+        yield link
+
+
 def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
     try:
         import orbax.checkpoint as ocp
@@ -89,11 +111,14 @@ def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
     targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}
     target = traverse_util.unflatten_dict(targets, sep="/")
-    checkpoints = (folder / "checkpoints").absolute()
+    checkpoints = folder / "checkpoints"
     if not checkpoints.is_dir():
         raise WeightsError(f"The run {folder} has no checkpoint yet.")
     options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(checkpoints, options=options) as manager:
+    with (
+        plainly_named(checkpoints) as path,
+        ocp.CheckpointManager(path, options=options) as manager,
+    ):
         step = manager.latest_step()
         if step is None:
             raise WeightsError(f"The run {folder} has no checkpoint yet.")

@@ -115,6 +115,7 @@ CHANGES = {
         "interpolation": ("nearest", []),
         "max_bad_share": (0.5, []),
         "threads": (3, []),
+        "max_pixels": (10**9, []),
     },
     "augment": {
         "crop_padding": (2, ["--crop-padding"]),

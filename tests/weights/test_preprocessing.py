@@ -56,6 +56,19 @@ def test_the_short_side_is_resized_and_the_centre_kept(
     assert prepared.shape == (4, 4, 3)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(1, 300), (301, 2)])
+def test_a_long_image_is_enlarged_in_its_centre_only(
+    interpolation, height, width, monkeypatch
+):
+    entry = dataclasses.replace(ENTRY, interpolation=interpolation)
+    pixels = photo(height, width)
+    size = width * 6 // min(height, width), height * 6 // min(height, width)
+    expected = by_hand(pixels, entry, size)
+    monkeypatch.delattr(Image.Image, "resize")
+    np.testing.assert_array_equal(preprocess(entry)(pixels), expected)
+
+
 def test_squash_resizes_both_sides():
     entry = dataclasses.replace(ENTRY, crop_mode="squash", resize=5)
     pixels = photo()

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from train.compilation_cache import use_compilation_cache
-from train.console import duration, percent
+from train.console import duration, literal, percent
 
 __all__ = ["Advise", "advice_table", "trial_table"]
 
@@ -71,7 +70,7 @@ def advice_table(title: str, advice: Json) -> Table:
       title: names the images and the weights.
       advice: the fields of `train.run.advice.Advice`.
     """
-    table = Table("", "", title=escape(title), title_justify="left")
+    table = Table("", "", title=literal(title, "table.title"), title_justify="left")
     table.add_row("training images", f"{advice['images']:,}")
     table.add_row("classes", f"{advice['classes']:,}")
     table.add_row("images of the smallest class", f"{advice['least']:,}")
@@ -84,8 +83,8 @@ def advice_table(title: str, advice: Json) -> Table:
     table.caption_justify = "left"
     table.add_section()
     table.add_row("recommended", advice["method"])
-    table.add_row("because", escape(advice["reason"]))
-    table.add_row("flags", escape(advice["flags"]))
+    table.add_row("because", literal(advice["reason"]))
+    table.add_row("flags", literal(advice["flags"]))
     return table
 
 

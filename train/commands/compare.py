@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from train.config_file import load_record
-from train.console import percent, say
+from train.console import literal, percent, say
 from train.errors import UserError
 
 __all__ = ["Compare", "compare", "comparison_table"]
@@ -65,7 +64,7 @@ def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
         return
     figure = plots.comparison({label: lines for label, (_, lines) in logs.items()})
     try:
-        figure.savefig(out)
+        plots.save(figure, out)
     except (OSError, ValueError) as error:  # ValueError: an unknown extension.
         raise UserError(f"{out} cannot be written: {error}.") from error
     say(console, str(out))
@@ -94,7 +93,7 @@ def comparison_table(
         epoch = f"{lines[-1]['epoch']:g}" if lines else "0"
         epochs = f"{epoch} of {record['config']['epochs']}"
         model = record["model"]["name"]
-        table.add_row(escape(label), model, epochs, *figures)
+        table.add_row(literal(label), model, epochs, *figures)
     return table
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from train.config import Config
-from train.console import say
+from train.console import class_line, literal, say
 from train.data import SourceError
 from train.data.select import evaluation_images, training_images
 from train.data.stand_in import stand_in
@@ -43,6 +42,8 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
     else:
         has_images = True
     program = build(config, recipe, images)
+    if has_images:
+        say(console, class_line(program.train.class_names))
     with console.status("compiling"):
         steps = compile_steps(program)
     console.print(_shapes(program))
@@ -68,7 +69,7 @@ def _shapes(program: Program) -> Table:
         largest = max(leaves, key=lambda leaf: leaf.size)
         more = f", and {len(leaves) - 1} more" if len(leaves) > 1 else ""
         shape = f"{largest.dtype} {list(largest.shape)}{more}"
-        table.add_row(escape(part), shape, f"{sum(leaf.size for leaf in leaves):,}")
+        table.add_row(literal(part), shape, f"{sum(leaf.size for leaf in leaves):,}")
     table.add_section()
     table.add_row("parameters", "", f"{program.parameters:,}")
     return table

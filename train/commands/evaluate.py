@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from train.compilation_cache import use_compilation_cache
-from train.console import figure_rows, percent
+from train.console import figure_rows, literal, percent
 from train.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ class Evaluate:
     old_head: bool = False
     """Evaluate the head of the old task, of a run with --transfer lwf; --data gives
     images of that task."""
+    max_pixels: int = 0
+    """Allow images of up to this many pixels, if that is more than Pillow's limit."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -56,8 +57,10 @@ class Evaluate:
     def _evaluate(self) -> tuple[Evaluation, Source]:
         import cnn_flax
         from cnn_flax.registry import nearest
+        from cnn_flax.weights.preprocessing import allow_pixels
         from train.run.inference import evaluate_model, evaluate_run
 
+        allow_pixels(self.max_pixels)
         name, run = self.what, Path(self.what)
         if run.exists():
             if self.weights:
@@ -100,7 +103,9 @@ def evaluation_table(
       class_names: K names.
     """
     classes = len(class_names)
-    table = Table("", "", "images", title=escape(title), title_justify="left")
+    table = Table(
+        "", "", "images", title=literal(title, "table.title"), title_justify="left"
+    )
     images = f"{len(evaluation.label):,}"
     for name, value in figure_rows(evaluation.figures(), classes):
         table.add_row(name, value, images)
@@ -110,5 +115,5 @@ def evaluation_table(
     counts = np.bincount(evaluation.label, minlength=classes)
     shares = evaluation.class_accuracy(classes)
     for name, share, count in zip(class_names, shares, counts, strict=True):
-        table.add_row(escape(name), percent(share) if count else "", f"{count:,}")
+        table.add_row(literal(name), percent(share) if count else "", f"{count:,}")
     return table

@@ -32,6 +32,7 @@ from train.commands.predict import Predict
 from train.commands.pseudo_label import PseudoLabel
 from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
+from train.console import escape_what_cannot_be_encoded, say
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
 
 __all__ = ["main"]
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: success. 1: a loss or gradient was not finite, or the disk filled up. 2: the
     request cannot be fulfilled. 128 plus a signal's number: stopped by that signal.
     """
+    escape_what_cannot_be_encoded()
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = f"{_PROGRAM} {shlex.join(words)}"
     try:
@@ -121,4 +123,4 @@ def _library_errors() -> tuple[type[ValueError], ...]:
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr)
+    say(Console(stderr=True), text)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from train.compilation_cache import use_compilation_cache
-from train.console import percent
+from train.console import literal, percent
 from train.errors import UserError
 
 __all__ = ["Predict", "prediction_table"]
@@ -27,16 +26,30 @@ class Predict:
     """Image files."""
     ema: bool = False
     """Use the moving average of the weights of a run with --ema-decay."""
+    max_pixels: int = 0
+    """Allow images of up to this many pixels, if that is more than Pillow's limit."""
 
     def __call__(self) -> None:
         """Runs the command."""
         if not self.images:
             raise UserError("No image was given: python -m train predict DIR IMAGE ...")
         use_compilation_cache()
+        from cnn_flax.weights.preprocessing import allow_pixels
+        from train.data import DecodeError
         from train.run.inference import predict_images
 
-        probabilities, names = predict_images(self.run, self.images, ema=self.ema)
-        Console().print(prediction_table(self.images, probabilities, names))
+        allow_pixels(self.max_pixels)
+        errors: list[DecodeError] = []
+        probabilities, names = predict_images(
+            self.run, self.images, ema=self.ema, unreadable=errors.append
+        )
+        unreadable = {error.name for error in errors}
+        kept = [i for i, p in enumerate(self.images) if str(p) not in unreadable]
+        if kept:
+            paths = [self.images[i] for i in kept]
+            Console().print(prediction_table(paths, probabilities[kept], names))
+        if errors:
+            raise UserError("\n".join(map(str, errors)))
 
 
 def prediction_table(
@@ -52,7 +65,7 @@ def prediction_table(
     table = Table("image", "class", "probability", title_justify="left")
     for path, row in zip(paths, probabilities, strict=True):
         for place, k in enumerate(np.argsort(-row, kind="stable")[:5]):
-            name = "" if place else escape(str(path))
-            table.add_row(name, escape(class_names[int(k)]), percent(row[k]))
+            name = "" if place else literal(path)
+            table.add_row(name, literal(class_names[int(k)]), percent(row[k]))
         table.add_section()
     return table

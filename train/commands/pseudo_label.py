@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from train.compilation_cache import use_compilation_cache
-from train.console import percent, say
+from train.console import literal, percent, say
 from train.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,14 +51,18 @@ class PseudoLabel:
     """Use the moving average of the weights of a run with --ema-decay."""
     threads: int = 0
     """Threads that read images; 0 for as many as the run uses."""
+    max_pixels: int = 0
+    """Allow images of up to this many pixels, if that is more than Pillow's limit."""
 
     def __call__(self) -> None:
         """Runs the command."""
         if self.threads < 0:
             raise UserError(f"--threads must be at least 0, got {self.threads}.")
         use_compilation_cache()
+        from cnn_flax.weights.preprocessing import allow_pixels
         from train.run.labelling import label_images, open_images_to_label
 
+        allow_pixels(self.max_pixels)
         console = Console()
         source, opened = open_images_to_label(self.run, self.data, self.split)
         labels = label_images(
@@ -92,14 +95,16 @@ def pseudo_label_table(title: str, labels: PseudoLabels, source: Source) -> Tabl
     readable = labels.readable
     has_labels = list(source.class_names) == names
     right = source.labels == classes if has_labels else None
-    table = Table("", "images", "share", title=escape(title), title_justify="left")
+    table = Table(
+        "", "images", "share", title=literal(title, "table.title"), title_justify="left"
+    )
     if has_labels:
         table.add_column("accuracy")
     table.add_column("", no_wrap=True)
 
     def row(name: str, among: np.ndarray) -> None:
         count, share = int(among.sum()), float(among.sum() / max(readable.sum(), 1))
-        cells = [escape(name), f"{count:,}", percent(share)]
+        cells = [literal(name), f"{count:,}", percent(share)]
         if right is not None:
             cells.append(percent(right[among].mean()) if count else "")
         table.add_row(*cells, "█" * round(_BAR * share))

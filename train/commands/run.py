@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from train.compilation_cache import use_compilation_cache
 from train.config import Config
-from train.console import duration, figure_rows, percent
+from train.console import duration, figure_rows, literal, percent
 from train.errors import UserError
 from train.recipes import Recipe
 
@@ -89,7 +88,7 @@ def result_table(run: Path, result: Mapping[str, Any]) -> Table:
       run: its folder.
       result: the contents of its `result.json`.
     """
-    table = Table("", escape(str(run)), title="Result", title_justify="left")
+    table = Table("", Column(literal(run)), title="Result", title_justify="left")
     for name, value in figure_rows(result, result["classes"]):
         table.add_row(name, value)
     if "ema_accuracy" in result:

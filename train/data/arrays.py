@@ -14,6 +14,12 @@ from train.data.source import Source, SourceError, Splits, array_source
 __all__ = ["digits", "idx", "npz"]
 
 _DIGITS = tuple("0123456789")
+_MOST_CLASSES = 100_000  # That labels without names may number.
+# What NumPy raises for a file that is damaged, or has arrays of objects.
+_DAMAGED = (
+    *(OSError, ValueError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _FASHION = (
     "T-shirt/top",
     "Trouser",
@@ -80,7 +86,7 @@ def _idx(folder: Path, part: str, spec: str) -> Source:
 def _idx_classes(folder: Path) -> tuple[str, ...]:
     names = folder / "classes.txt"
     if names.is_file():
-        return tuple(names.read_text().splitlines())
+        return tuple(names.read_text("utf-8", "surrogateescape").splitlines())
     return _FASHION if "fashion" in str(folder).lower() else _DIGITS
 
 
@@ -115,8 +121,9 @@ def npz(path: str) -> Splits:
 
     Also `train_images`, `train_labels` and so on, or `images` and `labels` for a set
     without splits. Images are uint8 `[n, h, w]` or `[n, h, w, C]`; labels are integers
-    `[n]` or `[n, 1]`. The class names are the array `class_names`; without it, the
-    numbers from 0 to the largest training label.
+    or strings, `[n]` or `[n, 1]`. The class names are the array `class_names`; without
+    it, the different strings among the training labels, sorted, or the numbers from 0
+    to the largest of them.
 
     Raises:
       SourceError: if there is no such file, it is not a NumPy file, or it lacks these
@@ -147,12 +154,15 @@ def npz(path: str) -> Splits:
 def _npz(
     spec: str, file: Path, pairs: dict[str, tuple[str, str]], split: str
 ) -> Source:
-    images, labels = (_load(spec, file, name) for name in pairs[split])
+    images, labels = (
+        _load(spec, file, pairs[split][0]),
+        _labels(spec, file, pairs[split]),
+    )
     if images.ndim == 3:
         images = images[..., None]
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
     classes = _npz_classes(spec, file, pairs)
+    if labels.dtype.kind == "U":
+        labels = _as_numbers(spec, labels, classes)
     return array_source(spec, images, labels, classes, f"{split}/{{}}".format)
 
 
@@ -160,10 +170,50 @@ def _npz_classes(
     spec: str, file: Path, pairs: dict[str, tuple[str, str]]
 ) -> tuple[str, ...]:
     if "class_names" in _load(spec, file, None):
-        return tuple(str(name) for name in _load(spec, file, "class_names"))
-    first = pairs.get("train") or next(iter(pairs.values()))
-    largest = int(_load(spec, file, first[1]).max(initial=0))
+        return tuple(map(str, _as_text(_load(spec, file, "class_names"))))
+    labels = _labels(spec, file, pairs.get("train") or next(iter(pairs.values())))
+    if labels.dtype.kind == "U":
+        return tuple(np.unique(labels).tolist())
+    largest = int(labels.max(initial=0))
+    if largest >= max(_MOST_CLASSES, len(labels)):
+        raise SourceError(
+            f"{spec}: label {largest} of {len(labels)} images would make "
+            f"{largest + 1:,} classes; number the classes from 0, or give class_names"
+        )
     return tuple(str(k) for k in range(largest + 1))
+
+
+def _labels(spec: str, file: Path, pair: tuple[str, str]) -> np.ndarray:
+    """The labels that belong to an array of images: integers or strings, `[n]`."""
+    labels = _as_text(_load(spec, file, pair[1]))
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iuU" or labels.ndim != 1:
+        advice = "argmax(-1)" if labels.ndim == 2 else "astype(int)"
+        raise SourceError(
+            f"{spec}: {pair[1]} is {labels.dtype} {list(labels.shape)}; labels must be "
+            f"integers or strings [n], one per image: if that is what it holds, save "
+            f"{pair[1]}.{advice}"
+        )
+    return labels
+
+
+def _as_text(values: np.ndarray) -> np.ndarray:
+    """Bytes as strings; other arrays as they are."""
+    if values.dtype.kind != "S":
+        return values
+    return np.char.decode(values, "utf-8", "surrogateescape")
+
+
+def _as_numbers(spec: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    number = {name: k for k, name in enumerate(classes)}
+    unknown = sorted({name for name in labels.tolist() if name not in number})
+    if unknown:
+        raise SourceError(
+            f"{spec}: the label {unknown[0]!r} is none of the {len(classes)} classes: "
+            f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
+        )
+    return np.asarray([number[name] for name in labels.tolist()], np.int32)
 
 
 def _load(spec: str, file: Path, name: str | None) -> Any:
@@ -171,6 +221,6 @@ def _load(spec: str, file: Path, name: str | None) -> Any:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return arrays.files if name is None else arrays[name]
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         array = "" if name is None else f"{name} of "
         raise SourceError(f"{spec}: {array}{file} cannot be read: {error}") from error

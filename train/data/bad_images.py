@@ -1,9 +1,11 @@
 """Unreadable images: reported once each, counted, and limited to a share of the set."""
 
-import sys
 import threading
 from collections.abc import Callable, Mapping
 
+from rich.console import Console
+
+from train.console import say
 from train.data.decode import DecodeError
 from train.errors import UserError
 
@@ -15,7 +17,7 @@ class BadImagesError(UserError):
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+    say(Console(stderr=True), message)
 
 
 class BadImages:

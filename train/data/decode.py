@@ -9,7 +9,13 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from cnn_flax.weights.preprocessing import is_grey, to_8_bits
+from cnn_flax.weights.enlarging import enlarged_window, is_mostly_cut_off
+from cnn_flax.weights.preprocessing import (
+    is_grey,
+    open_image,
+    to_8_bits,
+    why_unreadable,
+)
 from train.errors import UserError
 
 __all__ = [
@@ -31,7 +37,7 @@ __all__ = [
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 # The short side, in pixels, that an image will be resized to; 0 if it is not known; or
-# a function of the image's height and width that returns it.
+# a function of the image's height and width, as it is shown, that returns it.
 TargetSide = int | Callable[[int, int], int]
 # `uint8 [h, w, C]`, or a Pillow image of mode L or RGB. Converting one to the other
 # copies the pixels and holds the GIL, so images are cropped and resized first.
@@ -86,10 +92,10 @@ def decode_image(data: bytes, name: str, target_side: TargetSide = 0) -> Image.I
       data: the file's bytes.
       name: the image's name in error messages.
       target_side: short side, in pixels, that the image will be resized to, or 0; or a
-        function that returns it for the height and width before rotation. A JPEG of at
-        least six times that size (a camera's) is decoded at a half, a quarter or an
-        eighth of its size, but at no less than three times `target_side`: several times
-        faster.
+        function that returns it for the image's height and width, after rotation. A
+        JPEG of at least six times that size (a camera's) is decoded at a half, a
+        quarter or an eighth of its size, but at no less than three times `target_side`:
+        several times faster.
 
     Returns:
       A Pillow image of mode L if it is grey, else RGB.
@@ -99,9 +105,9 @@ def decode_image(data: bytes, name: str, target_side: TargetSide = 0) -> Image.I
         without a fixed range (float, 32-bit).
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             if callable(target_side):
-                target_side = target_side(image.height, image.width)
+                target_side = target_side(*_shown_size(image))
             if target_side:
                 image.draft(None, _reduced_size(image.size, target_side))
             image.load()
@@ -109,7 +115,7 @@ def decode_image(data: bytes, name: str, target_side: TargetSide = 0) -> Image.I
             return to_8_bits(image)
     # On damaged files Pillow's decoders raise nearly anything.
     except Exception as error:
-        reason = "it is empty" if not data else _reason(error)
+        reason = "it is empty" if not data else why_unreadable(error)
         raise DecodeError(name, reason) from error
 
 
@@ -136,20 +142,20 @@ def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
       DecodeError: if the file does not exist or is not an image.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            transposed = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            grey = is_grey(image)
+        with open_image(path) as image:
+            return *_shown_size(image), 1 if is_grey(image) else 3
     except Exception as error:
-        raise DecodeError(str(path), _reason(error)) from error
-    height, width = (width, height) if transposed else (height, width)
-    return height, width, 1 if grey else 3
+        raise DecodeError(str(path), why_unreadable(error)) from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "its format is not known"
-    return str(error) or type(error).__name__
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width after rotation according to the EXIF orientation."""
+    # Pillow rotates TIFF itself: newer versions give the rotated size before loading.
+    tags = getattr(image, "tag_v2", {})
+    width = tags.get(ExifTags.Base.ImageWidth, image.width)
+    height = tags.get(ExifTags.Base.ImageLength, image.height)
+    is_turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+    return (width, height) if is_turned else (height, width)
 
 
 def fit(
@@ -178,8 +184,12 @@ def fit(
     height, width = size_of(image)
     if (shortest := min(height, width)) != short:
         height, width = height * short // shortest, width * short // shortest
-        image = resize(image, height, width, method)
     top, left = round((height - size) / 2), round((width - size) / 2)
+    if is_mostly_cut_off(size_of(image), (height, width), (size, size)):
+        window = (top, left, size, size)
+        return enlarged_window(to_array(image), (height, width), window, method)
+    if shortest != short:
+        image = resize(image, height, width, method)
     return to_array(crop(image, top, left, size, size))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from train.data.decode import load_image
 from train.data.image_folder import probe_files
+from train.data.listing import enclosing, list_files
 from train.data.source import Source, SourceError, Splits
 
 __all__ = ["files"]
@@ -17,8 +18,9 @@ __all__ = ["files"]
 def files(path: str) -> Splits:
     """Every file below `PATH`, sorted by path: unlabelled images, without splits.
 
-    Hidden files and folders are left out. Each folder is listed once, even where links
-    lead to it again; only a few of the files are opened.
+    Hidden files, editors' backups and what systems leave behind are passed over. Each
+    folder is listed once, even where links lead to it again; only a few of the files
+    are opened.
 
     Raises:
       SourceError: if there is no such folder, it cannot be read, or no image is in it.
@@ -31,12 +33,7 @@ def files(path: str) -> Splits:
 
 
 def _open(spec: str, root: Path) -> Source:
-    try:
-        names = _CompactPaths(str(root), _walk(os.fsencode(root), b"", set()))
-    except OSError as error:
-        folder = os.fsdecode(error.filename)
-        message = f"{spec}: {folder} cannot be read: {error.strerror}"
-        raise SourceError(message) from None
+    names = _CompactPaths(str(root), list_files(spec, root, enclosing(root)))
     if not names:
         raise SourceError(f"{spec}: no file in it")
     channels, size = probe_files(spec, names)
@@ -50,34 +47,6 @@ def _open(spec: str, root: Path) -> Source:
         channels=channels,
         native_size=size,
     )
-
-
-def _walk(
-    folder: bytes, prefix: bytes, visited: set[tuple[int, int]]
-) -> Iterator[bytes]:
-    """Yields the files' paths relative to the root, sorted.
-
-    Args:
-      folder: the folder's path.
-      prefix: its path relative to the root: empty, or with a final slash.
-      visited: device and inode numbers of the folders listed so far.
-    """
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in visited:
-        return
-    visited.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as entries:
-        # With its slash, a folder sorts where the paths of its files do.
-        names = sorted(
-            entry.name + b"/" if entry.is_dir() else entry.name
-            for entry in entries
-            if not entry.name.startswith(b".")
-        )
-    for name in names:
-        if name.endswith(b"/"):
-            yield from _walk(folder + b"/" + name[:-1], prefix + name, visited)
-        else:
-            yield prefix + name
 
 
 class _CompactPaths(Sequence[str]):

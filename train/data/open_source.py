@@ -2,11 +2,15 @@
 
 import difflib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, get_args
+
+import numpy as np
 
 from train.data.arrays import digits, idx, npz
 from train.data.files import files
-from train.data.image_folder import folder
+from train.data.image_folder import folder, image_folders
+from train.data.listing import enclosing, identity
 from train.data.source import (
     Source,
     SourceError,
@@ -16,8 +20,9 @@ from train.data.source import (
     subset,
 )
 from train.data.tfds import tfds
+from train.errors import UserError
 
-__all__ = ["Source", "SourceError", "Split", "open_source"]
+__all__ = ["Source", "SourceError", "Split", "check_outside", "open_source"]
 
 Split = Literal["train", "val", "test"]
 
@@ -73,7 +78,8 @@ def open_source(
       cache: whether the images of a small set stay in memory once read.
 
     Raises:
-      SourceError: if there is no such set, split or subset.
+      SourceError: if there is no such set, split or subset, a split would be empty, or
+        labelled images have one class only.
     """
     kind, _, path = spec.partition(":")
     if kind not in _OPENERS:
@@ -92,6 +98,8 @@ def open_source(
         raise SourceError(f"{spec} has no labels to split or sample by")
     else:
         source = splits["train"]()
+    if labelled and len(source.class_names) == 1:
+        raise SourceError(_one_class(spec, source.class_names[0]))
     source = subset(
         source,
         count=count,
@@ -129,9 +137,62 @@ def _held_out(
 
     def part(second: bool) -> Source:
         source = open_whole()
-        return source.take(stratified_split(source.labels, share, seed)[second])
+        indices = stratified_split(source.labels, share, seed)[second]
+        if not len(indices):
+            raise SourceError(_rounded(source, name, share, second))
+        return source.take(indices)
 
     return {"train": lambda: part(False), name: lambda: part(True)}
+
+
+def _rounded(source: Source, name: str, share: float, second: bool) -> str:
+    """Why one part of a split is empty, and what to do."""
+    largest = int(np.bincount(source.labels).max())
+    half = 0.5 / largest
+    if name == "test":
+        advice = "the largest class needs 3, or the set a split test of its own"
+    elif second:
+        advice = f"val_share must be above {half:.4g}"
+    else:
+        advice = f"val_share must be below {1 - half:.4g}"
+    return (
+        f"{source.spec}: no image is left for {name if second else 'train'}: the share "
+        f"{share:g} is rounded to whole images, and no class has more than {largest}; "
+        f"{advice}"
+    )
+
+
+def _one_class(spec: str, name: str) -> str:
+    """Why a set with one class is refused, and what may have been meant."""
+    message = f"{spec} has only the class {name!r}, and telling apart needs two or more"
+    kind, _, path = spec.partition(":")
+    if kind != "folder":
+        return message
+    message += f"; each folder in {path}, or in its folders train and test, is a class"
+    inner = Path(path).expanduser() / name
+    return f"{message}. Is it folder:{path}/{name}?" if inner.is_dir() else message
+
+
+def check_outside(out: Path, *specs: str) -> None:
+    """Raises `UserError` if what is written to a path would be taken for images.
+
+    Args:
+      out: the file or folder to write to.
+      specs: data sources; those that list folders are checked, through links too.
+    """
+    around = enclosing(out)
+    for spec in specs:
+        kind, _, path = spec.partition(":")
+        root = Path(path).expanduser()
+        if kind not in ("folder", "files") or not root.is_dir():
+            continue
+        folders = image_folders(spec, root) if kind == "folder" else [root]
+        for place in folders:
+            if identity(place) in around:
+                raise UserError(
+                    f"{out} is inside {place}, whose files are the images of {spec}: "
+                    "choose another --out."
+                )
 
 
 def _list(names) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn_flax.weights.preprocessing import allow_pixels
 from train.config import Config
 from train.data import Source, open_source
 from train.data.open_source import Split
@@ -96,6 +97,7 @@ def open_unlabelled(
                 "--labels-per-class, --count or --share leave out."
             )
         return source
+    allow_pixels(config.input.max_pixels)
     # `val_share` is for the run's own set; another one has its own splits.
     is_own = spec == config.input.data and split != "test"
     return open_source(
@@ -109,6 +111,7 @@ def open_unlabelled(
 
 
 def _open_selection(config: Config, **options: Any) -> Source:
+    allow_pixels(config.input.max_pixels)
     select = config.selection
     return open_source(
         config.input.data,
@@ -135,6 +138,7 @@ def evaluation_images(
     Raises:
       SourceError: if there are none.
     """
+    allow_pixels(config.input.max_pixels)
     # `val_share` is for the run's own set; another one has its own splits.
     val_share = config.selection.val_share if data is None else 0.0
     return open_source(

@@ -20,6 +20,7 @@ __all__ = [
     "check_classes",
     "check_labels",
     "repeat_to",
+    "split_name",
     "stratified_split",
     "subset",
 ]
@@ -28,12 +29,19 @@ __all__ = [
 # From the names that data sets give to splits to ours.
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "test": "test",
+    "testing": "test",
 }
 _CACHE_BYTES = 2**28  # The largest set that is cached.
+
+
+def split_name(name: str) -> str | None:
+    """Our name of the split that a data set calls `name`, in any case, or None."""
+    return SPLIT_NAMES.get(name.lower())
 
 
 class SourceError(UserError):
@@ -131,7 +139,12 @@ def array_source(
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise SourceError(
             f"{spec}: images are {images.dtype} {list(images.shape)}; "
-            "they must be uint8 [n, h, w, C], with at least one"
+            "they must be uint8 [n, h, w, C] in [0, 255], with at least one"
+        )
+    if images.shape[1] <= 4 < images.shape[3]:
+        raise SourceError(
+            f"{spec}: images are {list(images.shape)}, which looks like [n, C, h, w]; "
+            "they must be [n, h, w, C]: save images.transpose(0, 2, 3, 1)"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise SourceError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.data.decode import DecodeError, Pixels, TargetSide, decode_image
-from train.data.source import SPLIT_NAMES, Source, SourceError, Splits
+from train.data.source import Source, SourceError, Splits, split_name
 from train.data.tfrecord import TFRecords
 
 __all__ = ["tfds"]
@@ -30,12 +30,12 @@ def tfds(path: str) -> Splits:
     image, label = _features(spec, builder.info)
     splits = {}
     for theirs, info in builder.info.splits.items():
-        ours = SPLIT_NAMES.get(theirs)
+        ours = split_name(theirs)
         if ours is None or ours in splits or not info.num_examples:
             continue
         examples = _Examples(spec, theirs, _records(builder, theirs), image, label)
         # Test splits of competitions have no labels, only -1.
-        if theirs != "test" or examples.label(0) >= 0:
+        if ours != "test" or examples.label(0) >= 0:
             features = builder.info.features
             splits[ours] = partial(_open, examples, features[image], features[label])
     return splits

@@ -11,6 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from train.noisy_student.summary import BINS, Example, LabelSummary, Summary
+from train.run.plots import not_as_math, short_name
 
 __all__ = [
     "EXAMPLE_HEADINGS",
@@ -126,7 +127,7 @@ def balance_chart(ax: Axes, labels: LabelSummary, names: Sequence[str]) -> None:
         if labels.true is not None:
             style = {"color": _INK, "marker": "|", "s": 110, "linewidths": 1.6}
             ax.scatter(labels.true, rows - 0.2, label="true", zorder=3, **style)
-        ax.set_yticks(rows, names)
+        ax.set_yticks(rows, list(map(short_name, names)))
         ax.invert_yaxis()
         ax.set_xlabel("images; the student is trained on the blue ones")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -134,6 +135,7 @@ def balance_chart(ax: Axes, labels: LabelSummary, names: Sequence[str]) -> None:
     ax.grid(axis="both" if len(names) > _NAMED_CLASSES else "x", color=_GRID)
     _legend_above(ax)
     _remove_frame(ax)
+    not_as_math(ax)
 
 
 def poster(summary: Summary, read: Callable[[int], np.ndarray]) -> Figure:
@@ -173,7 +175,7 @@ def poster(summary: Summary, read: Callable[[int], np.ndarray]) -> Figure:
         classes.set_title("Pseudo-labels by class", loc="left", pad=24)
         balance_chart(classes, labels, summary.class_names)
         _example_rows(images, labels.examples, summary.class_names, read)
-    return figure
+    return not_as_math(figure)
 
 
 def headline(summary: Summary) -> str:
@@ -237,9 +239,10 @@ def _example_rows(
         for ax, example in zip(axes, group, strict=False):
             pixels = read(example.index)
             ax.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
-            title = f"{names[example.predicted]}, {100 * example.confidence:.0f} %"
+            predicted = short_name(names[example.predicted])
+            title = f"{predicted}, {100 * example.confidence:.0f} %"
             if kind == "wrong" and example.true is not None:
-                title += f"\ntrue: {names[example.true]}"
+                title += f"\ntrue: {short_name(names[example.true])}"
             ax.set_title(title, fontsize=8, color=_INK)
 
 

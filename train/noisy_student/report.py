@@ -1,10 +1,10 @@
 """The report of a Noisy Student: a self-contained HTML page, and a poster."""
 
 import base64
+import html
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from train.console import printable
 from train.noisy_student.plots import (
     EXAMPLE_HEADINGS,
     accuracy_chart,
@@ -32,6 +33,7 @@ from train.noisy_student.summary import (
     RoundSummary,
     Summary,
 )
+from train.run.plots import not_as_math, save
 from train.storage import replace_file
 
 __all__ = ["html_page", "write_report"]
@@ -97,7 +99,7 @@ def write_report(
       read: index -> unlabelled image, `uint8 [h, w, C]`.
     """
     replace_file(out / "report.html", html_page(summary, read))
-    poster(summary, read).savefig(out / "report.png")
+    save(poster(summary, read), out / "report.png")
 
 
 def html_page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
@@ -111,7 +113,7 @@ def html_page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
         _round(summary, number, each, read)
         for number, each in enumerate(summary.rounds, 1)
     ]
-    title = escape(headline(summary))
+    title = _escape(headline(summary))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -137,10 +139,10 @@ def html_page(summary: Summary, read: Callable[[int], np.ndarray]) -> str:
 
 
 def _introduction(summary: Summary) -> str:
-    teacher, *students = (f"({escape(_describe(model))})" for model in summary.models)
+    teacher, *students = (f"({_escape(_describe(model))})" for model in summary.models)
     sentences = [
         f"The teacher {teacher} was trained on {summary.labels:,} labelled images of "
-        f"{escape(summary.data)}.",
+        f"{_escape(summary.data)}.",
         f"Without noise, it labelled {summary.rounds[0].labels.images:,} other images; "
         f"student 1 {students[0]} was trained on both, with noise.",
         *(
@@ -173,7 +175,7 @@ def _overview(summary: Summary) -> str:
     )
     rows = [
         (
-            f"{escape(model.stage)}: {escape(model.model)}",
+            f"{_escape(model.stage)}: {_escape(model.model)}",
             f"{model.parameters:,}",
             f"{model.image_size} px",
             _percent(model.accuracy),
@@ -294,16 +296,18 @@ def _balance_caption(labels: LabelSummary, per_class: int) -> str:
 
 def _reproduction(summary: Summary) -> str:
     rows = [
-        (escape(name.replace("_", "-")), escape(_format_value(value)))
+        (_escape(name.replace("_", "-")), _escape(_format_value(value)))
         for name, value in summary.settings.items()
     ]
     environment = {**summary.machine, **summary.versions}
-    cells = [(escape(name), escape(str(value))) for name, value in environment.items()]
+    cells = [
+        (_escape(name), _escape(str(value))) for name, value in environment.items()
+    ]
     return f"""<section>
 <h2>How to reproduce it</h2>
-<p><code>{escape(summary.command)}</code></p>
+<p><code>{_escape(summary.command)}</code></p>
 <p>The same command writes this page again. Unlabelled images:
-<code>{escape(summary.unlabelled)}</code>; pseudo-labels: {escape(summary.kind)}.</p>
+<code>{_escape(summary.unlabelled)}</code>; pseudo-labels: {_escape(summary.kind)}.</p>
 <details><summary>All settings</summary>
 <div class="settings">{_table((), rows)}</div></details>
 <details><summary>Machine and versions</summary>
@@ -317,13 +321,14 @@ def _chart(
 ) -> str:
     figure = Figure(figsize=size, layout="constrained")
     draw(figure.subplots())
+    not_as_math(figure)
     file = io.BytesIO()
     # So that the same summary gives the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "noisy student"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        save(figure, file, format="svg", metadata={"Date": None})
     return (
         f'<figure><img src="{_data_url("image/svg+xml", file.getvalue())}" '
-        f'alt="{escape(alt)}"><figcaption>{escape(caption)}</figcaption></figure>'
+        f'alt="{_escape(alt)}"><figcaption>{_escape(caption)}</figcaption></figure>'
     )
 
 
@@ -335,20 +340,24 @@ def _example(
     file = io.BytesIO()
     image.save(file, "PNG")
     predicted, confidence = names[example.predicted], 100 * example.confidence
-    caption = f"{escape(predicted)}, {confidence:.0f}&nbsp;%"
+    caption = f"{_escape(predicted)}, {confidence:.0f}&nbsp;%"
     if example_kind(example) == "wrong" and example.true is not None:
-        true = escape(names[example.true])
+        true = _escape(names[example.true])
         caption = f'<span class="wrong">{caption}</span><br>true: {true}'
     return (
         f'<figure><img src="{_data_url("image/png", file.getvalue())}" '
-        f'alt="{escape(example.name)}" title="{escape(example.name)}">'
+        f'alt="{_escape(example.name)}" title="{_escape(example.name)}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
+def _escape(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def _tile(tile: tuple[str, str]) -> str:
     value, meaning = tile
-    return f"<li><b>{escape(value)}</b><span>{escape(meaning)}</span></li>"
+    return f"<li><b>{_escape(value)}</b><span>{_escape(meaning)}</span></li>"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from train.config import Unlabelled
 from train.config_file import read_record
 from train.console import say
 from train.data import Source
+from train.data.open_source import check_outside
 from train.data.pseudo_label_file import (
     read_header,
     read_pseudo_labels,
@@ -85,8 +86,10 @@ def run(
     out = out.absolute()
     record = {"format": 1, "recipe": recipe, "settings": settings(student)}
     is_resumed = _is_same(out, record)
-    # Listed once for all stages: there may be millions of images.
     options = student.config.unlabelled
+    if not is_resumed:
+        check_outside(out, student.config.input.data, options.unlabelled)
+    # Listed once for all stages: there may be millions of images.
     unlabelled = open_unlabelled(student.config, options.unlabelled)
     if not is_resumed:
         _check(student, recipe)

@@ -3,6 +3,7 @@
 Saves are atomic: a run that is killed during a save resumes from the checkpoint before.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from cnn_flax.weights.runs import plainly_named
 from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
 
@@ -43,16 +45,20 @@ class Checkpoints:
           run: the run's folder.
           keep: number of checkpoints to keep, the last ones.
         """
-        self._manager = ocp.CheckpointManager(
-            (run / "checkpoints").absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-        )
+        folder = run / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            path = stack.enter_context(plainly_named(folder))
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+            self._manager = ocp.CheckpointManager(path, options=options)
+            stack.callback(self._manager.close)
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()
+        self._open.close()
 
     @property
     def latest(self) -> int | None:

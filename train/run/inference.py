@@ -13,8 +13,10 @@ import cnn_flax
 from cnn_flax.fold import fold_batch_norm
 from cnn_flax.weights import load_pretrained
 from cnn_flax.weights.identify import identify_weights
+from cnn_flax.weights.preprocessing import allow_pixels
 from train.data import (
     BadImages,
+    DecodeError,
     Source,
     eval_batches,
     open_source,
@@ -139,7 +141,11 @@ def evaluate_model(
 
 
 def predict_images(
-    run: Path, paths: Sequence[Path], *, ema: bool = False
+    run: Path,
+    paths: Sequence[Path],
+    *,
+    ema: bool = False,
+    unreadable: Callable[[DecodeError], None] | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Classifies image files with a run's last checkpoint.
 
@@ -147,6 +153,8 @@ def predict_images(
       run: the run's folder.
       paths: n image files, of any size.
       ema: whether to use the moving average of the weights.
+      unreadable: called with the error of each file that cannot be read as an image,
+        whose probabilities are then NaN; None raises the first.
 
     Returns:
       Probabilities, float `[n, K]`, and the names of the K classes.
@@ -160,12 +168,24 @@ def predict_images(
     resized = partial(
         fit, crop_pct=config.input.crop_pct, method=config.input.interpolation
     )
-    images = [to_channels(resized(read_image(p), size), channels) for p in paths]
-    model, variables = fold_batch_norm(model, variables)
-    step = jax.jit(make_predict_step(model, pixel_inputs(record)))
+    allow_pixels(config.input.max_pixels)
+    images: dict[int, np.ndarray] = {}
+    for i, path in enumerate(paths):
+        try:
+            images[i] = to_channels(resized(read_image(path), size), channels)
+        except DecodeError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+    class_names = record["class_names"]
+    probabilities = np.full((len(paths), len(class_names)), np.nan, np.float32)
+    if images:
+        model, variables = fold_batch_norm(model, variables)
+        step = jax.jit(make_predict_step(model, pixel_inputs(record)))
     # One at a time: one compilation for any number of files.
-    rows = [np.exp(step(variables, image[None])[0]) for image in images]
-    return np.stack(rows), record["class_names"]
+    for i, image in images.items():
+        probabilities[i] = np.exp(step(variables, image[None])[0])
+    return probabilities, class_names
 
 
 def _evaluate(

@@ -19,7 +19,7 @@ import numpy as np
 from train.config import Parallelism
 from train.config_file import config_from_json, load_record
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
-from train.data.open_source import Split
+from train.data.open_source import Split, check_outside
 from train.data.pseudo_label_file import (
     FORMAT,
     PseudoLabels,
@@ -112,12 +112,14 @@ def label_images(
       The file, opened.
 
     Raises:
-      UserError: if the folder holds no run, the file is something else, or the
-        teacher's logits are not finite.
+      UserError: if the folder holds no run, the file is something else or inside the
+        images' folder, or the teacher's logits are not finite.
       BadImagesError: if the share of unreadable images exceeds the run's
         `max_bad_share`.
       StorageError: if the disk is full; the labels so far are saved.
     """
+    if not out.exists():
+        check_outside(out, source.spec)
     record, config, model, variables, step = load_run(run, ema=ema)
     header = {
         "format": FORMAT,

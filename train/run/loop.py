@@ -11,8 +11,9 @@ from rich.console import Console
 
 from train.config import Config
 from train.config_file import read_record
-from train.console import say
+from train.console import class_line, say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
+from train.data.open_source import check_outside
 from train.data.source import check_classes
 from train.errors import Interrupted, NotFiniteError
 from train.learn.optimizer import make_schedule
@@ -89,6 +90,8 @@ def fit(
     with contextlib.ExitStack() as stack:
         if record is not None:  # Lock before the slow part; a new run has no folder.
             stack.enter_context(run_folder.lock(run))
+        else:
+            check_outside(run, config.input.data, config.unlabelled.unlabelled)
         program = build(config, recipe, unlabelled_set=unlabelled_set)
         run_folder.check_space(run, program.bytes, KEEP)
         if record is None:
@@ -124,6 +127,7 @@ def _extension(program: Program, old_epochs: int) -> str:
 def _run(run: Path, program: Program, console: Console) -> Json:
     """Runs a program that has passed all checks of `fit`."""
     say(console, program.headline)
+    say(console, class_line(program.train.class_names))
     for warning in program.warnings:
         say(console, warning)
     if program.config.distillation.cache_teacher:

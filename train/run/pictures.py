@@ -53,7 +53,7 @@ def draw(
     for name, figure in figures.items():
         path = run / f"{name}.png"
         with reporting(f"{path} could not be drawn", console):
-            figure().savefig(path, bbox_inches="tight")
+            plots.save(figure(), path, bbox_inches="tight")
             say(console, str(path))
 
 

@@ -1,22 +1,35 @@
 """Matplotlib figures of a run: curves, confusion matrix, worst images."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from train.console import printable
 from train.run.evaluation import Evaluation
 
-__all__ = ["comparison", "confusion_matrix", "learning_curves", "worst_images"]
+__all__ = [
+    "comparison",
+    "confusion_matrix",
+    "learning_curves",
+    "not_as_math",
+    "save",
+    "short_name",
+    "worst_images",
+]
 
 _TRAIN, _TEST = "#64748b", "#c2410c"
 _INK, _GRID = "#1f2937", "#e5e7eb"
 _DPI = 150
 # One per run. They differ in hue and lightness, to be distinct in grey too.
 _RUNS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0891b2", "#ca8a04", "#be185d")
+_LONGEST = 40  # Characters of a name.
 
 
 def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -29,7 +42,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
     train = [line for line in lines if line["split"] == "train"]
     test = [line for line in lines if line["split"] != "train"]
     split = test[0]["split"] if test else "test"
-    figure, axes = _figure(1, 2, (10, 4), title)
+    figure, axes = _figure(1, 2, (10, 4), printable(title))
     for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for part, label, style in (
             (train, "training", {"color": _TRAIN, "linewidth": 1.2}),
@@ -52,7 +65,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
             ha="right",
             color=_TEST,
         )
-    return figure
+    return not_as_math(figure)
 
 
 def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -63,7 +76,7 @@ def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """
     figure, axes = _figure(1, 2, (11, 4.4), "training (thin), test or val (thick)")
     for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for (label, lines), color in zip(runs.items(), cycle(_RUNS)):  # noqa: B905
+        for lines, color in zip(runs.values(), cycle(_RUNS)):  # noqa: B905
             train = [line for line in lines if line["split"] == "train"]
             evaluated = [line for line in lines if line["split"] != "train"]
             for part, style in (
@@ -73,11 +86,18 @@ def comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                 epochs = [line["epoch"] for line in part]
                 figures = [scale * line[name] for line in part]
                 ax.plot(epochs, figures, color=color, **style)
-            if evaluated and name == "accuracy":
-                label = f"{label}: {100 * evaluated[-1]['accuracy']:.2f} %"
-            ax.plot([], [], color=color, label=label)
-    _finish_curves(axes)
-    return figure
+    # Given here, as curves whose label begins with "_" are left out of a legend.
+    keys = [Line2D([], [], color=color) for _, color in zip(runs, cycle(_RUNS))]  # noqa: B905
+    _finish_curves(
+        axes, handles=keys, labels=list(map(_run_label, runs, runs.values()))
+    )
+    return not_as_math(figure)
+
+
+def _run_label(label: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """A run's name and, if it was evaluated, its last accuracy."""
+    shares = [line["accuracy"] for line in lines if line["split"] != "train"]
+    return short_name(label) + (f": {100 * shares[-1]:.2f} %" if shares else "")
 
 
 def confusion_matrix(
@@ -96,11 +116,14 @@ def confusion_matrix(
     counts = evaluation.confusion(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(2.5 + 0.5 * classes, 5, 14))
-    figure, ((ax,),) = _figure(1, 1, (side + 0.8, side), title, squeeze=False)
+    figure, ((ax,),) = _figure(
+        1, 1, (side + 0.8, side), printable(title), squeeze=False
+    )
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     if classes <= 50:
+        class_names = list(map(short_name, class_names))
         slanted = {"rotation": 45, "ha": "right"}
         ax.set_xticks(
             range(classes),
@@ -124,7 +147,7 @@ def confusion_matrix(
     bar.outline.set_visible(False)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    return figure
+    return not_as_math(figure)
 
 
 def worst_images(
@@ -150,8 +173,8 @@ def worst_images(
         rows,
         columns,
         (1.7 * columns, 2.15 * rows + 0.6),
-        f"{title}: the worst-classified images\n(true class; predicted class and its "
-        "probability, red where wrong)",
+        f"{printable(title)}: the worst-classified images\n"
+        "(true class; predicted class and its probability, red where wrong)",
         squeeze=False,
     )
     for ax in axes.flat:
@@ -161,15 +184,37 @@ def worst_images(
         ax.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
         label, prediction = int(evaluation.label[i]), int(evaluation.prediction[i])
         ax.set_title(
-            f"{class_names[label]}\n"
-            f"{class_names[prediction]}, {100 * evaluation.confidence[i]:.0f} %",
+            f"{short_name(class_names[label])}\n"
+            f"{short_name(class_names[prediction])}, "
+            f"{100 * evaluation.confidence[i]:.0f} %",
             fontsize=9,
             color=_INK if label == prediction else _TEST,
         )
-    return figure
+    return not_as_math(figure)
 
 
-def _finish_curves(axes):
+def short_name(name: str) -> str:
+    """A name as it is drawn: printable, and cut in its middle if it is long."""
+    name = printable(name)
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def not_as_math(drawing: Any) -> Any:
+    """A figure or axes whose texts are drawn as they are: `$` begins no formula."""
+    for text in drawing.findobj(Text):
+        text.set_parse_math(False)
+    return drawing
+
+
+def save(figure: Figure, file: Any, **options: Any) -> None:
+    """Saves a figure; characters that the font lacks are boxes, without warnings."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(file, **options)
+
+
+def _finish_curves(axes, **legend):
     """Sets scales, labels and legend of the axes of loss and accuracy."""
     for ax in axes:
         ax.set_xlabel("epoch")
@@ -183,7 +228,7 @@ def _finish_curves(axes):
     axes[0].yaxis.set_minor_locator(NullLocator())
     axes[1].set_ylabel("accuracy (%)")
     axes[1].set_ylim(top=100.5)
-    axes[1].legend(frameon=False, loc="lower right")
+    axes[1].legend(frameon=False, loc="lower right", **legend)
 
 
 def _figure(rows, columns, size, title, **options):

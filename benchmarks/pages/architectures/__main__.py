@@ -13,7 +13,7 @@ def main() -> None:
     options = page_parser(benchmarks.pages.architectures, EXPERIMENTS).parse_args()
     if options.measure is not None:
         measure(options.measure or EXPERIMENTS)
-    (DOCS / "architectures.md").write_text(page())
+    (DOCS / "architectures.md").write_text(page(), "utf-8")
     for name, figure in (
         ("plain_and_residual", pictures.plain_and_residual(read()["depth"])),
         ("accuracy_and_cost", pictures.accuracy_and_cost()),

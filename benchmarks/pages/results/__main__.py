@@ -29,7 +29,7 @@ def main() -> None:
                 write_lines(MEASUREMENTS / f"{name}.jsonl", measured)
         except UserError as error:
             parser.exit(1, f"{error}\n")
-    (DOCS / "results.md").write_text(page())
+    (DOCS / "results.md").write_text(page(), "utf-8")
 
 
 if __name__ == "__main__":

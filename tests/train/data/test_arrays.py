@@ -126,12 +126,79 @@ def test_npz_without_splits_is_split(tmp_path):
             "label 2 at image 2 .* 0 to 1",
         ),
         ({"images": IMAGES, "labels": LABELS.astype(object)}, "labels of .* be read"),
+        (
+            {"images": IMAGES, "labels": np.where(LABELS == 1, np.nan, LABELS)},
+            r"labels is float64 \[20\]; .*save labels.astype\(int\)",
+        ),
+        ({"images": IMAGES, "labels": LABELS.astype(np.float32)}, "is float32 .20.;"),
+        (
+            {"images": IMAGES, "labels": LABELS > 0},
+            r"labels is bool \[20\]; .* integers",
+        ),
+        (
+            {"images": IMAGES, "labels": np.eye(4, dtype=int)[LABELS[:, 0]]},
+            r"labels is int64 \[20, 4\]; .*save labels.argmax\(-1\)",
+        ),
+        (
+            {"images": IMAGES, "labels": np.asarray("cat")},
+            r"is <U3 \[\]; labels must be",
+        ),
+        (
+            {"images": IMAGES[:4], "labels": np.asarray([0, 1, 2, 10**8])},
+            "label 100000000 of 4 images would make 100,000,001 classes; number",
+        ),
+        (
+            {
+                "images": np.zeros((40, 1, 28, 28), np.uint8),
+                "labels": np.arange(40) % 2,
+            },
+            r"\[40, 1, 28, 28\].*\[n, C, h, w\].*save images.transpose\(0, 2, 3, 1\)",
+        ),
+        (
+            {"images": np.zeros((8, 3, 9, 7), np.uint8), "labels": np.arange(8) % 2},
+            r"looks like \[n, C, h, w\]",
+        ),
+        (
+            {"images": IMAGES[0, ..., 0], "labels": np.arange(4)},
+            r"images are .*\[4, 4\]",
+        ),
+        ({"images": IMAGES[None], "labels": LABELS[:1]}, r"\[1, 20, 4, 4, 3\]"),
+        ({"images": IMAGES - 1.5, "labels": LABELS}, r"float64 .* in \[0, 255\]"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "with at least one"),
     ],
 )
 def test_npz_arrays_that_do_not_match_are_refused(tmp_path, arrays, message):
     with pytest.raises(SourceError, match=message):
         open_source(save(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_npz_labels_that_are_strings_become_class_names(tmp_path, kind):
+    words = np.asarray(["cat", "cäfé", "ant", "$$"])[LABELS]
+    words = words if kind is str else np.char.encode(words, "utf-8")
+    arrays = {
+        "x_train": IMAGES,
+        "y_train": words,
+        "x_test": IMAGES,
+        "y_test": words[:, 0],
+    }
+    for split in ("train", "test"):
+        source = open_source(save(tmp_path, **arrays), split)
+        assert source.class_names == ("$$", "ant", "cat", "cäfé")
+        np.testing.assert_array_equal(source.labels, np.tile([2, 3, 1, 0], 5))
+    ordered = open_source(save(tmp_path, **arrays, class_names=words[:4, 0][::-1]))
+    assert ordered.class_names == ("$$", "ant", "cäfé", "cat")
+    np.testing.assert_array_equal(ordered.labels, np.tile([3, 2, 1, 0], 5))
+    arrays["y_test"] = np.where(LABELS[:, 0] == 1, "emu", "cat")
+    with pytest.raises(SourceError, match=r"label 'emu' is none of the 4 classes: \$"):
+        open_source(save(tmp_path, **arrays), "test")
+
+
+def test_npz_labels_may_leave_out_classes_and_be_unsigned(tmp_path):
+    labels = np.asarray([0, 255, 7, 999] * 5, np.uint16)
+    source = open_source(save(tmp_path, x_train=IMAGES, y_train=labels))
+    assert len(source.class_names) == 1000
+    np.testing.assert_array_equal(np.unique(source.labels), [0, 7, 255, 999])
 
 
 def test_missing_and_invalid_npz_files_are_named(tmp_path):

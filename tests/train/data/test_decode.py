@@ -1,9 +1,15 @@
 import io
+import struct
+import sys
+import types
+import zlib
+from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from cnn_flax.weights.preprocessing import allow_pixels, to_8_bits
 from train.data import DecodeError, read_image
 from train.data.decode import (
     decode_image,
@@ -12,6 +18,7 @@ from train.data.decode import (
     to_array,
     to_channels,
 )
+from train.data.random_windows import RandomWindows
 from train.errors import UserError
 
 
@@ -53,25 +60,57 @@ def test_grey_has_one_channel():
     )
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_rotated_according_to_exif(orientation, tmp_path):
-    # What a camera stores so that rotating by the tag gives RGB: EXIF 2.32, table 6.
+def as_stored(shown: np.ndarray, orientation: int, form: str, **options) -> bytes:
+    """What a camera stores so that the tag turns it as shown: EXIF 2.32, table 6."""
     stored = {
-        1: RGB,
-        2: RGB[:, ::-1],
-        3: RGB[::-1, ::-1],
-        4: RGB[::-1],
-        5: RGB.swapaxes(0, 1),
-        6: np.rot90(RGB, 1),
-        7: RGB[::-1, ::-1].swapaxes(0, 1),
-        8: np.rot90(RGB, -1),
+        1: shown,
+        2: shown[:, ::-1],
+        3: shown[::-1, ::-1],
+        4: shown[::-1],
+        5: shown.swapaxes(0, 1),
+        6: np.rot90(shown, 1),
+        7: shown[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(shown, -1),
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    return encode(image, form, exif=exif, **options)
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_rotated_according_to_exif(orientation, form, tmp_path):
+    options = {"lossless": True} if form == "webp" else {}
+    data = as_stored(RGB, orientation, form, **options)
     np.testing.assert_array_equal(decode(data, "x"), RGB)
-    (tmp_path / "x.png").write_bytes(data)
-    assert header_shape(tmp_path / "x.png") == RGB.shape
+    (tmp_path / "x").write_bytes(data)
+    assert header_shape(tmp_path / "x") == RGB.shape
+    sizes = []
+    decode(data, "x", target_side=lambda *size: sizes.append(size) or 5)
+    assert sizes == [RGB.shape[:2]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_windows_are_cut_from_the_image_as_it_is_shown(orientation):
+    photo = smooth(1600, 1200)
+    windows = RandomWindows(0, (0.08, 1.0))
+
+    def cut(data, position):
+        target_side = partial(windows.target_side, position, 24)
+        image = decode_image(data, "x", target_side)
+        return image.size, windows.crop(image, position, 24, "bilinear").astype(int)
+
+    options = {"quality": 95, "subsampling": 0}
+    turned = as_stored(photo, orientation, "jpeg", **options)
+    upright = encode(Image.fromarray(photo), "jpeg", **options)
+    for position in range(6):
+        (size, pixels), (expected_size, expected) = (
+            cut(data, position) for data in (turned, upright)
+        )
+        assert size == expected_size
+        # A JPEG's blocks are rounded after they are turned.
+        np.testing.assert_allclose(pixels, expected, atol=2)
 
 
 def test_transparent_images_are_composited_over_white():
@@ -98,6 +137,56 @@ def test_palettes_become_colours_with_their_transparency():
     np.testing.assert_array_equal(pixels[0, :2], [[255, 0, 0], [0, 0, 255]])
     pixels = decode(encode(image, transparency=1), "x")
     np.testing.assert_array_equal(pixels[0, :2], [[255, 0, 0], [255, 255, 255]])
+
+
+def png(depth: int, colour: int, row: bytes, width: int, transparent: bytes) -> bytes:
+    """A PNG of one row, of any depth, and the chunk tRNS; PNG specification, 11."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (
+            chunk(b"IHDR", header),
+            chunk(b"tRNS", transparent),
+            chunk(b"IDAT", zlib.compress(b"\0" + row)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "transparent", "shown"),
+    [
+        (1, b"\xa0", 0, [255, 255, 255, 255]),
+        (2, b"\x1b", 1, [0, 255, 170, 255]),
+        (4, b"\x0f\x37", 3, [0, 255, 255, 119]),
+        (8, bytes([0, 3, 15, 255]), 3, [0, 255, 15, 255]),
+        (16, struct.pack(">4H", 0, 300, 301, 65535), 300, [0, 255, 1, 255]),
+        (16, struct.pack(">4H", 0, 300, 301, 65535), 0, [255, 1, 1, 255]),
+    ],
+)
+def test_the_transparent_grey_of_a_png_of_any_depth_is_white(
+    depth, row, transparent, shown
+):
+    data = png(depth, 0, row, 4, struct.pack(">H", transparent))
+    np.testing.assert_array_equal(decode(data, "x")[0, :, 0], shown)
+
+
+@pytest.mark.parametrize(("code", "depth"), [("B", 8), ("H", 16)])
+def test_the_transparent_colour_of_a_png_of_any_depth_is_white(code, depth):
+    scale = 1 if depth == 8 else 257
+    colours = [value * scale for value in (10, 20, 30, 40, 50, 60)]
+    row = struct.pack(f">6{code}", *colours)
+    data = png(depth, 2, row, 2, struct.pack(">3H", *colours[:3]))
+    np.testing.assert_array_equal(decode(data, "x")[0], [[255] * 3, [40, 50, 60]])
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
+def test_what_any_mode_has_transparent_is_white(mode):
+    assert (to_array(to_8_bits(Image.new(mode, (3, 2)))) == 255).all()
 
 
 def test_cmyk_becomes_rgb():
@@ -162,6 +251,48 @@ def test_damaged_bytes_raise_only_decode_errors():
                 pass
 
 
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    for read in (read_image, header_shape):
+        with pytest.raises(DecodeError, match="it is HEIC.*pip install pillow-heif"):
+            read(tmp_path / "a.heic")
+
+
+def test_heic_is_read_where_that_package_is_installed(monkeypatch):
+    class Heic(ImageFile.ImageFile):
+        format = "HEIC"
+
+        def _open(self):
+            self._mode, self._size = "L", (5, 4)
+            self.im = Image.new("L", self._size, 7).im
+
+    def register():
+        Image.register_open("HEIC", Heic, lambda head: head[4:12] == b"ftypheic")
+
+    module = types.SimpleNamespace(register_heif_opener=register)
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    for name in ("ID", "OPEN"):
+        monkeypatch.setattr(Image, name, getattr(Image, name).copy())
+    pixels = decode(HEIC, "a.heic")
+    assert pixels.shape == (4, 5, 1) and (pixels == 7).all()
+
+
+def test_an_image_past_the_limit_names_the_flag_that_raises_it(monkeypatch):
+    data = encode(Image.fromarray(RGB))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(DecodeError, match="more than 100 pixels; .*--max-pixels"):
+        decode(data, "x")
+    allow_pixels(0)
+    with pytest.raises(DecodeError):
+        decode(data, "x")
+    allow_pixels(RGB.shape[0] * RGB.shape[1])
+    np.testing.assert_array_equal(decode(data, "x"), RGB)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
         DecodeError, match=r"nothing\.png .*: No such file or directory"
@@ -199,6 +330,36 @@ def test_fit_resizes_the_short_side_and_crops_the_centre():
         fit(image, 20, crop_pct=0.83, method="bicubic"),
         np.asarray(expected)[2:22, 8:28],
     )
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(
+    "shape", [(1, 300), (300, 1), (2, 301), (401, 3), (5, 999), (30, 45)]
+)
+def test_fit_of_a_long_image_is_the_centre_of_the_whole_one(shape, method):
+    filter_ = Image.Resampling[method.upper()]
+    for channels in (1, 3):
+        image = RNG.integers(0, 256, (*shape, channels), np.uint8)
+        pillow = Image.fromarray(image if channels == 3 else image[..., 0])
+        for size, crop_pct in ((8, 1.0), (21, 0.875)):
+            short, shortest = int(size / crop_pct), min(shape)
+            height, width = (side * short // shortest for side in shape)
+            whole = to_array(pillow.resize((width, height), filter_))
+            top, left = round((height - size) / 2), round((width - size) / 2)
+            expected = whole[top : top + size, left : left + size]
+            for form in (image, pillow):
+                found = fit(form, size, crop_pct=crop_pct, method=method)
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_fit_enlarges_no_more_than_it_keeps(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the whole image was enlarged")
+
+    monkeypatch.setattr("train.data.decode.resize", refuse)
+    for shape in ((1, 3000, 3), (3000, 1, 3)):
+        image = np.broadcast_to(np.uint8(9), shape)
+        np.testing.assert_array_equal(fit(image, 224, crop_pct=0.875), 9)
 
 
 def test_fit_does_not_resize_an_image_of_that_size():

@@ -1,10 +1,14 @@
+import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from train.data import SourceError, open_source
+from train.data.open_source import check_outside
+from train.errors import UserError
 
 
 def test_classes_are_the_sorted_folders_and_images_are_sorted_within_them(photo_folder):
@@ -66,6 +70,211 @@ def test_images_in_folders_within_a_class_count_and_hidden_ones_do_not(photo_fol
     (photo_folder / "class1" / ".DS_Store").write_bytes(b"no image")
     spec = f"folder:{photo_folder}"
     assert len(open_source(spec, "train")) + len(open_source(spec, "test")) == 100
+
+
+def names(source):
+    return [source.name(i) for i in range(len(source))]
+
+
+def unsplit(root, **options):
+    """The names of all images of a set without splits."""
+    spec = f"folder:{root}"
+    return [
+        name
+        for split in ("train", "test")
+        for name in names(open_source(spec, split, **options))
+    ]
+
+
+JUNK = (
+    "Thumbs.db",
+    "THUMBS.DB",
+    "desktop.ini",
+    "Desktop.ini",
+    ".DS_Store",
+    "._001.png",
+    "ehthumbs.db",
+    "001.png~",
+    "001.png.bak",
+    "#001.png#",
+    "Icon\r",
+    "__MACOSX/._001.png",
+    ".ipynb_checkpoints/001-checkpoint.png",
+    "@eaDir/001.png",
+)
+
+
+@pytest.mark.parametrize("place", ["", "class1"])
+def test_what_systems_and_editors_leave_behind_is_no_image_and_no_class(
+    photo_folder, place
+):
+    expected = unsplit(photo_folder)
+    for name in JUNK:
+        file = photo_folder / place / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"no image")
+    assert unsplit(photo_folder) == expected
+    assert open_source(f"folder:{photo_folder}").class_names == (
+        *("class0", "class1", "class2", "class3"),
+    )
+    files = open_source(f"files:{photo_folder}", labelled=False)
+    assert len(files) == 100
+
+
+def test_a_class_may_be_called_like_a_backup(photo_folder):
+    (photo_folder / "class1").rename(photo_folder / "c~")
+    (photo_folder / "class2").rename(photo_folder / "c.bak")
+    assert set(open_source(f"folder:{photo_folder}").class_names) > {"c~", "c.bak"}
+
+
+def test_a_link_to_a_folder_around_it_adds_no_image(write):
+    spec = write("folder")
+    root = Path(spec.removeprefix("folder:"))
+    expected = {split: names(open_source(spec, split)) for split in ("train", "test")}
+    (root.parent / "stranger.png").write_bytes(
+        (root / "train/ant/00000.png").read_bytes()
+    )
+    for split in ("train", "test"):
+        ant = root / split / "ant"
+        (ant / "own").symlink_to(ant)
+        (ant / "split").symlink_to(root / split)
+        (ant / "set").symlink_to(root)
+        (ant / "above").symlink_to("../../..")
+        (ant / "other class").symlink_to("../bee")
+        (ant / "other split").symlink_to(root / "test" / "ant")
+        (ant / "itself").symlink_to("itself")
+        # A link to itself is a file that cannot be read.
+        found = sorted([*expected[split], str(ant / "itself")])
+        assert names(open_source(spec, split)) == found
+
+
+def test_two_links_to_one_folder_are_listed_once(photo_folder, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(photo_folder / "class0", more / "deep")
+    (more / "deep" / "round").symlink_to(more)
+    for name in ("one", "two"):
+        (photo_folder / "class1" / name).symlink_to(more)
+    found = unsplit(photo_folder)
+    assert len(found) == 125
+    assert max(Counter(Path(name).resolve() for name in found).values()) == 1
+
+
+def test_links_to_folders_and_files_stand_for_them(write, tmp_path):
+    spec = write("folder")
+    root = Path(spec.removeprefix("folder:"))
+    expected = [np.asarray(open_source(spec).read(i)) for i in range(15)]
+    for path in (root / "train" / "ant", root / "train" / "bee" / "00005.png"):
+        elsewhere = tmp_path / f"elsewhere {path.name}"
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+    found = open_source(spec)
+    for i, image in enumerate(expected):
+        np.testing.assert_array_equal(found.read(i), image)
+    # One class folder in both splits.
+    shutil.rmtree(root / "test" / "ant")
+    (root / "test" / "ant").symlink_to(root / "train" / "ant")
+    np.testing.assert_array_equal(
+        np.bincount(open_source(spec, "test").labels), [5, 2, 2]
+    )
+    np.testing.assert_array_equal(np.bincount(open_source(spec).labels), [5, 5, 5])
+
+
+def test_two_classes_that_are_one_folder_are_refused(photo_folder):
+    (photo_folder / "class4").symlink_to("class1")
+    with pytest.raises(SourceError, match="class4 is a link to the folder of another"):
+        open_source(f"folder:{photo_folder}")
+
+
+def test_a_folder_that_cannot_be_read_is_named(photo_folder, monkeypatch):
+    closed, scandir = os.fsencode(photo_folder / "class1"), os.scandir
+
+    def refuse(path):
+        if os.fsencode(path) == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(SourceError, match="class1 cannot be read: Permission denied"):
+        open_source(f"folder:{photo_folder}")
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "training", "TRAINING"])
+@pytest.mark.parametrize(
+    ("test", "split"),
+    [
+        ("Test", "test"),
+        ("testing", "test"),
+        ("Val", "val"),
+        ("VALID", "val"),
+        ("Validation", "val"),
+    ],
+)
+def test_splits_have_their_usual_names_in_any_case(write, train, test, split):
+    spec = write("folder")
+    root = Path(spec.removeprefix("folder:"))
+    (root / "train").rename(root / train)
+    (root / "test").rename(root / test)
+    (root / "notes").mkdir()  # Neither a split nor a class.
+    assert len(open_source(spec, "train")) == 15
+    assert len(open_source(spec, split)) == 6
+    assert open_source(spec, split).class_names == ("ant", "bee", "cow")
+
+
+def test_two_folders_of_one_split_are_refused(write):
+    spec = write("folder")
+    root = Path(spec.removeprefix("folder:"))
+    shutil.copytree(root / "test", root / "Testing")
+    with pytest.raises(SourceError, match="Testing and test are both the split test"):
+        open_source(spec)
+
+
+@pytest.mark.parametrize("name", ["train", "Training", "test", "val"])
+def test_a_class_may_be_called_like_a_split(photo_folder, name):
+    (photo_folder / "class3").rename(photo_folder / name)
+    classes = open_source(f"folder:{photo_folder}").class_names
+    assert classes == tuple(sorted(["class0", "class1", "class2", name]))
+    assert len(unsplit(photo_folder)) == 100
+
+
+def test_one_class_is_refused_with_what_may_be_meant(photo_folder, write):
+    root = photo_folder.parent / "around"
+    root.mkdir()
+    photo_folder.rename(root / "images")
+    with pytest.raises(SourceError) as caught:
+        open_source(f"folder:{root}")
+    assert "only the class 'images'" in str(caught.value)
+    assert f"Is it folder:{root}/images?" in str(caught.value)
+    assert len(unsplit(root / "images")) == 100
+    assert len(unsplit(root, labelled=False)) == 100  # Labels are not needed.
+    spec = write("folder")
+    for name in ("ant", "bee"):
+        shutil.rmtree(Path(spec.removeprefix("folder:")) / "train" / name)
+    with pytest.raises(SourceError, match="only the class 'cow'.* is a class$"):
+        open_source(spec)
+
+
+@pytest.mark.parametrize("kind", ["folder", "files"])
+def test_a_path_inside_the_images_is_refused_through_links_too(
+    write, tmp_path, kind, monkeypatch
+):
+    root = Path(write("folder").removeprefix("folder:"))
+    spec = f"{kind}:{root}"
+    link, ant = tmp_path / "link", tmp_path / "ant"
+    link.symlink_to(root)
+    for out in (root, root / "run", root / "train" / "ant" / "a" / "b", link / "run"):
+        for data in (spec, f"{kind}:{link}"):
+            with pytest.raises(UserError, match="is inside .* choose another --out"):
+                check_outside(out, "digits", "", data)
+    check_outside(tmp_path / "run", spec, "digits", f"folder:{tmp_path / 'nothing'}")
+    check_outside(root.parent / f"{root.name} run", spec)
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match="is inside"):
+        check_outside(Path("runs/a"), f"{kind}:.")
+    if kind == "folder":
+        (root / "train" / "ant").rename(ant)
+        (root / "train" / "ant").symlink_to(ant)
+        with pytest.raises(UserError, match="is inside"):
+            check_outside(ant / "run", spec)
 
 
 def test_an_empty_class_folder_is_named(write):

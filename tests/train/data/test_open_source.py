@@ -99,6 +99,22 @@ def test_without_validation_images_the_message_says_how_to_hold_some_out(write):
         open_source("digits", "val", val_share=1.5)
 
 
+def test_a_split_that_rounds_to_no_image_says_what_to_do(write, photo_folder):
+    spec = write("idx")
+    with pytest.raises(SourceError, match=r"left for val.*5; .* must be above 0\.1$"):
+        open_source(spec, "val", val_share=0.1)
+    assert len(open_source(spec, "val", val_share=0.11)) == 3
+    with pytest.raises(SourceError, match=r"left for train.* must be below 0\.9$"):
+        open_source(spec, "train", val_share=0.91)
+    for file in photo_folder.glob("*/*.png"):
+        if int(file.stem) >= 8:
+            file.unlink()
+    spec = f"folder:{photo_folder}"
+    with pytest.raises(SourceError, match="left for test.* than 2; .* needs 3"):
+        open_source(spec, "test")
+    assert len(open_source(spec, "train")) == 8
+
+
 @pytest.mark.parametrize(
     ("less", "more"),
     [

@@ -207,3 +207,16 @@ def test_the_report_works_without_examples():
     summary = dataclasses.replace(SUMMARY, rounds=rounds)
     assert "data:image/png" not in html_page(summary, read)
     poster(summary, read)
+
+
+def test_names_are_on_the_page_and_the_poster_as_they_are(tmp_path):
+    names = ["$$", "\x1b<b>\udcff", "x" * 255]
+    odd = {"data": "folder:\udcff$x$</p>", "command": "\x1b", "class_names": names}
+    summary = dataclasses.replace(SUMMARY, **odd)
+    write_report(tmp_path, summary, read)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    shown = text(page)
+    assert r"folder:\udcff$x$</p>" in shown and r"\x1b" in shown
+    assert "\x1b" not in page
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.width > 1000

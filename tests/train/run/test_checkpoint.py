@@ -29,6 +29,20 @@ def shapes(optimizer="sgd"):
     return placement.shapes(state(0.0, optimizer), placement.replicated)
 
 
+@pytest.mark.parametrize("name", ["[red]", "a*?", "caf\udce9", "$x$ :cat:"])
+def test_a_run_may_have_any_name(tmp_path, name):
+    run, saved = tmp_path / name, state(0.5)
+    for step in (3, 4, 5):
+        with Checkpoints(run, keep=2) as checkpoints:
+            checkpoints.save(step, saved, {"step": step})
+    steps = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert steps == ["4", "5"]
+    with Checkpoints(run) as checkpoints:
+        restored, meta = checkpoints.restore(shapes())
+    chex.assert_trees_all_equal(restored, saved)
+    assert meta == {"step": 5}
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_checkpoint_is_restored_bit_equal(tmp_path, optimizer):
     saved = state(1 / 3, optimizer)

@@ -74,6 +74,21 @@ def test_a_source_of_other_classes_is_refused(run, tmp_path):
         evaluate_run(run, f"folder:{tmp_path}")
 
 
+def test_a_file_that_cannot_be_read_leaves_the_others(run, digits, tmp_path, capsys):
+    broken, absent = tmp_path / "broken.png", tmp_path / "absent.png"
+    broken.write_bytes(digits[0].read_bytes()[:50])
+    words = ["predict", run, digits[0], broken, *digits[1:], absent]
+    assert main([str(word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert [out.count(f"{i}.png") for i in range(4)] == [1] * 4
+    assert "broken.png" not in out
+    assert [line.split()[0] for line in err.splitlines()] == [str(broken), str(absent)]
+    assert main(["predict", str(run), str(broken)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"{broken} cannot be read as an image: ")
+    assert main([*map(str, words[:3]), "--max-pixels", "9"]) == 0
+
+
 def test_files_get_the_predictions_of_the_data_set(run, digits):
     probabilities, names = predict_images(run, digits)
     evaluation, _ = evaluate_run(run)

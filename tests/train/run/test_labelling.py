@@ -269,6 +269,13 @@ def test_a_file_of_other_labels_is_not_touched(run, tmp_path):
     assert contents(out) == before
 
 
+def test_a_file_among_the_images_is_refused(run, files, tmp_path):
+    for out in (tmp_path / "files" / "labels.npy", tmp_path / "files" / "0" / "a.npy"):
+        with pytest.raises(UserError, match="is inside .*: choose another --out"):
+            label_images(run, files, out)
+        assert not out.exists() and not header_path(out).exists()
+
+
 def test_a_file_of_something_else_is_not_touched(run, tmp_path):
     source, out = open_source("digits", count=30), tmp_path / "weights.npy"
     np.save(out, np.zeros(3))

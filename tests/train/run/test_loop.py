@@ -5,6 +5,7 @@ import re
 import signal
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import chex
 import jax
@@ -16,7 +17,7 @@ from rich.console import Console
 from tests.support.runs import assert_same_end, interrupt_at, last_checkpoint
 from train.config import Augment, Input, Network, Optimization, Parallelism, Selection
 from train.config_file import read_record
-from train.data import SourceError, train_batches
+from train.data import SourceError, open_source, train_batches
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.learn.optimizer import make_schedule
 from train.learn.parallel import compile_step
@@ -39,6 +40,29 @@ def uninterrupted(programs, tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
     return run
+
+
+def test_a_start_names_the_classes_and_refuses_to_write_among_the_images(
+    tiny, quiet, tmp_path, monkeypatch
+):
+    digits = open_source("digits", labels_per_class=3)
+    for i in range(len(digits)):
+        file = tmp_path / "set" / f"class {digits.labels[i]}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.read(i).squeeze()).save(file)
+    spec = f"folder:{tmp_path / 'set'}"
+    inputs = dataclasses.replace(tiny.input, data=spec, batch_size=10)
+    config = dataclasses.replace(tiny, input=inputs, epochs=1)
+    inside = tmp_path / "set" / "run"
+    with pytest.raises(UserError, match="set/run is inside .*: choose another --out"):
+        fit(config, inside, console=quiet)
+    assert not inside.exists()
+    monkeypatch.setattr(loop, "compile_steps", stop := Mock(side_effect=KeyError))
+    with pytest.raises(KeyError):
+        fit(config, tmp_path / "run", console=quiet)
+    stop.assert_called_once()
+    line = "10 classes: class 0, class 1, class 2, class 3, class 4, ...\n"
+    assert line in quiet.file.getvalue()
 
 
 def test_a_run_writes_its_record_metrics_result_and_pictures(uninterrupted, tiny):

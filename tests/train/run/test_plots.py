@@ -1,5 +1,8 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from train.run import plots
 from train.run.evaluation import Evaluation
@@ -88,3 +91,62 @@ def test_the_worst_images_come_first_with_their_labels(evaluation, channels):
     assert read == [39, 38, 37, 36, 35]
     assert figure.axes[0].get_title() == "cat\ncat, 50 %"
     assert figure.axes[3].get_title() == "cat\ndog, 50 %"  # Image 36 is wrong.
+
+
+LINES = [
+    {"split": "train", "epoch": 0.5, "loss": 2.0, "accuracy": 0.4},
+    {"split": "test", "epoch": 1.0, "loss": 1.5, "accuracy": 0.5},
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("$", "$$", "a$b$c"),
+        (r"$\foo$", "$x_{$", r"\$"),
+        ("_", "__x", "\\"),
+        ("%", "{}", "<b>&amp;"),
+        ("[red]", "[/]", ":cat:"),
+        ("\udcff", "a\ud800b", "caf\udce9"),
+        ("\x1b[31m", "a\nb\tc\r", "\0\u202e\ufffe"),
+        ("", " ", "x" * 255),
+        ("猫", "犬", "e\u0301"),
+    ],
+)
+def test_names_are_drawn_as_they_are(evaluation, names):
+    def black(index):
+        return np.zeros((4, 6, 3), np.uint8)
+
+    figures = [
+        plots.learning_curves(LINES, names[0]),
+        plots.comparison(dict.fromkeys(names, LINES)),
+        plots.confusion_matrix(evaluation, names, names[1]),
+        plots.worst_images(evaluation, names, black, names[2], count=3),
+    ]
+    for figure in figures:
+        plots.save(figure, file := io.BytesIO(), dpi=20, bbox_inches="tight")
+        assert min(Image.open(file).size) > 50
+    shown = list(map(plots.short_name, names))
+    assert all(name.isprintable() and len(name) <= 40 for name in shown)
+    legend = figures[1].axes[1].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [f"{name}: 50.00 %" for name in shown]
+    matrix = figures[2].axes[0]
+    assert [label.get_text() for label in matrix.get_yticklabels()] == shown
+    assert figures[3].axes[0].get_title().startswith(f"{shown[0]}\n{shown[0]}, ")
+
+
+def test_a_name_looks_the_same_as_without_its_dollars():
+    def pixels(name):
+        plots.save(plots.learning_curves(LINES, name), file := io.BytesIO(), dpi=40)
+        return np.asarray(Image.open(file))
+
+    # As mathematics, both would be an italic x.
+    assert not np.array_equal(pixels("$x$"), pixels("$ x $"))
+
+
+def test_what_is_unprintable_is_escaped_and_long_names_keep_both_ends():
+    assert plots.short_name("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
+    assert plots.short_name("a" * 40) == "a" * 40
+    assert plots.short_name("a" * 30 + "b" * 30) == "a" * 19 + "…" + "b" * 20
