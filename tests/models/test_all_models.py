@@ -277,6 +277,7 @@ def faint_gradients(gradients):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES.values(), ids=FAMILIES)
 def test_forward_mode_and_hessian_vector_products(name, float64):
     model = cut_down(name).clone(dtype=jnp.float64)
