@@ -30,9 +30,6 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 class Conv(nn.Module):
     """2-D convolution, NHWC, with the fields and parameters of `flax.linen.Conv`.
 
-    It has custom gradients: forward mode (`jax.jvp`) works on them, but not on the
-    layer itself.
-
     Parameters are `kernel` `[kh, kw, C / groups, features]` and, with `use_bias`,
     `bias` `[features]`.
 

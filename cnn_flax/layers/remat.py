@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_flax.own_gradient import with_gradient
+
 __all__ = ["remat"]
 
 
@@ -21,7 +23,7 @@ def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]
     backward pass then runs call by call and accumulates their gradients one after the
     other. `flax.linen.remat` leaves the order to the compiler, which computes all
     calls' results first, and on a CPU it has no effect at all, since XLA merges the
-    recomputation with the forward pass. Forward mode (`jax.jvp`) does not work.
+    recomputation with the forward pass.
 
     Args:
       layer: a module created in a compact method and not called yet, which has only
@@ -43,16 +45,13 @@ def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]
         )
         return (y, args), new
 
-    def forward(variables, args):
-        return call(variables, args), (variables, args)
-
-    def backward(residuals, cotangents):
-        variables, args = residuals
+    def gradient(arguments, saved, cotangents):
+        del saved
+        variables, args = arguments
         args, cotangents = _after(variables["params"], args, cotangents)
         return jax.vjp(call, variables, args)[1](cotangents)
 
-    rematerialized = jax.custom_vjp(call)
-    rematerialized.defvjp(forward, backward)
+    rematerialized = with_gradient(call, gradient, save=lambda *_: ())
     variables = layer.variables
     variables = {c: variables[c] for c in ("params", "batch_stats") if c in variables}
     (y, args), new = rematerialized(variables, args)
@@ -61,7 +60,7 @@ def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]
     return y, args
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _after(params, args, cotangents):
     """Returns `args` and `cotangents`, available only once all cotangents are."""
     return lax.platform_dependent(
@@ -89,12 +88,6 @@ def _after_loop(params, args, cotangents):
     return jax.tree.map(lambda x: x + zero.astype(x.dtype), args), cotangents
 
 
-def _after_forward(params, args, cotangents):
-    return _after(params, args, cotangents), params
-
-
-def _after_backward(params, cotangents):
-    return jax.tree.map(jnp.zeros_like, params), *cotangents
-
-
-_after.defvjp(_after_forward, _after_backward)
+@_after.defjvp
+def _after_jvp(primals, tangents):
+    return _after(*primals), tangents[1:]

@@ -1,3 +1,5 @@
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from cnn_flax.layers import BatchNorm
+from cnn_flax.layers.batch_norm import batch_norm
 
 
 def variables(channels):
@@ -53,6 +56,103 @@ def test_statistics_by_hand():
     np.testing.assert_allclose(y.ravel(), np.array([-2, -1, 3]) / (14 / 3) ** 0.5)
     np.testing.assert_allclose(new["batch_stats"]["mean"], [0.3], rtol=1e-6)
     np.testing.assert_allclose(new["batch_stats"]["var"], [0.9 + 14 / 30], rtol=1e-6)
+
+
+def far_from_zero(mean, deviation):
+    """Three channels whose deviations differ, exact in float32."""
+    x = np.random.default_rng(0).choice([-1.0, 1.0], (4, 5, 6, 3)) * [1, 2, 4]
+    x = mean + deviation * x
+    np.testing.assert_array_equal(x, x.astype(np.float32))
+    return x
+
+
+def normalised(x):
+    """In float64, by NumPy: the result, the mean, the variance."""
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    return (x - mean) / np.sqrt(var + 1e-5), mean, var
+
+
+# Mean and deviation; float32 has 24 bits.
+FAR = [(4000.5, 0.5), (-30000.0, 0.25), (2.0**20, 1.0), (1e-3, 0.0), (7e4, 0.0)]
+
+
+@pytest.mark.parametrize(("mean", "deviation"), FAR)
+def test_values_far_from_zero_are_normalised(mean, deviation):
+    mean = float(np.float32(mean))
+    x = far_from_zero(mean, deviation)
+    run = jax.jit(partial(batch_norm, epsilon=1e-5))
+    found = run(jnp.asarray(x, jnp.float32), jnp.ones(3), jnp.zeros(3))
+    # The mean is rounded to its last bit.
+    last_bit = abs(mean) * 2**-23 / np.sqrt(deviation**2 + 1e-5)
+    for array, expected in zip(found, normalised(x), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=2 * last_bit)
+
+
+def test_gradients_far_from_zero_are_those_of_float64(float64):
+    x = far_from_zero(4000.5, 0.5)
+    scale, bias = (variables(3)["params"][name] for name in ("scale", "bias"))
+    along = np.random.default_rng(1).standard_normal(x.shape)
+
+    def gradients(dtype):
+        def loss(x, scale, bias):
+            y, mean, var = batch_norm(x, scale, bias, 1e-5)
+            return (jnp.sin(y) * along.astype(dtype)).sum() + mean.sum() + var.sum()
+
+        arguments = (jnp.asarray(a, dtype) for a in (x, scale, bias))
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments)
+
+    # The mean is rounded to its last bit, 2.4e-4, half of which the deviation is 4,000
+    # times. The sums are over 120 pixels.
+    chex.assert_trees_all_close(
+        gradients(jnp.float32), gradients(jnp.float64), rtol=2e-3, atol=2e-3
+    )
+
+
+def test_bfloat16_far_from_zero_is_normalised():
+    x = far_from_zero(256.0, 2.0)  # bfloat16 has 8 bits.
+    y, *_ = batch_norm(jnp.asarray(x, jnp.bfloat16), jnp.ones(3), jnp.zeros(3), 1e-5)
+    np.testing.assert_allclose(y, normalised(x)[0], rtol=1e-4)
+
+
+def test_parts_with_different_means_are_one_batch():
+    x = far_from_zero(4000.5, 0.5)
+    x[2:] += 1000  # The second part; each part alone has another mean.
+    run = partial(
+        batch_norm, scale=jnp.ones(3), bias=jnp.zeros(3), epsilon=1e-5, axis_name="data"
+    )
+    parts = jnp.asarray(x, jnp.float32).reshape(2, 2, *x.shape[1:])
+    y, mean, var = jax.vmap(run, axis_name="data", out_axes=(0, None, None))(parts)
+    for found, expected in zip(
+        (y.reshape(x.shape), mean, var), normalised(x), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_rows_may_differ_from_all_others():
+    x = far_from_zero(4000.5, 0.5)
+    x[:, 0] = -9000
+    found = batch_norm(jnp.asarray(x, jnp.float32), jnp.ones(3), jnp.zeros(3), 1e-5)
+    for array, expected in zip(found, normalised(x), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_far_from_zero_are_normalised():
+    x = far_from_zero(4000.5, 0.5).reshape(-1, 3)
+    y, *_ = batch_norm(jnp.asarray(x, jnp.float32), jnp.ones(3), jnp.zeros(3), 1e-5)
+    expected = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=5e-4)
+
+
+def test_running_statistics_far_from_zero():
+    x = far_from_zero(4000.5, 0.5)
+    norm = BatchNorm(momentum=0.0)
+    given = norm.init(jax.random.key(0), x, False)
+    _, new = norm.apply(given, jnp.float32(x), False, mutable=["batch_stats"])
+    _, mean, var = normalised(x)
+    np.testing.assert_allclose(new["batch_stats"]["mean"], mean, rtol=1e-6)
+    np.testing.assert_allclose(new["batch_stats"]["var"], var, rtol=1e-5)
+    y = norm.apply({**given, **new}, jnp.float32(x), True)
+    np.testing.assert_allclose(y, normalised(x)[0], atol=2e-3)
 
 
 def test_a_batch_over_devices_is_the_whole_batch(float64):

@@ -150,6 +150,10 @@ def test_the_files_list_exactly_the_registered_models():
 # Computed: one small net of each structure.
 
 
+# One of each family.
+FAMILIES = {cnn_flax.model_info(name).family: name for name in STRUCTURES.values()}
+
+
 class Net:
     """A small net, two images, and the results; each is computed once."""
 
@@ -241,6 +245,42 @@ def faint_gradients(gradients):
     largest = {k: float(jnp.abs(g).max()) for k, g in flat(gradients).items()}
     top = max(largest.values())
     return {name for name, gradient in largest.items() if gradient <= 1e-6 * top}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAMILIES.values(), ids=FAMILIES)
+def test_forward_mode_and_hessian_vector_products(name, float64):
+    model = cut_down(name).clone(dtype=jnp.float64)
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3), jnp.float64)
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float64), random_variables(model, *images.shape)
+    )
+    params = variables.pop("params")
+
+    def loss(params):
+        logits, *_ = forward(model, {"params": params, **variables}, images, True)
+        return cnn_flax.losses.cross_entropy(logits, jnp.arange(2))
+
+    @jax.jit
+    def derivatives(direction):
+        _, slope = jax.jvp(loss, (params,), (direction,))
+        gradient, product = jax.jvp(jax.grad(loss), (params,), (direction,))
+        return slope, gradient, product
+
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        return jax.tree.map(lambda p: p * rng.standard_normal(p.shape), params)
+
+    def dot(*trees):
+        return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, *trees)))
+
+    first, second = draw(1), draw(2)
+    slope, gradient, product = derivatives(first)
+    np.testing.assert_allclose(slope, dot(gradient, first), rtol=1e-8)
+    # The Hessian is symmetric.
+    other = derivatives(second)[2]
+    np.testing.assert_allclose(dot(product, second), dot(other, first), rtol=1e-7)
 
 
 @pytest.mark.slow

@@ -6,10 +6,11 @@ and, up to rounding, numbers are the same on every platform.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax import lax
+
+from cnn_flax.own_gradient import with_gradient
 
 __all__ = ["dispatch"]
 
@@ -23,8 +24,8 @@ def dispatch(
 ) -> Operation:
     """Returns an operation that runs as `on_cpu` on a CPU and as `plain` elsewhere.
 
-    Reverse mode can be differentiated again; forward mode (`jax.jvp`, `jax.jacfwd`)
-    works on the gradient, but not on the operation itself.
+    It can be differentiated in every mode. Forward mode (`jax.jvp`, `jax.jacfwd`) runs
+    what JAX derives from the two formulations.
 
     Args:
       plain: an operation on arrays. Every other platform runs it, and the gradients
@@ -44,13 +45,10 @@ def dispatch(
             return plain(*arguments)
         return lax.platform_dependent(*arguments, cpu=on_cpu, default=plain)
 
-    def forward(*arguments):
-        y = call(*arguments)
-        return y, (arguments, y)
-
-    def backward(residuals, cotangent):
+    def gradients(arguments, y, cotangent):
         return lax.platform_dependent(
-            *residuals,
+            arguments,
+            y,
             cotangent,
             cpu=cpu_gradients or derived(on_cpu),
             default=derived(plain),
@@ -63,6 +61,4 @@ def dispatch(
 
         return gradients
 
-    operation: Any = jax.custom_vjp(call)
-    operation.defvjp(forward, backward)
-    return operation
+    return with_gradient(call, gradients)
