@@ -1,4 +1,5 @@
 import hashlib
+import json
 import logging
 import sys
 from typing import Any
@@ -72,6 +73,33 @@ def test_a_folder_of_hugging_faces_libraries_is_read(tmp_path, file):
     save(tmp_path / "weights", variables).rename(tmp_path / file)
     _, loaded = load_pretrained("resnet18", tmp_path, **SMALL)
     assert_same(loaded, variables)
+
+
+def save_shards(folder, variables):
+    """Saves two files and their index."""
+    state_dict = to_torch("resnet18", variables)
+    names, weight_map = sorted(state_dict), {}
+    for k in (0, 1):
+        file = f"model-{k + 1:05}-of-00002.safetensors"
+        part = {name: state_dict[name] for name in names[k::2]}
+        safetensors.numpy.save_file(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    metadata = {"total_size": sum(x.nbytes for x in state_dict.values())}
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": metadata, "weight_map": weight_map}))
+    return path
+
+
+def test_shards_are_read_from_their_folder_and_their_index(tmp_path):
+    variables = random_variables()
+    index = save_shards(tmp_path, variables)
+    for source in (tmp_path, index):
+        _, loaded = load_pretrained("resnet18", source, **SMALL)
+        assert_same(loaded, variables)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    message = "2 shards .*, of which 1 are missing: model-00002-of-00002.safetensors"
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained("resnet18", tmp_path, **SMALL)
 
 
 def test_parameters_have_the_dtype_of_the_models(tmp_path):
@@ -250,6 +278,41 @@ def test_a_hub_id_is_downloaded(tmp_path, monkeypatch, file):
     assert_same(loaded, random_variables())
 
 
+def test_shards_are_downloaded_with_their_index(tmp_path, monkeypatch):
+    variables = random_variables()
+    save_shards(tmp_path, variables)
+    asked = []
+
+    def download(repository, file, local_files_only):
+        asked.append(file)
+        if not (tmp_path / file).exists():
+            raise huggingface_hub.errors.EntryNotFoundError(f"404: no {file}")
+        return str(tmp_path / file)
+
+    hub(monkeypatch, download)
+    _, loaded = load_pretrained("resnet18", "owner/name", **SMALL)
+    assert_same(loaded, variables)
+    second = "model-00002-of-00002.safetensors"
+    assert asked[-1] == second
+    (tmp_path / second).unlink()
+    with pytest.raises(WeightsError, match=f"{second}, which model.safetensors.index"):
+        load_pretrained("resnet18", "owner/name", **SMALL)
+
+
+def test_an_index_on_the_hub_names_no_other_folder(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"a": "../../secret"}}')
+
+    def download(repository, file, local_files_only):
+        if file != path.name:
+            raise huggingface_hub.errors.EntryNotFoundError(f"404: no {file}")
+        return str(path)
+
+    hub(monkeypatch, download)
+    with pytest.raises(WeightsError, match="names the shard '../../secret'"):
+        load_pretrained("resnet18", "owner/name", **SMALL)
+
+
 def test_a_hub_that_is_not_reached_is_asked_once(monkeypatch):
     asked = []
 
@@ -262,7 +325,12 @@ def test_a_hub_that_is_not_reached_is_asked_once(monkeypatch):
     message = f"no file or folder owner/name, .* No network. By hand: .*{by_hand}"
     with pytest.raises(WeightsError, match=message):
         load_pretrained("resnet18", "owner/name")
-    assert asked == [("model.safetensors", False), ("pytorch_model.bin", True)]
+    assert asked == [
+        ("model.safetensors", False),
+        ("model.safetensors.index.json", True),
+        ("pytorch_model.bin", True),
+        ("pytorch_model.bin.index.json", True),
+    ]
 
 
 def test_a_repository_that_there_is_not_is_said(monkeypatch):
