@@ -24,7 +24,6 @@ from cnn_flax.weights import (
     PublishedWeights,
     WeightsError,
     from_torch,
-    load_pretrained,
     preprocess,
     read_checkpoint,
     to_torch,
@@ -36,6 +35,7 @@ from cnn_flax.weights.identify import (
 )
 from cnn_flax.weights.native import from_native, is_native, write
 from cnn_flax.weights.preprocessing import allow_pixels, read_image
+from cnn_flax.weights.pretrained import load_identified
 from cnn_flax.weights.runs import read_run
 from cnn_flax.weights.sources import find
 from cnn_flax.weights.variables import flatten, sizes
@@ -367,10 +367,8 @@ def _predict(options: argparse.Namespace) -> None:
             table.add_row(shown, class_name, str(k), f"{100 * row[k]:.2f} %")
         table.add_section()
     _print(table)
-    prepared = found.entry.source if found.entry else "no weights in particular"
-    guess = found.entry and not found.certain
-    note = ", a guess: --entry names others" if guess else ""
-    _print(f"Images prepared as for {prepared}{note}.")
+    others = ": --entry names others" if len(found.candidates) > 1 else ""
+    _print(f"Images prepared as for {found.preparation}{others}.")
     if classes == _IMAGENET_CLASSES and not class_names:
         _print("For the classes' names: pip install 'cnn-flax[cli]'.")
     if errors:
@@ -388,7 +386,7 @@ def _probabilities(
 ) -> np.ndarray:
     """Probabilities `[n, K]` of the classes of n images."""
     name, path = weights.name, weights.path
-    model, variables = load_pretrained(name, path, **weights.fields)
+    model, variables = load_identified(weights)
     found = sizes(name, flatten(variables), **weights.fields)
     if found.num_classes == 0 or found.in_channels != 3:
         raise UserError(

@@ -16,8 +16,8 @@ import numpy as np
 from cnn_flax.info import model_info
 from cnn_flax.published import PublishedWeights, published_weights
 from cnn_flax.registry import list_models, nearest
-from cnn_flax.weights.convert import fits
-from cnn_flax.weights.dialects import find_dialects, rule_of
+from cnn_flax.weights.convert import dialect_of, fits, net_of
+from cnn_flax.weights.dialects import Dialect, find_dialects, rule_of
 from cnn_flax.weights.errors import WeightsError
 from cnn_flax.weights.native import is_native, read_metadata
 from cnn_flax.weights.read import read_checkpoint
@@ -48,6 +48,9 @@ class IdentifiedWeights:
         model without any, and where the source was not looked into.
       certain: whether the file says so. If not, it may be other published weights of
         the same model, which are prepared differently.
+      candidates: the published weights that they may be; the first is `entry`.
+      twin: another model that has the same parameters and computes something else from
+        them, unless the file is known to be of `name`; None otherwise.
       fields: fields that the model needs for them where its own defaults differ.
       image_size: height and width of the images, in pixels.
       resize: short side that images are resized to before the central crop of
@@ -63,6 +66,8 @@ class IdentifiedWeights:
     file: pathlib.Path | None
     entry: PublishedWeights | None
     certain: bool
+    candidates: tuple[PublishedWeights, ...]
+    twin: "Twin | None"
     fields: Mapping[str, Any]
     image_size: int
     resize: int
@@ -71,6 +76,15 @@ class IdentifiedWeights:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def preparation(self) -> str:
+        """Says in a few words for which weights images are prepared."""
+        if self.entry is None:
+            return (
+                f"the run {self.file}" if self.certain else "no weights in particular"
+            )
+        return self.entry.source if self.certain else f"{self.entry.source}, a guess"
 
     @functools.cached_property
     def path(self) -> pathlib.Path:
@@ -95,12 +109,23 @@ class Origin(NamedTuple):
     certain: bool
 
 
+class Twin(NamedTuple):
+    """Another model with the same parameters.
+
+    Attributes:
+      name: its name.
+      named: whether the file says that it is of this model.
+    """
+
+    name: str
+    named: bool
+
+
 def identify_weights(
     name: str | None,
     source: str | os.PathLike[str] | None = None,
     *,
     entry: str | None = None,
-    by_content: bool = True,
 ) -> IdentifiedWeights:
     """Says which weights a source gives, and what they require of images.
 
@@ -110,8 +135,6 @@ def identify_weights(
         the Hugging Face Hub, or None for the model's first published weights.
       entry: words of the `source` of the published weights that these are, as
         `find_entry` takes them; None finds out.
-      by_content: whether to look into a file. Otherwise only the source's own name
-        counts: an id on the Hub is known, a file on the disk is not.
 
     Returns:
       What the weights are. Those of a run require what it was trained with. Those of a
@@ -132,40 +155,39 @@ def identify_weights(
         if not published:
             find_published(name)  # It raises, and says what to name instead.
         first = find_entry(name, entry) if entry else published[0]
-        return _identified(name, None, Origin(first, True))
+        return _identified(name, None, (first,))
     path, called = find(source), str(source)
     if path.is_dir():
         return _identify_run(name, path)
     arrays = functools.cache(lambda: read_checkpoint(path))
     if name is None:
         name = model_of(called, path, arrays())
-    published = published_weights(name)
     if entry is not None:
-        origin = Origin(find_entry(name, entry), True)
-    elif by_content:
-        origin = _origin(name, called, path, arrays)
-    else:
-        named = (w for w in published if w.hub_id == source)
-        origin = next((Origin(w, True) for w in named), None)
-    return _identified(name, path, origin)
+        return _identified(name, path, (find_entry(name, entry),))
+    candidates = _candidates(name, called, path, arrays)
+    return _identified(name, path, candidates, _twin(name, called, path, arrays))
 
 
 def _identified(
-    name: str, file: pathlib.Path | None, origin: "Origin | None"
+    name: str,
+    file: pathlib.Path | None,
+    candidates: tuple[PublishedWeights, ...],
+    twin: Twin | None = None,
 ) -> IdentifiedWeights:
-    """What the published weights `origin` require, or the model's own defaults."""
-    if origin is not None:
-        entry, certain = origin
-        images, resize, crop_mode = entry, entry.resize, entry.crop_mode
+    """What the first of the published weights requires, or the model's own defaults."""
+    if candidates:
+        entry = images = candidates[0]
+        resize, crop_mode = entry.resize, entry.crop_mode
     else:
-        entry, certain = None, False
-        images = model_info(name)
+        entry, images = None, model_info(name)
         resize, crop_mode = math.floor(images.image_size / images.crop_pct), "center"
     return IdentifiedWeights(
         name=name,
         file=file,
         entry=entry,
-        certain=certain,
+        certain=_are_alike(candidates),
+        candidates=candidates,
+        twin=twin,
         fields=entry.fields if entry else {},
         image_size=images.image_size,
         resize=resize,
@@ -190,6 +212,8 @@ def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
         file=folder,
         entry=None,
         certain=True,
+        candidates=(),
+        twin=None,
         fields=config.get("network", {}).get("model_fields", {}),
         image_size=size,
         resize=math.floor(size / crop_pct),
@@ -216,11 +240,8 @@ def model_of(source: str, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) 
       WeightsError: if no model fits, or more than one; names these.
     """
     models = list_models()
-    hints = [read_metadata(path).get("model"), _config(path.parent).get("architecture")]
-    called = pathlib.PurePath(source).name
-    hints += sorted(filter(called.startswith, models), key=len, reverse=True)
-    for name in hints:
-        if name in models and (is_native(arrays) or fits(name, arrays)):
+    for name in _named_models(source, path):
+        if is_native(arrays) or fits(name, arrays):
             return name
     found = [] if is_native(arrays) else [n for n in models if fits(n, arrays)]
     if len(found) == 1:
@@ -244,19 +265,37 @@ def origin_of(
       path: the file.
       arrays: what it holds.
     """
-    return _origin(name, source, path, lambda: arrays)
+    candidates = _candidates(name, source, path, lambda: arrays)
+    return Origin(candidates[0], _are_alike(candidates)) if candidates else None
 
 
-def _origin(
+def _candidates(
     name: str,
     source: str,
     path: pathlib.Path,
     arrays: Callable[[], Mapping[str, np.ndarray]],
-) -> Origin | None:
-    """`origin_of`, which reads the arrays only where nothing else is certain."""
+) -> tuple[PublishedWeights, ...]:
+    """The published weights that a file may be; read only if nothing else says so."""
     published = published_weights(name)
     if not published:
-        return None
+        return ()
+    named = _named_entry(published, source, path)
+    return (named,) if named else _of_library(name, published, arrays())
+
+
+def _named_models(source: str, path: pathlib.Path) -> list[str]:
+    """The models that a file may be of by its metadata, its config or its name."""
+    models = list_models()
+    hints = [read_metadata(path).get("model"), _config(path.parent).get("architecture")]
+    called = pathlib.PurePath(source).name
+    hints += sorted(filter(called.startswith, models), key=len, reverse=True)
+    return [name for name in hints if name in models]
+
+
+def _named_entry(
+    published: Sequence[PublishedWeights], source: str, path: pathlib.Path
+) -> PublishedWeights | None:
+    """The published weights that a file's metadata, name, config or digest names."""
     own_words = read_metadata(path).get("source")
     config = _config(path.parent)
     timm = config.get("pretrained_cfg")
@@ -265,15 +304,30 @@ def _origin(
     hub_names = (called, path.stem, f"{config.get('architecture')}.{tag}")
     for entry in published:
         if entry.source == own_words or _has_name(entry, hub_names, path.name):
-            return Origin(entry, True)
+            return entry
     digest = _digest(path) if any(entry.url for entry in published) else ""
     for entry in published:
         digits = re.search(r"-([0-9a-f]{8,})\.\w+$", entry.url or "")
         if digits and digest.startswith(digits[1]):
-            return Origin(entry, True)
-    rest = _of_library(name, published, arrays())
-    alike = len({(*_preparation(entry), str(entry.fields)) for entry in rest}) == 1
-    return Origin(rest[0], alike)
+            return entry
+    return None
+
+
+def _twin(
+    name: str,
+    source: str,
+    path: pathlib.Path,
+    arrays: Callable[[], Mapping[str, np.ndarray]],
+) -> Twin | None:
+    """The model that a file may be of rather than of `name`."""
+    twins = [dialect.twin for dialect in find_dialects(name) if dialect.twin]
+    said = [m for m in _named_models(source, path) if m in (name, *twins)]
+    if not twins or said[:1] == [name]:
+        return None
+    dialect, _ = _dialect_and_classes(name, arrays())
+    if dialect is None or not dialect.twin:
+        return None
+    return Twin(dialect.twin, bool(said))
 
 
 def find_entry(name: str, words: str) -> PublishedWeights:
@@ -304,21 +358,35 @@ def _has_name(entry: PublishedWeights, hub_names: Sequence[str], file: str) -> b
 
 
 def _of_library(
-    name: str, published: Sequence[PublishedWeights], arrays: Mapping[str, np.ndarray]
-) -> list[PublishedWeights]:
+    name: str,
+    published: tuple[PublishedWeights, ...],
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[PublishedWeights, ...]:
     """The weights that fit the arrays' names and head; all of them if none fit."""
-    rest = list(published)
-    for dialect in find_dialects(name):
-        head, _ = rule_of(dialect, f"{dialect.head}/kernel")
-        stems = [rule_of(dialect, f"{stem}/kernel")[0] for stem in dialect.stems]
-        if not any(stem in arrays for stem in stems):
-            continue
-        classes = len(arrays[head]) if head in arrays else 0
-        by_library = [e for e in rest if e.source.startswith(dialect.library)]
-        rest = by_library or rest
-        rest = [e for e in rest if e.classes == classes] or rest
-        break
-    return rest
+    dialect, classes = _dialect_and_classes(name, arrays)
+    library = dialect.library if dialect else ""
+    rest = [e for e in published if e.source.startswith(library)] or list(published)
+    return tuple([e for e in rest if e.classes == classes] or rest)
+
+
+def _dialect_and_classes(
+    name: str, arrays: Mapping[str, np.ndarray]
+) -> tuple[Dialect | None, int | None]:
+    """The names that the arrays have and the size of their head, where known."""
+    if is_native(arrays):
+        heads = [f"params/{d.head}/kernel" for d in find_dialects(name)]
+        return None, next((arrays[h].shape[-1] for h in heads if h in arrays), 0)
+    net = net_of(name, arrays)
+    dialect = dialect_of(name, net)
+    if dialect is None:
+        return None, None
+    head, _ = rule_of(dialect, f"{dialect.head}/kernel")
+    return dialect, len(net[head]) if head in net else 0
+
+
+def _are_alike(entries: Sequence[PublishedWeights]) -> bool:
+    """Whether there are entries, which all require the same."""
+    return len({(*_preparation(e), str(e.fields)) for e in entries}) == 1
 
 
 def _preparation(entry: PublishedWeights) -> tuple[Any, ...]:

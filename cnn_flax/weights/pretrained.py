@@ -1,5 +1,6 @@
 """Models with weights: from a file, a folder, a run, the Hub, or published ones."""
 
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,15 @@ from flax import linen as nn
 from flax import traverse_util
 
 from cnn_flax.registry import create_model, registration
-from cnn_flax.weights.convert import from_torch
+from cnn_flax.weights.convert import read_state_dict
 from cnn_flax.weights.errors import WeightsError
-from cnn_flax.weights.identify import identify_weights
+from cnn_flax.weights.identify import IdentifiedWeights, identify_weights
 from cnn_flax.weights.native import from_native, is_native
 from cnn_flax.weights.read import read_checkpoint
 from cnn_flax.weights.runs import SavedModel, read_run
 from cnn_flax.weights.variables import Sizes, flatten, sizes, variable_shapes
 
-__all__ = ["load_pretrained"]
+__all__ = ["load_identified", "load_pretrained"]
 
 _log = logging.getLogger("cnn_flax")
 
@@ -35,20 +36,27 @@ def load_pretrained(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Returns a model and weights for it.
 
+    Fields that published weights need are the same by their id on the Hub and from a
+    local file, which is recognized by its metadata, name, digest or content. The logger
+    "cnn_flax" warns if a file may be several published weights that need different
+    fields, or as well of another model, as timm's `efficientnet_b0` and
+    `tf_efficientnet_b0`, whose parameters are named alike.
+
     Args:
       name: one of `cnn_flax.list_models()`.
       source: a file that `read_checkpoint` takes, with torch's names or ours (as
         written by `cnn-flax convert`); a folder that holds `model.safetensors` or
-        `pytorch_model.bin`; the folder of a run of `python -m train`, whose last
-        checkpoint is taken; an id `owner/name` on the Hugging Face Hub; or None for the
-        first of `model_info(name).weights`, which is cached in `~/.cache/cnn_flax`, or
-        `$CNN_FLAX_CACHE`.
+        `pytorch_model.bin`, whole or in shards with their index; the folder of a run
+        of `python -m train`, whose last checkpoint is taken; an id `owner/name` on the
+        Hugging Face Hub; or None for the first of `model_info(name).weights`, which is
+        cached in `~/.cache/cnn_flax`, or `$CNN_FLAX_CACHE`.
       num_classes: outputs of the head; None follows the source. If the source has
-        another number, a new head is initialised from key 0, and the logger
-        "cnn_flax" warns; 0 leaves the head out.
-      in_channels: channels of the images; None follows the source. 1 sums the first
-        kernel over its channels: a grey image then gives the same logits as three equal
-        channels.
+        another number, or a head that the model cannot have, a new head is initialised
+        from key 0, and the logger "cnn_flax" warns; 0 leaves the head out.
+      in_channels: channels of the images, C; None follows the source. As in timm, 1
+        sums the first kernel over its I channels: a grey image then gives the same
+        logits as I equal channels. Another number repeats the channels in their order
+        and scales them by I / C.
       **fields: further fields of the model, such as `dtype` or `drop_path_rate`; the
         defaults are a run's own, and those that published weights need.
 
@@ -60,15 +68,38 @@ def load_pretrained(
       UnknownModelError: if there is no such model.
       WeightsError: if the source is missing, cannot be read, or does not fit.
     """
-    # Only the source's own name counts here, not what the file holds.
-    weights = identify_weights(name, source, by_content=False)
+    weights = identify_weights(name, source)
+    return load_identified(
+        weights, num_classes=num_classes, in_channels=in_channels, **fields
+    )
+
+
+def load_identified(
+    weights: IdentifiedWeights,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    **fields: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """`load_pretrained` for weights that are identified.
+
+    Raises:
+      WeightsError: as `load_pretrained`.
+    """
+    _check_count("num_classes", num_classes, 0)
+    _check_count("in_channels", in_channels, 1)
+    _warn_of_others(weights, fields)
+    name = weights.name
     if weights.path.is_dir():
         saved = read_run(name, weights.path)
     else:
         fields = {**weights.fields, **fields}
         arrays = read_checkpoint(weights.path)
-        read = from_native if is_native(arrays) else from_torch
-        variables = read(name, arrays, **fields)
+        if is_native(arrays):
+            variables = from_native(name, arrays, **fields)
+        else:
+            any_head = num_classes is not None
+            variables = read_state_dict(name, arrays, fields, any_head=any_head)
         saved = SavedModel(
             variables,
             fields,
@@ -81,13 +112,8 @@ def load_pretrained(
         num_classes=found.num_classes if num_classes is None else num_classes,
         in_channels=found.in_channels if in_channels is None else in_channels,
     )
-    if wanted.in_channels not in (1, found.in_channels):
-        raise WeightsError(
-            f"These weights of {name} take images of {found.in_channels} channels; "
-            f"in_channels may be {found.in_channels}, or 1 for grey images, got "
-            f"{wanted.in_channels}."
-        )
 
+    @functools.cache
     def shapes(of: Sizes) -> dict[str, Any]:
         all_fields = {**fields, **of.fields}
         return variable_shapes(name, all_fields, of.in_channels, saved.image_size)
@@ -97,16 +123,52 @@ def load_pretrained(
     adapted, fresh = _adapt(flat, shapes(wanted))
     model = create_model(name, **{**fields, **wanted.fields})
     if fresh:
-        _log.warning(
-            "%s: the head of %d classes is replaced by a new one of %d.",
-            name,
-            found.num_classes,
-            wanted.num_classes,
-        )
+        if wanted.num_classes == found.num_classes:
+            raise WeightsError(
+                f"These weights of {name} take images of {found.in_channels} channels; "
+                f"{fresh[0]} cannot be changed to {wanted.in_channels}."
+            )
+        old = f"the head of {found.num_classes} classes is replaced by"
+        if not found.num_classes:
+            old = "the weights have no head that fits:"
+        _log.warning("%s: %s a new one of %d.", name, old, wanted.num_classes)
         size = saved.image_size
         images = jnp.zeros((1, size, size, wanted.in_channels))
         adapted.update(_initial(model, images, fresh))
     return model, traverse_util.unflatten_dict(adapted, sep="/")
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if value is not None and not (is_integer and value >= least):
+        raise WeightsError(f"{name} is an integer of at least {least}, got {value!r}.")
+
+
+def _warn_of_others(weights: IdentifiedWeights, given: Mapping[str, Any]) -> None:
+    """Warns if the weights may be others that need another model or other fields."""
+    if weights.twin is not None:
+        _log.warning(
+            "%s may be of %s or of %s, which compute different logits from the same "
+            "parameters%s. It is loaded as %s.",
+            *(weights.file, weights.name, weights.twin.name),
+            f", and is named {weights.twin.name}" if weights.twin.named else "",
+            weights.name,
+        )
+    for other in weights.candidates:
+        if {**other.fields, **given} != {**weights.fields, **given}:
+            first: Any = weights.entry
+            _log.warning(
+                "%s may be %s, which needs %s, or %s, which needs %s. The first is "
+                "assumed; fields that are given count.",
+                *(weights.file, first.source, _words(first.fields)),
+                *(other.source, _words(other.fields)),
+            )
+            break
+
+
+def _words(fields: Mapping[str, Any]) -> str:
+    words = ", ".join(f"{name}={value}" for name, value in fields.items())
+    return words or "the model's defaults"
 
 
 def _check_same(name: str, shapes: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
@@ -129,13 +191,25 @@ def _adapt(
     for path, leaf in shapes.items():
         x = flat.get(path)
         if x is not None and x.shape != leaf.shape and x.ndim == 4:
-            # Only the input channels of the first kernel can change, to one.
-            x = x.astype(leaf.dtype).sum(axis=2, keepdims=True)
+            # Only the input channels of the first kernel can change.
+            x = _with_channels(x.astype(leaf.dtype), leaf.shape[2])
         if x is None or x.shape != leaf.shape:
             fresh.append(path)
         else:
             adapted[path] = jnp.asarray(x, leaf.dtype)
     return adapted, fresh
+
+
+def _with_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A kernel `[kh, kw, I, O]` for images of another number of channels, timm's way.
+
+    Where it is a multiple, images whose repeated channels are equal give the same.
+    """
+    given = kernel.shape[2]
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    repeated = kernel[:, :, np.arange(channels) % given]
+    return repeated * np.asarray(given / channels, kernel.dtype)
 
 
 def _initial(

@@ -14,13 +14,20 @@ import safetensors
 
 from cnn_flax.weights import torch_file, torch_pickle
 from cnn_flax.weights.errors import CheckpointError
+from cnn_flax.weights.shards import parse_index, read_shards
+from cnn_flax.weights.torch_names import without_wrappers
 
 __all__ = ["read_checkpoint"]
 
-# Keys that programs save their state dicts under; averaged weights come first.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-# Prefixes that DataParallel and `torch.compile` add to every name.
-_PREFIXES = ("module.", "_orig_mod.")
+# Keys that programs save their state dicts under, in the order in which they are tried.
+# Averaged weights come first, as in timm.
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict"),
+    *("ema_model", "params_ema", "net_ema", "ema"),
+    *("state_dict", "model_state_dict", "model", "net", "module"),
+    *("net_state_dict", "model_state", "network", "params", "weights"),
+)
+_DEPTH = 4  # Of the dicts that a state dict is looked for in; one may contain itself.
 
 _SAFETENSORS = {
     "F64": np.float64,
@@ -53,14 +60,23 @@ _DAMAGE = (
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads a file of weights: safetensors, `.npz`, or a file of `torch.save`.
 
-    The format is detected from the content, not from the name. torch's zip archive and
-    its older stream are both read without torch; no code in them is run, and a file
-    that holds anything other than tensors is rejected.
+    Of weights in several files, name the index, such as
+    `model.safetensors.index.json`; the shards are next to it.
 
-    A state dict that a training program saved inside a larger dict is found there
-    (under "state_dict", "model", "model_state_dict"; averaged weights, "state_dict_ema"
-    or "model_ema", come first), and the rest of that dict is ignored. A prefix that
-    DataParallel ("module.") or `torch.compile` added to all names is removed.
+    The format is detected from the content, not from the name. torch's zip archive and
+    its older stream are both read without torch, and no code in them is run.
+
+    A state dict that a training program saved inside a larger dict is found there, and
+    the rest of that dict, which may hold anything, is ignored. Averaged weights come
+    first, as in timm: of the keys that the file has, the first of "state_dict_ema",
+    "model_ema", "ema_state_dict", "params_ema", "ema", "state_dict",
+    "model_state_dict", "model", "net", "module" counts. If it has none of these and
+    others, the only dict of tensors counts.
+
+    The names are those of the net: what DataParallel ("module."), `torch.compile`
+    ("_orig_mod.") and FSDP add to names is removed, as is the attribute that holds the
+    net ("model.", "net.", "network.", "backbone." or "encoder.") if all names begin
+    with it.
 
     Args:
       path: the file.
@@ -71,7 +87,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       CheckpointError: if there is no such file, or it is not a checkpoint, is damaged,
-        or holds more than tensors; names what it holds.
+        or its state dict holds more than tensors; names what it holds. If a shard is
+        missing, is not in the index's folder, or does not hold what the index says.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
@@ -81,17 +98,40 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not path.exists():
         raise CheckpointError(f"There is no file {path}.")
     try:
-        with path.open("rb") as file:
-            return _read(file)
+        return without_wrappers(_read(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}.") from error.__cause__
     except _DAMAGE as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
 
 
-def _read(file: BinaryIO) -> dict[str, np.ndarray]:
-    head = file.read(16)
-    file.seek(0)
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        head = file.read(16)
+        file.seek(0)
+        if _is_json(head):
+            return read_shards(parse_index(file.read()), path.parent, _read_shard)
+        return _read_file(file, head)
+
+
+def _read_shard(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        head = file.read(16)
+        file.seek(0)
+        if _is_json(head):
+            raise CheckpointError(f"names the shard {path.name}, which is an index too")
+        try:
+            return _read_file(file, head)
+        except _DAMAGE as error:  # A CheckpointError is a ValueError.
+            raise CheckpointError(f"cannot be read: {path.name} {error}") from error
+
+
+def _is_json(head: bytes) -> bool:
+    # The length that safetensors begin with has zeros.
+    return head.lstrip().startswith(b"{") and b"\0" not in head
+
+
+def _read_file(file: BinaryIO, head: bytes) -> dict[str, np.ndarray]:
     if not head:
         raise CheckpointError("is empty")
     # A length of 8 bytes, then JSON. The length may begin like the other formats.
@@ -135,6 +175,8 @@ def _numbers(x: np.ndarray) -> np.ndarray:
 
 def _read_torch(file: torch_file.TorchFile) -> dict[str, np.ndarray]:
     def array(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, torch_pickle.Unknown):
+            raise CheckpointError(f"holds {leaf.what}; only tensors are read")
         if not isinstance(leaf, torch_pickle.Tensor):
             raise CheckpointError(f"is of the type {type(leaf).__name__}, no tensor")
         return file.array(leaf)
@@ -144,27 +186,57 @@ def _read_torch(file: torch_file.TorchFile) -> dict[str, np.ndarray]:
 
 def _arrays(tree: Any, array: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
     """Finds the state dict in what was saved; converts each leaf with `array`."""
-    # Trainers nest wrappers; a dict may also contain itself, hence the limit.
-    for _ in range(3):
-        if not isinstance(tree, dict):
-            raise CheckpointError(f"holds a {type(tree).__name__}, no dict of tensors")
-        wrapped = [tree.get(key) for key in _WRAPPERS]
-        tree = next((inner for inner in wrapped if isinstance(inner, dict)), tree)
-    if not tree:
-        raise CheckpointError("holds no tensors")
-    state_dict = {}
-    for name, leaf in tree.items():
+    state_dict = _find(tree)
+    if state_dict is None:
+        state_dict = _nearest_to_one(tree)
+    arrays = {}
+    for name, leaf in state_dict.items():
+        if isinstance(name, torch_pickle.Unknown):
+            raise CheckpointError(f"cannot be read: a key is of the type {name.what}")
         try:
-            state_dict[str(name)] = array(leaf)
+            arrays[str(name)] = array(leaf)
         except CheckpointError as error:
             raise CheckpointError(f"holds {name!r}, which {error}") from error
-    return _without_prefix(state_dict)
+    return arrays
 
 
-def _without_prefix(state_dict: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state_dict):
-            return _without_prefix(
-                {name.removeprefix(prefix): x for name, x in state_dict.items()}
+def _find(tree: Any, depth: int = _DEPTH) -> dict[Any, Any] | None:
+    """The state dict in what was saved: a dict with tensors; None if none has any."""
+    if not isinstance(tree, dict) or not depth:
+        return None
+    for key in _WRAPPERS:
+        found = _find(tree.get(key), depth - 1)
+        if found is not None:
+            return found
+    if any(map(_is_tensor, tree.values())):
+        return tree
+    if any(isinstance(tree.get(key), torch_pickle.Unknown) for key in _WRAPPERS):
+        return None  # A whole module; tensors elsewhere are something else's.
+    others = [
+        inner
+        for inner in tree.values()
+        if isinstance(inner, dict) and inner and all(map(_is_tensor, inner.values()))
+    ]
+    return others[0] if len(others) == 1 else None
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, torch_pickle.Tensor | np.ndarray)
+
+
+def _nearest_to_one(tree: Any) -> dict[Any, Any]:
+    """The dict to say what is wrong with, where there is no state dict."""
+    for _ in range(_DEPTH):
+        if isinstance(tree, torch_pickle.Unknown):
+            raise CheckpointError(
+                f"holds {tree.what}; only tensors are read: save the state_dict() of a "
+                "module"
             )
-    return state_dict
+        if not isinstance(tree, dict):
+            raise CheckpointError(f"holds a {type(tree).__name__}, no dict of tensors")
+        inner = [tree[key] for key in _WRAPPERS if key in tree]
+        kinds = dict | torch_pickle.Unknown
+        tree = next((x for x in inner if isinstance(x, kinds)), tree)
+    if not tree:
+        raise CheckpointError("holds no tensors")
+    return tree

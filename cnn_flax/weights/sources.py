@@ -11,14 +11,21 @@ import tempfile
 import urllib.request
 
 from cnn_flax.published import published_weights
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import CheckpointError, WeightsError
+from cnn_flax.weights.shards import parse_index
 
 __all__ = ["find", "find_published"]
 
 _log = logging.getLogger("cnn_flax")
 
-# Names of the weights in a folder, by Hugging Face's convention.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+# Names of the weights in a folder, by Hugging Face's convention: a file, or the index
+# of several.
+_INDEX = ".index.json"
+_FILES = tuple(
+    name + ending
+    for name in ("model.safetensors", "pytorch_model.bin")
+    for ending in ("", _INDEX)
+)
 
 
 def find(source: str | os.PathLike[str]) -> pathlib.Path:
@@ -80,17 +87,26 @@ def _from_hub(repository: str) -> pathlib.Path:
             f"Face Hub, install the extra: pip install 'cnn-flax[hub]'. {by_hand}"
         ) from error
     reason, offline = "", False
+
+    def download(file: str) -> pathlib.Path:
+        return pathlib.Path(
+            huggingface_hub.hf_hub_download(repository, file, local_files_only=offline)
+        )
+
     for file in _FILES:
+        shard = ""
         try:
-            return pathlib.Path(
-                huggingface_hub.hf_hub_download(
-                    repository, file, local_files_only=offline
-                )
-            )
+            path = download(file)
+            for shard in _shards(path):
+                download(shard)
+            return path
         except EntryNotFoundError as error:
+            reason = reason or str(error)
+            if shard:
+                reason = f"{shard}, which {file} names, is missing: {error}"
+                break
             # The network is down; the next file may be in the local cache.
             offline = isinstance(error, LocalEntryNotFoundError)
-            reason = reason or str(error)
         except (OSError, ValueError) as error:
             reason = str(error)
             break
@@ -98,6 +114,16 @@ def _from_hub(repository: str) -> pathlib.Path:
         f"There is no file or folder {repository}, and the Hugging Face Hub does not "
         f"give it: {reason.partition(chr(10))[0]} {by_hand}"
     )
+
+
+def _shards(path: pathlib.Path) -> tuple[str, ...]:
+    """The names of the files that an index lists; none for other files."""
+    if not path.name.endswith(_INDEX):
+        return ()
+    try:
+        return tuple(parse_index(path.read_bytes()).shards)
+    except CheckpointError as error:
+        raise WeightsError(f"{path} {error}.") from error
 
 
 def _download(url: str) -> pathlib.Path:

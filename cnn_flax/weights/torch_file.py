@@ -66,8 +66,7 @@ def is_torch_zip(archive: zipfile.ZipFile) -> bool:
 def read_zip(archive: zipfile.ZipFile) -> TorchFile:
     """Reads the format that torch has written since version 1.6.
 
-    Raises:
-      CheckpointError: if it holds more than tensors.
+    The tree may be damaged or hold anything; see `torch_pickle.load`.
     """
     entry = next(filter(_is_pickle, archive.namelist()))
     root = entry.removesuffix(_PICKLE)
@@ -86,14 +85,13 @@ def read_stream(file: BinaryIO) -> TorchFile:
     """Reads the format that torch wrote before version 1.6: pickles, then storages.
 
     Raises:
-      CheckpointError: if torch did not write it, or it holds more than tensors.
+      CheckpointError: if torch did not write it.
     """
     stream = io.BytesIO(file.read())
     if torch_pickle.load(stream).tree != _MAGIC_NUMBER:
         raise CheckpointError("is a pickle, but not one that torch wrote")
-    protocol = torch_pickle.load(stream).tree
-    if protocol != _PROTOCOL:
-        raise CheckpointError(f"is of protocol {protocol}; {_PROTOCOL} is read")
+    if torch_pickle.load(stream).tree != _PROTOCOL:
+        raise CheckpointError(f"is of another protocol of torch's than {_PROTOCOL}")
     torch_pickle.load(stream)  # The machine; all write little-endian numbers.
     pickle = torch_pickle.load(stream)
     storages = {}

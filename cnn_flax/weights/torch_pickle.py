@@ -1,9 +1,10 @@
 """Reading torch's pickles without torch and without running them.
 
 A pickle is a program for a stack machine. This is that machine, with only the
-instructions that dicts of tensors need and no access to Python: a name in a pickle is
-either in the tables below or rejected, nothing is imported or looked up, and no
-attribute is set.
+instructions that dicts of tensors need and no access to Python: nothing is imported,
+looked up or called, and no attribute is set, except for the functions in the tables
+below. Anything else that a pickle names, calls or builds becomes an `Unknown`, which
+does nothing: training programs save their arguments next to the tensors.
 """
 
 import dataclasses
@@ -11,9 +12,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
-from cnn_flax.weights.errors import CheckpointError
-
-__all__ = ["Pickle", "Storage", "Tensor", "load"]
+__all__ = ["Pickle", "Storage", "Tensor", "Unknown", "load"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +51,30 @@ class Tensor:
     strides: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unknown:
+    """A placeholder for anything else: a class, a function, an object of a class.
+
+    What a pickle does to one has no effect.
+
+    Attributes:
+      what: what the pickle calls it, such as "argparse.Namespace".
+    """
+
+    what: str
+
+    def append(self, _: Any) -> None:
+        """Ignores an item."""
+
+    extend = update = append
+
+
 class Pickle(NamedTuple):
     """The content of a pickle.
 
     Attributes:
-      tree: dicts, lists, tuples, numbers and strings, and a `Tensor` for each tensor.
+      tree: dicts, lists, tuples, numbers and strings, a `Tensor` for each tensor, and
+        an `Unknown` for each object. Keys of dicts are strings, integers or `Unknown`.
       storages: the storages by key.
     """
 
@@ -64,22 +82,14 @@ class Pickle(NamedTuple):
     storages: dict[str, Storage]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    """A placeholder for a class, a function or a dtype of torch."""
-
-    name: str
-
-
 def load(file: BinaryIO) -> Pickle:
     """Reads one pickle and leaves the file positioned after it.
 
-    Raises:
-      CheckpointError: if it holds anything else; names it. A damaged pickle raises the
-        errors of the machine's own operations: LookupError, TypeError, ValueError ...
+    A damaged pickle raises the errors of the machine's own operations: LookupError,
+    TypeError, ValueError ...
     """
     storages: dict[str, Storage] = {}
-    stack: list[Any] = []
+    stack: Any = []
     below: list[list[Any]] = []  # The part of the stack under each mark.
     memo: dict[int, Any] = {}
     argument: Any
@@ -124,22 +134,30 @@ def load(file: BinaryIO) -> Pickle:
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_named(*argument.split(" ", 1)))
+                stack.append(Unknown(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
                 name = stack.pop()
-                stack.append(_named(stack.pop(), name))
+                stack.append(Unknown(".".join((stack.pop(), name))))
             case "BINPERSID":
-                stack.append(_storage(*stack.pop()))
-                storages[stack[-1].key] = stack[-1]
+                stack.append(_persistent(stack.pop()))
+                if isinstance(stack[-1], Storage):
+                    storages[stack[-1].key] = stack[-1]
             case "REDUCE" | "NEWOBJ":
                 arguments = stack.pop()
-                stack.append(_FUNCTIONS[stack.pop().name](*arguments))
+                stack.append(_call(stack.pop(), arguments))
             case "BUILD":
-                # A state dict's `_metadata` or a parameter's flags; no numbers.
+                # A state dict's `_metadata`, a parameter's flags, an object's state.
                 stack.pop()
             case name:
-                refused = f"the pickle instruction {name} ({argument})"
-                raise CheckpointError(f"holds {refused}; only tensors are read")
+                # Sets, bytes, objects of other protocols.
+                for kind in reversed(instruction.stack_before):
+                    if kind is pickletools.markobject:
+                        stack = below.pop()
+                    elif kind is not pickletools.stackslice:
+                        stack.pop()
+                made = f"{name} ({argument})" if isinstance(argument, str) else name
+                for _ in instruction.stack_after:
+                    stack.append(Unknown(f"the pickle instruction {made}"))
     return Pickle(stack.pop(), storages)
 
 
@@ -153,58 +171,91 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 
 
 def _pairs(*items: Any) -> dict[Any, Any]:
-    return _dict(zip(items[::2], items[1::2], strict=True))
+    pairs = zip(items[::2], items[1::2], strict=True)
+    return {_key(key): value for key, value in pairs}
 
 
 def _key(key: Any) -> Any:
-    # This also rejects nested tuples, whose hash could exhaust the C stack.
-    if not isinstance(key, str | int):
-        raise TypeError(f"a key is of the type {type(key).__name__}")
-    return key
+    # No other key is hashed: the hash of nested tuples could exhaust the C stack.
+    if isinstance(key, str | int | Unknown):
+        return key
+    return Unknown(type(key).__name__)
 
 
-def _named(module: str, name: str) -> _Name:
-    full = f"{module}.{name}"
-    if full not in _STORAGES and full not in _DTYPES and full not in _FUNCTIONS:
-        raise CheckpointError(f"holds {full}; only tensors are read")
-    return _Name(full)
+def _persistent(identifier: Any) -> Storage | Unknown:
+    """The storage that a persistent id names, or a class of torch's first versions."""
+    if isinstance(identifier, tuple) and identifier[:1] == ("storage",):
+        return _storage(*identifier[1:])
+    return Unknown("a persistent id that is no storage")
 
 
-def _storage(kind, name, key, location, size, part=None) -> Storage:
+def _storage(name, key, location, size, part=None) -> Storage | Unknown:
     """The storage that a persistent id names; `part` was used before 2018."""
     del location  # The device that it was saved from.
-    if kind != "storage":
-        raise CheckpointError(f"holds a {kind}; only tensors are read")
     start = 0
     if part is not None:
         _, start, size = part
-    return Storage(_STORAGES[name.name], _key(key), size, start)
+    if not isinstance(key, str):
+        raise TypeError(f"a storage's key is of the type {type(key).__name__}")
+    if name.what not in _STORAGES:
+        return name
+    return Storage(_STORAGES[name.what], key, size, start)
 
 
-def _tensor(storage, offset, shape, strides, *_) -> Tensor:
+def _call(function: Any, arguments: Any) -> Any:
+    """The tensor or dict that a call makes, if it is a call that we know."""
+    if not isinstance(function, Unknown):
+        raise TypeError(f"a {type(function).__name__} is called")
+    known = _FUNCTIONS.get(function.what)
+    return known(*arguments) if known else function
+
+
+def _tensor(storage, offset, shape, strides, *_) -> Tensor | Unknown:
+    if not isinstance(storage, Storage):
+        return storage
     return Tensor(storage, storage.dtype, offset, shape, strides)
 
 
-def _tensor_with_dtype(storage, offset, shape, strides, _, __, dtype, *___) -> Tensor:
-    return Tensor(storage, _DTYPES[dtype.name], offset, shape, strides)
+def _tensor_with_dtype(
+    storage, offset, shape, strides, _, __, dtype, *___
+) -> Tensor | Unknown:
+    if not isinstance(storage, Storage) or dtype.what not in _DTYPES:
+        return dtype
+    return Tensor(storage, _DTYPES[dtype.what], offset, shape, strides)
 
 
-def _parameter(data, *_) -> Tensor:
+def _first(data, *_) -> Any:
     return data
 
 
-def _dict(pairs=()) -> dict[Any, Any]:
-    return {_key(key): value for key, value in pairs}
+def _of_type(function, _, arguments, *__) -> Any:
+    """A tensor with attributes, which are left out."""
+    return _call(function, arguments)
+
+
+def _dict(pairs=None) -> dict[Any, Any]:
+    """A dict; Python 2 lists the items of an ordered one."""
+    made = {_key(key): value for key, value in pairs or ()}
+    if pairs:
+        pairs.clear()  # Repeated, a list of a megabyte could fill the memory.
+    return made
+
+
+def _empty_dict(*_) -> dict[Any, Any]:
+    return {}
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _dict,
-    "torch.Size": tuple,
+    "collections.defaultdict": _empty_dict,
+    "torch.Size": _first,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_with_dtype,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.nn.parameter.Parameter": _parameter,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch.nn.parameter.Parameter": _first,
 }
 _STORAGES = {
     f"torch.{module}{name}Storage": dtype
@@ -223,6 +274,9 @@ _STORAGES = {
         "Byte": "uint8",
         "Bool": "bool",
         "Untyped": "uint8",
+        "QInt8": "int8",  # Only to be passed over: a quantized tensor is `Unknown`.
+        "QUInt8": "uint8",
+        "QInt32": "int32",
     }.items()
 }
 # The dtypes without a storage class.

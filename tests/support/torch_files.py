@@ -38,6 +38,13 @@ class Stored:
 
 
 @dataclasses.dataclass(frozen=True)
+class Raw:
+    """Instructions of a pickle that leave one object."""
+
+    code: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class Built:
     """An object in a pickle that gets a state."""
 
@@ -97,6 +104,8 @@ def _instructions(tree) -> bytes:
         case Name(full):
             module, _, name = full.rpartition(".")
             return f"c{module}\n{name}\n".encode()
+        case Raw(code):
+            return code
         case Call(name, arguments):
             return _instructions(Name(name)) + _instructions(arguments) + b"R"
         case Stored(identifier):

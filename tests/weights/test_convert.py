@@ -8,6 +8,7 @@ from flax import traverse_util
 import cnn_flax
 from cnn_flax.registry import UnknownModelError
 from cnn_flax.weights import WeightsError, from_torch, to_torch
+from cnn_flax.weights.convert import fits
 from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.layouts import torch_shape
 from cnn_flax.weights.variables import Sizes, flatten, sizes, variable_shapes
@@ -158,6 +159,129 @@ def test_counts_of_batches_are_dropped():
     assert "bn1.num_batches_tracked" not in to_torch("resnet18", read)
 
 
+# State dicts that hold more than the model.
+
+TINY = {"width_multiplier": 0.1, "depth_multiplier": 0.1}
+FAMILIES = {
+    "resnet18": {"width": 8, "stage_sizes": (1,)},
+    "resnet18d": {"width": 8, "stage_sizes": (1,)},
+    "lab_resnet34": {"width": 8, "stage_sizes": (1,)},
+    "vgg11": {"width": 2},
+    "mobilenet_v2": {"width_multiplier": 0.1},
+    "efficientnet_b0": TINY,
+    "tf_efficientnet_b0": TINY,
+    "tf_efficientnet_lite0": TINY,
+    "googlenet": {},
+    "densenet121": {},
+    "legacy_seresnet18": {},
+}
+QUICK = ("resnet18", "vgg11")
+each_family = pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES],
+)
+
+
+def ones(name, **fields):
+    shapes = variable_shapes(name, {**FAMILIES[name], "num_classes": 5, **fields})
+    flat = {path: np.ones(x.shape, np.float32) for path, x in shapes.items()}
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+@each_family
+def test_a_net_inside_another_module_is_found(name):
+    variables = ones(name)
+    entries = to_torch(name, variables)
+    more = {
+        "n_averaged": np.array(3),
+        "student.projector.0.weight": np.zeros((2, 2)),
+        "queue": np.zeros(3),
+        "loss.weight": np.zeros(5),
+    }
+    wrapped = {f"student.backbone.{e}": x for e, x in entries.items()} | more
+    assert_equal_bits(from_torch(name, wrapped, **FAMILIES[name]), variables)
+
+
+def test_averaged_weights_are_preferred_to_others():
+    first, second = (
+        to_torch("resnet18", random_variables("resnet18", 3, dtype, width=8))
+        for dtype in (np.float32, np.float64)
+    )
+    both = {f"model.{e}": x for e, x in first.items()}
+    both |= {f"model_ema.module.{e}": x for e, x in second.items()}
+    read = from_torch("resnet18", both, width=8)
+    assert {x.dtype for x in flatten(read).values()} == {np.dtype("float64")}
+
+
+def test_two_nets_alike_are_refused_by_their_names():
+    entries = to_torch("resnet18", random_variables("resnet18", width=8))
+    both = {
+        f"{net}.{e}": x for net in ("student", "teacher") for e, x in entries.items()
+    }
+    message = (
+        "holds several nets .* under (student., teacher.|teacher., student.): pass"
+    )
+    with pytest.raises(WeightsError, match=message):
+        from_torch("resnet18", both, width=8)
+    assert not fits("resnet18", both)
+
+
+def test_blocks_whose_kernels_are_named_like_the_first_one_are_no_nets(two_models):
+    entries = to_torch("legacy_seresnet18", ones("legacy_seresnet18"))
+    assert "layer0.conv1.weight" in entries and "layer1.0.conv1.weight" in entries
+    with pytest.raises(WeightsError, match=r"Unexpected: layer0\."):
+        from_torch("resnet18", entries)
+
+
+@pytest.mark.parametrize("count", ["num_batches_tracked", "total_ops", "total_params"])
+def test_counts_of_every_module_are_dropped(count):
+    variables = random_variables("resnet18", width=8, stage_sizes=(1,))
+    entries = to_torch("resnet18", variables)
+    counts = {f"{e.rpartition('.')[0]}.{count}": np.zeros(1) for e in entries}
+    fields = {"width": 8, "stage_sizes": (1,)}
+    read = from_torch("resnet18", {**entries, **counts, count: np.zeros(1)}, **fields)
+    assert_equal_bits(read, variables)
+
+
+# Heads.
+
+
+@each_family
+def test_without_classes_any_head_is_left_out(name):
+    entries = to_torch(name, ones(name))
+    expected = ones(name, num_classes=0)
+    own = rule_of(dialects(name)[0], "head/kernel")[0].removesuffix("weight")
+    body = {e: x for e, x in entries.items() if not e.startswith(own)}
+    leaves = ("0.weight", "0.bias", "weight", "fc1.weight", "bn.running_mean")
+    others = [*(own + leaf for leaf in leaves), "head.weight", "classifier.11.weight"]
+    custom = {**body, **{e: np.zeros((4, 3)) for e in others}}
+    for with_head in (custom, entries, body):
+        read = from_torch(name, with_head, num_classes=0, **FAMILIES[name])
+        assert_equal_bits(read, expected)
+
+
+def test_a_head_of_its_own_is_told_from_another_architecture(two_models):
+    entries = to_torch("resnet18", random_variables("resnet18", width=8))
+    entries["fc.0.weight"] = entries.pop("fc.weight")
+    entries["fc.0.bias"] = entries.pop("fc.bias")
+    message = r"Unexpected: fc\.0\..*All but the head fits: num_classes=0 leaves that"
+    with pytest.raises(WeightsError, match=message):
+        from_torch("resnet18", entries, width=8)
+    del entries["layer1.0.conv1.weight"]
+    with pytest.raises(WeightsError, match=r"bias\.$"):
+        from_torch("resnet18", entries, width=8)
+
+
+def test_a_head_next_to_the_net_is_not_dropped_in_silence():
+    entries = to_torch("resnet18", random_variables("resnet18", num_classes=0, width=8))
+    wrapped = {f"model.backbone.{e}": x for e, x in entries.items()}
+    wrapped["model.classifier.weight"] = np.zeros((5, 64))
+    with pytest.raises(WeightsError, match=r"classifier\.weight\. All but the head"):
+        from_torch("resnet18", wrapped, width=8)
+    read = from_torch("resnet18", wrapped, width=8, num_classes=0)
+    assert "head" not in read["params"]
+
+
 # Errors.
 
 
@@ -216,7 +340,8 @@ def test_fields_that_do_not_fit_are_told_from_the_model(two_models):
     state_dict = state_dict_of("resnet18")
     with pytest.raises(WeightsError, match="It fits resnet18 without those fields."):
         from_torch("resnet18", state_dict, shortcut="none")
-    with pytest.raises(WeightsError, match=r"fc\.bias \[1000\] for \[10\]"):
+    message = r"fc\.bias \[1000\] for \[10\].*All but the head fits"
+    with pytest.raises(WeightsError, match=message):
         from_torch("resnet18", state_dict, num_classes=10)
 
 

@@ -1,10 +1,13 @@
+import collections
 import hashlib
 import json
 
 import numpy as np
 import pytest
 
+from cnn_flax.registry import list_models
 from cnn_flax.weights import WeightsError, identify, published_weights, to_torch
+from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.identify import (
     find_entry,
     identify_weights,
@@ -215,13 +218,18 @@ def test_without_a_source_they_are_the_first_published(path, monkeypatch):
 def test_an_id_on_the_hub_is_known_without_looking_into_the_file(path, monkeypatch):
     monkeypatch.setattr(identify, "find", lambda source: path)
     source = "timm/efficientnet_b5.sw_in12k_ft_in1k"
-    for by_content in (True, False):
-        found = identify_weights("efficientnet_b5", source, by_content=by_content)
-        assert found.entry.hub_id == source
-        assert found.certain
-        assert found.fields == {"bn_epsilon": 1e-5, "bn_momentum": 0.9}
-        assert of_images(found) == of_images(found.entry)
-        assert (found.crop_mode, found.resize) == ("squash", 448)
+    monkeypatch.setattr(identify, "_digest", lambda path: "")
+    found = identify_weights("resnet50", "timm/resnet50.a2_in1k")
+    assert found.entry.hub_id == "timm/resnet50.a2_in1k"
+    named = path.rename(path.with_name("efficientnet_b5.sw_in12k_ft_in1k.bin"))
+    monkeypatch.setattr(identify, "find", lambda source: named)
+    monkeypatch.setattr(identify, "read_checkpoint", lambda path: TIMM_B0)
+    found = identify_weights("efficientnet_b5", source)
+    assert found.entry.hub_id == source
+    assert found.certain
+    assert found.fields == {"bn_epsilon": 1e-5, "bn_momentum": 0.9}
+    assert of_images(found) == of_images(found.entry)
+    assert (found.crop_mode, found.resize) == ("squash", 448)
 
 
 def test_a_file_is_known_by_what_it_holds(tmp_path):
@@ -230,8 +238,66 @@ def test_a_file_is_known_by_what_it_holds(tmp_path):
     found = identify_weights("tf_efficientnet_lite0", path)
     assert (found.entry.source, found.certain) == (source, True)
     assert found.mean == (127 / 255,) * 3
-    found = identify_weights("tf_efficientnet_lite0", path, by_content=False)
-    assert (found.entry, found.certain, found.fields) == (None, False, {})
+    assert found.candidates == (found.entry,)
+
+
+def test_our_own_names_are_known_by_the_size_of_the_head(tmp_path):
+    path = tmp_path / "w.safetensors"
+    for classes in (11821, 1000, 10):
+        write(path, {"params/head/kernel": np.zeros((8, classes))}, {})
+        found = identify_weights("efficientnet_b5", path)
+        published = published_weights("efficientnet_b5")
+        expected = [e for e in published if e.classes == classes] or published
+        assert list(found.candidates) == list(expected)
+        assert found.certain == (classes == 11821)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "config", "twin"),
+    [
+        ("efficientnet_b0", "w.bin", {}, ("tf_efficientnet_b0", False)),
+        ("tf_efficientnet_b0", "w.bin", {}, ("efficientnet_b0", False)),
+        ("efficientnet_b0", "efficientnet_b0-mine.bin", {}, None),
+        ("tf_efficientnet_b0", "efficientnet_b0.bin", {}, ("efficientnet_b0", True)),
+        ("efficientnet_b0", "tf_efficientnet_b0.bin", {}, ("tf_efficientnet_b0", True)),
+        ("efficientnet_b0", "w.bin", {"architecture": "efficientnet_b0"}, None),
+        (
+            *("efficientnet_b0", "w.bin"),
+            {"architecture": "tf_efficientnet_b0"},
+            ("tf_efficientnet_b0", True),
+        ),
+        ("tf_efficientnet_b8", "w.bin", {}, None),
+        ("tf_efficientnet_lite0", "w.bin", {}, None),
+    ],
+)
+def test_two_models_with_timms_names_are_told_apart(
+    tmp_path, monkeypatch, name, file, config, twin
+):
+    path = tmp_path / file
+    path.write_bytes(b"some weights")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(identify, "read_checkpoint", lambda path: TIMM_B0)
+    assert identify_weights(name, path).twin == twin
+    monkeypatch.setattr(identify, "read_checkpoint", lambda path: TORCHVISION_B0)
+    if not name.startswith("tf_"):
+        assert identify_weights(name, path).twin is None
+
+
+@pytest.mark.slow
+def test_every_model_with_the_same_parameters_is_a_twin():
+    alike = collections.defaultdict(set)
+    for name in list_models():
+        shapes = variable_shapes(name, {})
+        for dialect in dialects(name):
+            entries = (
+                (rule_of(dialect, path.partition("/")[2])[0], x.shape)
+                for path, x in shapes.items()
+            )
+            alike[frozenset(entries)].add((name, dialect.twin))
+    for models in alike.values():
+        names = {name for name, _ in models}
+        twins = {twin for _, twin in models if twin}
+        assert names == twins or (len(names) == 1 and not twins)
 
 
 def test_several_published_ones_make_a_guess(tmp_path):

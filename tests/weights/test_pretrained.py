@@ -1,5 +1,8 @@
+import dataclasses
 import hashlib
+import json
 import logging
+import pathlib
 import sys
 from typing import Any
 
@@ -14,13 +17,19 @@ from flax import traverse_util
 
 import cnn_flax
 from cnn_flax.weights import (
+    CheckpointError,
     PublishedWeights,
     WeightsError,
     load_pretrained,
+    pretrained,
     published_weights,
     sources,
     to_torch,
 )
+from cnn_flax.weights.dialects import dialects, rule_of
+from cnn_flax.weights.identify import Twin, identify_weights
+from cnn_flax.weights.layouts import to_torch_layout
+from cnn_flax.weights.native import write
 from cnn_flax.weights.variables import flatten, variable_shapes
 from tests.support.small_weights import SMALL, random_variables, save_run
 
@@ -72,6 +81,33 @@ def test_a_folder_of_hugging_faces_libraries_is_read(tmp_path, file):
     save(tmp_path / "weights", variables).rename(tmp_path / file)
     _, loaded = load_pretrained("resnet18", tmp_path, **SMALL)
     assert_same(loaded, variables)
+
+
+def save_shards(folder, variables):
+    """Saves two files and their index."""
+    state_dict = to_torch("resnet18", variables)
+    names, weight_map = sorted(state_dict), {}
+    for k in (0, 1):
+        file = f"model-{k + 1:05}-of-00002.safetensors"
+        part = {name: state_dict[name] for name in names[k::2]}
+        safetensors.numpy.save_file(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    metadata = {"total_size": sum(x.nbytes for x in state_dict.values())}
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": metadata, "weight_map": weight_map}))
+    return path
+
+
+def test_shards_are_read_from_their_folder_and_their_index(tmp_path):
+    variables = random_variables()
+    index = save_shards(tmp_path, variables)
+    for source in (tmp_path, index):
+        _, loaded = load_pretrained("resnet18", source, **SMALL)
+        assert_same(loaded, variables)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    message = "2 shards .*, of which 1 are missing: model-00002-of-00002.safetensors"
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained("resnet18", tmp_path, **SMALL)
 
 
 def test_parameters_have_the_dtype_of_the_models(tmp_path):
@@ -143,13 +179,84 @@ def test_grey_images_give_what_they_give_as_three_channels(tmp_path, name):
     )
 
 
-def test_other_changes_of_the_channels_are_refused(tmp_path):
+def test_a_head_that_the_model_cannot_have_is_replaced_or_left_out(tmp_path, caplog):
+    variables = random_variables()
+    entries = to_torch("resnet18", variables)
+    entries["fc.0.weight"], entries["fc.0.bias"] = (
+        entries.pop("fc.weight"),
+        entries.pop("fc.bias"),
+    )
+    path = tmp_path / "weights"
+    safetensors.numpy.save_file(entries, path)
+    with pytest.raises(WeightsError, match="All but the head fits: num_classes=0"):
+        load_pretrained("resnet18", path, **SMALL)
+    model, loaded = load_pretrained("resnet18", path, num_classes=0, **SMALL)
+    assert not caplog.records
+    assert "head" not in loaded["params"]
+    model, loaded = load_pretrained("resnet18", path, num_classes=7, **SMALL)
+    assert logits(model, loaded).shape == (2, 7)
+    messages = [r.message for r in caplog.records]
+    assert messages == ["resnet18: the weights have no head that fits: a new one of 7."]
+    assert_same(
+        {**loaded, "params": {**loaded["params"], "head": {}}},
+        {**variables, "params": {**variables["params"], "head": {}}},
+    )
+
+
+def timms_kernel(kernel, channels):
+    """`adapt_input_conv` of timm, for kernels [kh, kw, I, O]."""
+    given = kernel.shape[2]
+    if channels == given:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    repeated = np.concatenate([kernel] * -(-channels // given), axis=2)
+    return repeated[:, :, :channels] * np.float32(given / channels)
+
+
+@pytest.mark.parametrize("given", [1, 3, 5])
+@pytest.mark.parametrize("wanted", [1, 2, 3, 4, 5, 6, 13, np.int64(4)])
+def test_the_first_kernel_takes_any_channels_as_in_timm(tmp_path, given, wanted):
+    variables = random_variables(in_channels=given)
+    path = save(tmp_path / "weights", variables)
+    model, loaded = load_pretrained("resnet18", path, in_channels=wanted, **SMALL)
+    kernel = "params/conv1/conv/kernel"
+    assert_same(loaded, variables, but=(kernel,))
+    expected = timms_kernel(flatten(variables)[kernel], wanted)
+    np.testing.assert_allclose(flatten(loaded)[kernel], expected, rtol=1e-6)
+    assert logits(model, loaded, channels=wanted).shape == (2, 5)
+
+
+# One model of each kind of stem.
+STEMS = ("resnet18", "resnet18d", "alexnet", "vgg11")
+SLOW_STEMS = (
+    *("lab_resnet34", "resnet50_dcnv2", "googlenet", "densenet121", "mobilenet_v2"),
+    *("seresnet18", "legacy_senet154", "efficientnet_b0", "tf_efficientnet_lite0"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [*STEMS, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW_STEMS)]
+)
+def test_only_the_first_kernel_depends_on_the_channels(name):
+    three, five = (variable_shapes(name, {}, channels) for channels in (3, 5))
+    changed = [path for path, x in three.items() if x.shape != five[path].shape]
+    assert len(changed) == 1
+    height, width, _, features = three[changed[0]].shape
+    assert five[changed[0]].shape == (height, width, 5, features)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("in_channels", value) for value in (0, -1, 2.5, "3", True)),
+        *(("num_classes", value) for value in (-1, 1.0, "3", False)),
+    ],
+)
+def test_sizes_that_are_no_counts_are_refused(tmp_path, option, value):
     path = save(tmp_path / "weights", random_variables())
-    with pytest.raises(WeightsError, match="in_channels may be 3, or 1 .*, got 4"):
-        load_pretrained("resnet18", path, in_channels=4, **SMALL)
-    path = save(tmp_path / "grey", random_variables(in_channels=1))
-    with pytest.raises(WeightsError, match="take images of 1 channels.* got 3"):
-        load_pretrained("resnet18", path, in_channels=3, **SMALL)
+    with pytest.raises(WeightsError, match=f"{option} is an integer of at least [01]"):
+        load_pretrained("resnet18", path, **{option: value}, **SMALL)
 
 
 # Runs.
@@ -250,6 +357,41 @@ def test_a_hub_id_is_downloaded(tmp_path, monkeypatch, file):
     assert_same(loaded, random_variables())
 
 
+def test_shards_are_downloaded_with_their_index(tmp_path, monkeypatch):
+    variables = random_variables()
+    save_shards(tmp_path, variables)
+    asked = []
+
+    def download(repository, file, local_files_only):
+        asked.append(file)
+        if not (tmp_path / file).exists():
+            raise huggingface_hub.errors.EntryNotFoundError(f"404: no {file}")
+        return str(tmp_path / file)
+
+    hub(monkeypatch, download)
+    _, loaded = load_pretrained("resnet18", "owner/name", **SMALL)
+    assert_same(loaded, variables)
+    second = "model-00002-of-00002.safetensors"
+    assert asked[-1] == second
+    (tmp_path / second).unlink()
+    with pytest.raises(WeightsError, match=f"{second}, which model.safetensors.index"):
+        load_pretrained("resnet18", "owner/name", **SMALL)
+
+
+def test_an_index_on_the_hub_names_no_other_folder(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"a": "../../secret"}}')
+
+    def download(repository, file, local_files_only):
+        if file != path.name:
+            raise huggingface_hub.errors.EntryNotFoundError(f"404: no {file}")
+        return str(path)
+
+    hub(monkeypatch, download)
+    with pytest.raises(WeightsError, match="names the shard '../../secret'"):
+        load_pretrained("resnet18", "owner/name", **SMALL)
+
+
 def test_a_hub_that_is_not_reached_is_asked_once(monkeypatch):
     asked = []
 
@@ -262,7 +404,12 @@ def test_a_hub_that_is_not_reached_is_asked_once(monkeypatch):
     message = f"no file or folder owner/name, .* No network. By hand: .*{by_hand}"
     with pytest.raises(WeightsError, match=message):
         load_pretrained("resnet18", "owner/name")
-    assert asked == [("model.safetensors", False), ("pytorch_model.bin", True)]
+    assert asked == [
+        ("model.safetensors", False),
+        ("model.safetensors.index.json", True),
+        ("pytorch_model.bin", True),
+        ("pytorch_model.bin.index.json", True),
+    ]
 
 
 def test_a_repository_that_there_is_not_is_said(monkeypatch):
@@ -361,22 +508,90 @@ def test_published_weights_may_be_on_the_hub(tmp_path, monkeypatch):
     assert_same(loaded, variables)
 
 
-def test_published_weights_bring_the_fields_that_they_need(tmp_path, monkeypatch):
-    name, tiny = "efficientnet_b5", {"depth_multiplier": 0.1, "width_multiplier": 0.1}
-    shapes = variable_shapes(name, tiny)
-    flat = {path: np.ones(x.shape, np.float32) for path, x in shapes.items()}
-    path = save(tmp_path / "weights", traverse_util.unflatten_dict(flat, sep="/"), name)
+B5_TINY = {"depth_multiplier": 0.1, "width_multiplier": 0.1}
+
+
+def b5_state_dict(dialect, classes=1000):
+    """A tiny EfficientNet-B5 with torchvision's names (0) or timm's (1)."""
+    name = "efficientnet_b5"
+    shapes = variable_shapes(name, {**B5_TINY, "num_classes": classes})
+    return {
+        entry: to_torch_layout(path, np.ones(x.shape, np.float32), rule.flattened)
+        for path, x in shapes.items()
+        for entry, rule in [rule_of(dialects(name)[dialect], path.partition("/")[2])]
+    }
+
+
+def epsilon(source, name="efficientnet_b5", **fields):
+    model: Any = load_pretrained(name, source, **{**B5_TINY, **fields})[0]
+    return model.bn_epsilon
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dialect", "classes", "expected"), [(0, 1000, 1e-3), (1, 1000, 1e-5), (1, 7, 1e-5)]
+)
+def test_a_file_has_the_fields_of_the_published_weights_it_is_named_like(
+    tmp_path, monkeypatch, caplog, dialect, classes, expected
+):
+    path = tmp_path / "efficientnet_b5-mine.safetensors"
+    safetensors.numpy.save_file(b5_state_dict(dialect, classes), path)
+    assert epsilon(path) == expected
     hub(monkeypatch, lambda *args, **options: str(path))
-    for source, epsilon in [
-        (path, 1e-3),
-        ("timm/efficientnet_b5.of_another", 1e-3),
-        ("timm/efficientnet_b5.sw_in12k_ft_in1k", 1e-5),
-    ]:
-        model: Any = load_pretrained(name, source, **tiny)[0]
-        assert model.bn_epsilon == epsilon
-    source = "timm/efficientnet_b5.sw_in12k"
-    model = load_pretrained(name, source, bn_epsilon=0.1, **tiny)[0]
-    assert model.bn_epsilon == 0.1
+    assert epsilon("timm/efficientnet_b5.sw_in12k_ft_in1k") == 1e-5
+    assert epsilon("timm/efficientnet_b5.sw_in12k", bn_epsilon=0.1) == 0.1
+    assert not caplog.records
+
+
+def warnings_of(name, source, caplog, **fields):
+    """What is logged on which weights a file may be, before it is converted."""
+    caplog.clear()
+    pretrained._warn_of_others(identify_weights(name, source), fields)
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+    return [record.message for record in caplog.records]
+
+
+def test_a_file_that_may_be_two_published_weights_names_both(tmp_path, caplog):
+    path = tmp_path / "ours.safetensors"
+    arrays = {"params/head/kernel": np.zeros((8, 1000))}
+    write(path, arrays, {"model": "efficientnet_b5"})
+    assert warnings_of("efficientnet_b5", path, caplog) == [
+        f"{path} may be torchvision IMAGENET1K_V1, which needs the model's defaults, "
+        "or timm efficientnet_b5.sw_in12k_ft_in1k, which needs bn_epsilon=1e-05, "
+        "bn_momentum=0.9. The first is assumed; fields that are given count."
+    ]
+    given = {"bn_epsilon": 1e-5, "bn_momentum": 0.9}
+    assert not warnings_of("efficientnet_b5", path, caplog, **given)
+    write(path, arrays, {"source": "timm efficientnet_b5.sw_in12k_ft_in1k"})
+    assert not warnings_of("efficientnet_b5", path, caplog)
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "tf_"), ("tf_", "")])
+def test_a_file_that_fits_two_models_names_both(tmp_path, caplog, first, second):
+    name, other = f"{first}efficientnet_b0", f"{second}efficientnet_b0"
+    path = tmp_path / "mine.safetensors"
+    kernel = np.zeros((32, 3, 3, 3), np.float32)
+    safetensors.numpy.save_file({"model.conv_stem.weight": kernel}, path)
+    (message,) = warnings_of(name, path, caplog)
+    assert message.startswith(f"{path} may be of {name} or of {other}, which compute")
+    assert message.endswith(f"parameters. It is loaded as {name}.")
+    path = path.rename(tmp_path / f"{other}.safetensors")
+    (message,) = warnings_of(name, path, caplog)
+    assert message.endswith(f", and is named {other}. It is loaded as {name}.")
+    assert not warnings_of(other, path, caplog)
+
+
+def test_a_file_that_fits_two_models_warns_when_it_is_loaded(caplog, monkeypatch):
+    def read(path):
+        raise CheckpointError("nothing")
+
+    monkeypatch.setattr(pretrained, "read_checkpoint", read)
+    weights = identify_weights("efficientnet_b0")
+    twin = Twin("tf_efficientnet_b0", False)
+    weights = dataclasses.replace(weights, file=pathlib.Path("x"), twin=twin)
+    with pytest.raises(CheckpointError):
+        pretrained.load_identified(weights)
+    assert "may be of efficientnet_b0 or of tf_efficientnet_b0" in caplog.text
 
 
 def test_a_model_without_published_weights_says_so():

@@ -9,7 +9,7 @@ import pytest
 
 from cnn_flax.weights import CheckpointError, read_checkpoint
 from tests.support import torch_files
-from tests.support.torch_files import NUMBERS, Built, Call, Name
+from tests.support.torch_files import NUMBERS, Built, Call, Name, Raw
 
 WRITTEN_BY_TORCH = pathlib.Path(__file__).parents[1] / "reference" / "checkpoints"
 WRITERS = [torch_files.write_zip, torch_files.write_stream]
@@ -186,6 +186,18 @@ def test_the_metadata_of_a_state_dict_is_left_out(tmp_path):
         lambda x: {"model": {"state_dict": x}, "args": None},
         lambda x: {"state_dict": {}, "state_dict_ema": x},
         lambda x: {"state_dict": x, "state_dict_ema": None},
+        lambda x: {"state_dict": x, "state_dict_ema": {}},
+        lambda x: {"model": x, "ema": {"decay": 0.9, "updates": 3}},
+        lambda x: {"ema": {"decay": 0.9, "module": x}},
+        lambda x: {"state_dict": {"net": x}, "loss": 0.5},
+        lambda x: {"my_classifier": x, "epoch": 3, "optimizer": {"state": {}}},
+        *[
+            lambda x, key=key: {"epoch": 3, key: x, "optimizer": {"lr": 0.1}}
+            for key in (
+                *("net", "module", "params", "params_ema", "ema"),
+                *("ema_state_dict", "model_ema", "state_dict_ema"),
+            )
+        ],
     ],
 )
 def test_a_wrapped_state_dict_is_found(tmp_path, wrap):
@@ -206,8 +218,291 @@ def test_a_prefix_of_all_names_is_taken_off(tmp_path, prefix):
     assert names == ["a", "b.module."]
 
 
-def test_a_prefix_of_some_names_stays(tmp_path):
-    assert names_of(tmp_path, "module.a", "b") == ["module.a", "b"]
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("state_dict_ema", "model_ema"),
+        ("model_ema", "state_dict"),
+        ("ema_state_dict", "model"),
+        ("params_ema", "params"),
+        ("ema", "net"),
+        ("state_dict", "model"),
+        ("model_state_dict", "model"),
+        ("model", "module"),
+        ("net", "another"),
+    ],
+)
+def test_of_several_state_dicts_the_averaged_one_counts_then_timms_order(
+    tmp_path, first, second
+):
+    leaf = torch_files.vector("0", NUMBERS)
+    tree = {second: {"b": leaf}, first: {"a": leaf}}
+    torch_files.write_zip(tmp_path / "x.pth", tree, {"0": NUMBERS})
+    assert list(read_checkpoint(tmp_path / "x.pth")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        # torch.optim.swa_utils.AveragedModel.
+        (["n_averaged", "module.a", "module.b"], ["n_averaged", "a", "b"]),
+        (["n_averaged", "module.module.a"], ["n_averaged", "a"]),
+        (["n_averaged", "module._orig_mod.a"], ["n_averaged", "a"]),
+        (["module.a", "b"], ["a", "b"]),
+        # A part of a net in DataParallel or `torch.compile`.
+        (["features.module.0.weight", "fc.weight"], ["features.0.weight", "fc.weight"]),
+        (["layer1._orig_mod.0.weight", "a"], ["layer1.0.weight", "a"]),
+        (["_fsdp_wrapped_module.a._checkpoint_wrapped_module.b"], ["a.b"]),
+        # Lightning's modules.
+        (["model.a", "model.b"], ["a", "b"]),
+        (["net.a", "net.b.net.c"], ["a", "b.net.c"]),
+        (["backbone.a"], ["a"]),
+        (["encoder.a"], ["a"]),
+        (["model.module.a", "model.module.b"], ["a", "b"]),
+        (["module.model.backbone.a", "n_averaged"], ["a", "n_averaged"]),
+        # What is no wrapper, or would not be unique.
+        (["module.a", "a"], ["module.a", "a"]),
+        (["model.a", "loss.b"], ["model.a", "loss.b"]),
+        (["modules.a", "se_module.b", "submodule.c"],) * 2,
+        (["net", "net."],) * 2,
+    ],
+)
+def test_the_names_are_those_of_the_net_inside(tmp_path, names, expected):
+    assert names_of(tmp_path, *names) == expected
+
+
+# What training programs save next to the weights.
+
+
+@pytest.mark.parametrize("name", ["zip", "protocol_4", "stream"])
+def test_a_training_programs_file_gives_its_averaged_weights(name):
+    arrays = read_checkpoint(WRITTEN_BY_TORCH / f"training_{name}.pth")
+    expected = {
+        "n_averaged": 0,
+        "0.weight": [[1, 1]],
+        "0.bias": [2],
+        "1.weight": [1],
+        "1.bias": [0],
+        "1.running_mean": [0],
+        "1.running_var": [1],
+        "1.num_batches_tracked": 0,
+    }
+    assert list(arrays) == list(expected)
+    for key, x in expected.items():
+        np.testing.assert_array_equal(arrays[key], x)
+
+
+def evidence_of(path):
+    """Instructions that leave the evidence if they are run, each for one object."""
+    command = f"touch {path}"
+    word = b"X" + struct.pack("<I", len(command)) + command.encode()
+    exploit = Call("os.system", (command,))
+    return {
+        "os.system": exploit,
+        "builtins.exec": Call("builtins.exec", (f"open({str(path)!r}, 'w')",)),
+        "functools.partial": Call("functools.partial", (Name("os.system"), command)),
+        "BUILD": Built(Call("a.B"), {"__setstate__": exploit, "x": exploit}),
+        "NEWOBJ": Raw(b"cos\nsystem\n" + word + b"\x85\x81"),
+        "NEWOBJ_EX": Raw(b"cos\nsystem\n" + word + b"\x85}\x92"),
+        "INST": Raw(b"(" + word + b"ios\nsystem\n"),
+        "OBJ": Raw(b"(cos\nsystem\n" + word + b"o"),
+        "EXT1": Raw(b"\x82\x01"),
+        "EXT4": Raw(b"\x84\x01\x00\x00\x00"),
+        "PERSID": Raw(b"Pos.system\n"),
+        "BINPERSID": torch_files.Stored(("module", Name("os.system"), "a", command)),
+        "STACK_GLOBAL": Raw(b"\x8c\x02os\x8c\x06system\x93" + word + b"\x85R"),
+        "FROZENSET": Raw(b"(" + word + b"\x91"),
+        "ADDITEMS": Raw(b"\x8f(" + word + b"\x90"),
+        "DUP and POP": Raw(word + b"20"),
+        "POP_MARK": Raw(word + b"(K\x011"),
+        "set items": Raw(b"ca\nB\n)R(" + word + word + b"u" + word + word + b"s"),
+        "append items": Raw(b"ca\nB\n)R(" + word + b"e" + word + b"a"),
+        "keys": {(1, (2, ())): 3, 1.5: 4, None: 5, Call("a.B"): 6, True: 7},
+        "torch's function": Call("torch._utils._rebuild_parameter", (exploit, True, 1)),
+        "a tensor's storage": Call(
+            "torch._utils._rebuild_tensor_v2", (exploit, 0, (1,), (1,), False, None)
+        ),
+    }
+
+
+@both_containers
+@pytest.mark.parametrize("kind", evidence_of(""))
+def test_what_is_next_to_the_state_dict_is_passed_over_and_not_run(
+    tmp_path, write, kind
+):
+    evidence = tmp_path / "evidence"
+    for tree in ({}, {"rest": [{}]}):
+        tree |= {"args": evidence_of(evidence)[kind]}
+        tree |= {"model": {"a": torch_files.vector("0", NUMBERS)}, "epoch": 3}
+        write(tmp_path / "x.pth", tree, {"0": NUMBERS})
+        np.testing.assert_array_equal(read_checkpoint(tmp_path / "x.pth")["a"], NUMBERS)
+    assert not evidence.exists()
+
+
+@both_containers
+@pytest.mark.parametrize("kind", evidence_of(""))
+def test_inside_the_state_dict_it_is_refused_and_not_run(tmp_path, write, kind):
+    evidence = tmp_path / "evidence"
+    leaf = torch_files.vector("0", NUMBERS)
+    tree = {"model": {"a": leaf, "bad": evidence_of(evidence)[kind]}}
+    write(tmp_path / "x.pth", tree, {"0": NUMBERS})
+    refused(tmp_path / "x.pth", "holds 'bad', which")
+    assert not evidence.exists()
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        Call("torchvision.models.resnet.ResNet"),
+        {"model": Call("torchvision.models.resnet.ResNet"), "epoch": 3},
+        {
+            "model": Call("torchvision.models.resnet.ResNet"),
+            "rng": {"cpu": torch_files.vector("0", NUMBERS)},
+        },
+    ],
+)
+def test_a_whole_module_is_told_from_its_state_dict(tmp_path, tree):
+    torch_files.write_zip(tmp_path / "x.pth", tree, {"0": NUMBERS})
+    message = r"holds torchvision.models.resnet.ResNet; only tensors .*state_dict\(\)"
+    refused(tmp_path / "x.pth", message)
+
+
+@pytest.mark.parametrize("kind", ["a name", "a protocol", "an ordered dict"])
+def test_a_small_file_cannot_fill_the_memory(tmp_path, kind):
+    # Each list holds the one before it ten times: 10^30 items, if any were visited.
+    step = b"](" + b"h\x00" * 10 + b"eq\x00"
+    bomb = b"]q\x00" + b"0".join([step] * 30)
+    if kind == "a name":
+        code = b"X\x01\x00\x00\x00a" + bomb + b"\x93"
+        torch_files.write_zip(tmp_path / "x.pth", {"args": Raw(code)})
+        refused(tmp_path / "x.pth", "cannot be read")
+    elif kind == "a protocol":
+        magic = torch_files.pickled(0x1950A86A20F9469CFC6C)
+        (tmp_path / "x.pth").write_bytes(magic + torch_files.pickled(Raw(bomb)))
+        refused(tmp_path / "x.pth", "is of another protocol")
+    else:
+        # A list of items that many ordered dicts are made of; 10 GB in all.
+        items = (
+            b"]("
+            + b"".join(b"J" + struct.pack("<i", i) + b"N\x86" for i in range(10**4))
+            + b"eq\x00"
+        )
+        dicts = b"0](" + b"ccollections\nOrderedDict\nh\x00\x85R" * 10**4 + b"e"
+        tree = {
+            "args": Raw(items + dicts),
+            "model": {"a": torch_files.vector("0", NUMBERS)},
+        }
+        torch_files.write_zip(tmp_path / "x.pth", tree, {"0": NUMBERS})
+        assert list(read_checkpoint(tmp_path / "x.pth")) == ["a"]
+
+
+def test_an_ordered_dict_of_python_2_is_read(tmp_path):
+    leaf = torch_files.vector("0", NUMBERS)
+    tree = Call("collections.OrderedDict", ([["a", leaf], ["b", leaf]],))
+    torch_files.write_stream(tmp_path / "x.pth", tree, {"0": NUMBERS})
+    assert list(read_checkpoint(tmp_path / "x.pth")) == ["a", "b"]
+
+
+def test_tensors_with_attributes_are_read(tmp_path):
+    leaf = torch_files.vector("0", NUMBERS)
+    state = {"no_weight_decay": Call("a.B")}
+    rebuild = Name("torch._utils._rebuild_tensor_v2")
+    hooks = Call("collections.OrderedDict")
+    arguments = (torch_files.storage("0", "float32", 12), 0, (12,), (1,), False, hooks)
+    tree = {
+        "a": Call("torch._utils._rebuild_parameter_with_state", (leaf, True, 0, state)),
+        "b": Call(
+            "torch._tensor._rebuild_from_type_v2",
+            (rebuild, Name("torch.Tensor"), arguments, state),
+        ),
+    }
+    torch_files.write_zip(tmp_path / "x.pth", tree, {"0": NUMBERS})
+    arrays = read_checkpoint(tmp_path / "x.pth")
+    np.testing.assert_array_equal(arrays["a"], NUMBERS)
+    np.testing.assert_array_equal(arrays["b"], NUMBERS)
+
+
+# Weights in several files.
+
+
+def write_shards(folder, changes=(), metadata=None):
+    entry = {"a": ("F32", [12], NUMBERS.tobytes())}
+    other = {"b": ("F32", [3, 4], NUMBERS.tobytes())}
+    write_safetensors(folder / "model-00001-of-00002.safetensors", entry)
+    write_safetensors(folder / "model-00002-of-00002.safetensors", other)
+    weight_map = {
+        "a": "model-00001-of-00002.safetensors",
+        "b": "model-00002-of-00002.safetensors",
+    }
+    weight_map |= dict(changes)
+    metadata = {"total_size": 96} if metadata is None else metadata
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": metadata, "weight_map": weight_map}))
+    return path
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"total_size": 96.0}])
+def test_shards_are_read_by_their_index(tmp_path, metadata):
+    arrays = read_checkpoint(write_shards(tmp_path, metadata=metadata))
+    assert list(arrays) == ["a", "b"]
+    np.testing.assert_array_equal(arrays["b"], NUMBERS.reshape(3, 4))
+
+
+def test_shards_may_be_torchs(tmp_path):
+    index = {"weight_map": {"module.a": "1.bin", "module.b": "2.bin"}}
+    for name, file in index["weight_map"].items():
+        tree = {name: torch_files.vector("0", NUMBERS)}
+        torch_files.write_zip(tmp_path / file, tree, {"0": NUMBERS})
+    path = tmp_path / "pytorch_model.bin.index.json"
+    path.write_text(json.dumps(index))
+    assert list(read_checkpoint(path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "metadata", "message"),
+    [
+        ({"c": "model-3.safetensors"}, None, "needs 3 .* 1 are missing: model-3.safe"),
+        ({"c": "model-00001-of-00002.safetensors"}, None, "only the index has 'c'"),
+        ({"a": "model-00002-of-00002.safetensors"}, None, "only the index has 'a'"),
+        ({"a": "../x.safetensors"}, None, "names the shard '../x.safetensors'; shards"),
+        ({"a": "/etc/passwd"}, None, "names the shard '/etc/passwd'"),
+        ({"a": "..\\x"}, None, "names the shard"),
+        ({"a": "C:x"}, None, "names the shard 'C:x'"),
+        ({"a": "sub/x.safetensors"}, None, "names the shard 'sub/x.safetensors'"),
+        ({"a": ".."}, None, "names the shard '..'"),
+        ({"a": "."}, None, "names the shard '.'"),
+        ({"a": ""}, None, "names the shard ''"),
+        ({"a": 3}, None, "names the shard 3"),
+        ({"a": "model.safetensors.index.json"}, None, "which is an index too"),
+        ({}, {"total_size": 95}, "states 95 bytes of tensors; its shards hold 96"),
+        ({}, {"total_size": "96"}, "states '96' bytes"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_shards_is_refused(
+    tmp_path, changes, metadata, message
+):
+    refused(write_shards(tmp_path, changes, metadata), message)
+
+
+def test_a_tensor_that_the_index_lacks_is_refused(tmp_path):
+    index = write_shards(tmp_path)
+    entries = {k: ("F32", [12], NUMBERS.tobytes()) for k in "ac"}
+    write_safetensors(tmp_path / "model-00001-of-00002.safetensors", entries)
+    refused(index, "shard model-00001-of-00002.safetensors: the shard has 'c'")
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    index = write_shards(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"PK")
+    refused(index, "cannot be read: model-00001-of-00002.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}', '{"weight_map": []}', '{"weight_map": {}}', '{"weight_map']
+)
+def test_other_json_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    refused(tmp_path / "config.json", "no index of shards|cannot be read")
 
 
 def test_a_dict_that_holds_itself_ends(tmp_path):

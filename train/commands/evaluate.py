@@ -57,6 +57,7 @@ class Evaluate:
     def _evaluate(self) -> tuple[Evaluation, Source]:
         import cnn_flax
         from cnn_flax.registry import nearest
+        from cnn_flax.weights.identify import identify_weights
         from cnn_flax.weights.preprocessing import allow_pixels
         from train.run.inference import evaluate_model, evaluate_run
 
@@ -83,6 +84,8 @@ class Evaluate:
             raise UserError(f"--ema needs a run; {name} is a model.")
         if self.old_head:
             raise UserError(f"--old-head needs a run; {name} is a model.")
+        prepared = identify_weights(name, self.weights).preparation
+        Console().print(f"Images prepared as for {prepared}.", markup=False)
         return evaluate_model(
             name,
             self.data,

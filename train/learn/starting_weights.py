@@ -1,16 +1,20 @@
 """The pretrained weights that a run starts from."""
 
+import logging
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from cnn_flax.weights import load_pretrained
+from cnn_flax.weights.identify import IdentifiedWeights, identify_weights
+from cnn_flax.weights.pretrained import load_identified
 from train.config import Network
 from train.errors import UserError
 from train.learn.step import TrainState
 
 __all__ = ["load_starting_weights"]
+
+_log = logging.getLogger("cnn_flax")
 
 
 def load_starting_weights(
@@ -34,9 +38,10 @@ def load_starting_weights(
     """
     if not network.init:
         return {}
-    _, variables = load_pretrained(
-        network.model,
-        network.init_source,
+    weights = identify_weights(network.model, network.init_source)
+    _warn_of_fields(weights, network)
+    _, variables = load_identified(
+        weights,
         num_classes=None if network.init_head else 0,
         in_channels=channels,
         **network.model_fields,
@@ -54,6 +59,23 @@ def load_starting_weights(
                 f"{shape}, the model's {expected.get(path, 'is missing')}."
             )
     return variables
+
+
+def _warn_of_fields(weights: IdentifiedWeights, network: Network) -> None:
+    """Warns if published weights need fields that the run's model does not have."""
+    if weights.entry is None:
+        return  # A run's own fields need not be those of its successor.
+    missing = [
+        f"{field}={value}"
+        for field, value in weights.fields.items()
+        if field not in network.model_fields
+    ]
+    if missing:
+        _log.warning(
+            "--init %s: %s was trained with other fields than the run's %s has: "
+            "--model-fields %s",
+            *(network.init, weights.entry.source, network.model, " ".join(missing)),
+        )
 
 
 def _shapes(variables: dict[str, Any]) -> dict[str, tuple[int, ...]]:

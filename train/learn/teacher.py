@@ -14,6 +14,7 @@ import cnn_flax
 from cnn_flax.registry import nearest
 from cnn_flax.weights import WeightsError, load_pretrained
 from cnn_flax.weights.identify import identify_weights
+from cnn_flax.weights.pretrained import load_identified
 from train.config_file import read_record
 from train.data import Source
 from train.data.source import check_classes
@@ -173,8 +174,7 @@ def _from_weights(spec: str, source: Source, dtype: str) -> Teacher:
     identified = identify_weights(name, weights or None)
     if identified.path.is_dir():
         return _from_run(spec, name, identified.path, source, dtype)
-    fields = {**identified.fields, "dtype": dtype}
-    model, variables = load_pretrained(name, identified.path, **fields)
+    model, variables = load_identified(identified, dtype=dtype)
     return Teacher(spec, model, variables, identified.mean, identified.std)
 
 

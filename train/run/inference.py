@@ -11,9 +11,9 @@ from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.fold import fold_batch_norm
-from cnn_flax.weights import load_pretrained
 from cnn_flax.weights.identify import identify_weights
 from cnn_flax.weights.preprocessing import allow_pixels
+from cnn_flax.weights.pretrained import load_identified
 from train.data import (
     BadImages,
     DecodeError,
@@ -119,7 +119,7 @@ def evaluate_model(
     cnn_flax.model_info(name)  # Raises if the model does not exist.
     source = open_source(data, split)
     identified = identify_weights(name, weights)
-    model, variables = load_pretrained(name, identified.path, **identified.fields)
+    model, variables = load_identified(identified)
     classes = getattr(model, "num_classes", None)
     if classes != len(source.class_names):
         raise UserError(

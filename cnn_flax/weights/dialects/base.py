@@ -55,6 +55,8 @@ class Dialect:
         what those modules' names begin with, in our names and in torch's.
       library: what `PublishedWeights.source` begins with for weights that have these
         names; empty where several libraries have them.
+      twin: another model whose weights have the same names and shapes under this
+        dialect, so that only the file can tell which of the two it is of; or empty.
     """
 
     rules: tuple[Rule, ...]
@@ -62,6 +64,22 @@ class Dialect:
     head: str = "head"
     optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
     library: str = ""
+    twin: str = ""
+
+    @functools.cached_property
+    def stem_kernels(self) -> tuple[str, ...]:
+        """The kernels that may take the images, by torch's names."""
+        return tuple(rule_of(self, f"{stem}/kernel")[0] for stem in self.stems)
+
+    @functools.cached_property
+    def entries(self) -> re.Pattern[str]:
+        """Matches torch's names of parameters, with any numbers and words in them."""
+        modules = (
+            r"\w+".join(map(re.escape, re.split(r"\{.*?\}", rule.torch)))
+            for rule in self.rules
+        )
+        leaves = "weight|bias|running_mean|running_var"
+        return re.compile(rf"(?:{'|'.join(modules)})\.(?:{leaves})")
 
 
 # From a model's name to the dialects that its weights come in.

@@ -1,5 +1,7 @@
 """EfficientNet."""
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,15 +78,16 @@ _TORCHVISION, _TIMM = _torchvision(), _timm()
 @family(r"efficientnet_b\d")
 def efficientnet(name: str) -> tuple[Dialect, ...]:
     """Torchvision's and timm's names."""
-    del name
-    return _TORCHVISION, _TIMM
+    return _TORCHVISION, dataclasses.replace(_TIMM, twin=f"tf_{name}")
 
 
 @family(r"tf_efficientnet_(b\d|l2)")
 def tf_efficientnet(name: str) -> tuple[Dialect, ...]:
-    """Timm's names."""
-    del name
-    return (_TIMM,)
+    """Timm's names. Ours pad as TensorFlow; PyTorch's own end at B7."""
+    has_twin = re.fullmatch(r"tf_efficientnet_b[0-7]", name)
+    return (
+        dataclasses.replace(_TIMM, twin=name.removeprefix("tf_") if has_twin else ""),
+    )
 
 
 @family(r"tf_efficientnet_lite\d")

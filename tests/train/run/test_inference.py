@@ -9,10 +9,16 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 import cnn_flax
+from cnn_flax import cli
 from train.__main__ import main
+from train.commands.evaluate import Evaluate
+from train.config import Network
 from train.data import DecodeError, open_source
 from train.data.decode import fit as fit_image
 from train.errors import UserError
+from train.learn.starting_weights import load_starting_weights
+from train.learn.teacher import open_teacher
+from train.run.advice import starting_from
 from train.run.inference import evaluate_model, evaluate_run, predict_images
 from train.run.loop import fit
 from train.run.run_folder import read_result
@@ -36,6 +42,51 @@ def digits(tmp_path):
     for i, path in enumerate(paths):
         Image.fromarray(source.read(i).squeeze()).save(path)
     return paths
+
+
+class _Loaded(Exception):
+    """Carries the weights that a program was about to load."""
+
+
+@pytest.mark.parametrize("by", ["name", "content"])
+def test_all_programs_take_a_file_for_the_same_published_weights(
+    tmp_path, monkeypatch, capsys, by
+):
+    source = "timm resnet18.a1_in1k"
+    file = tmp_path / ("resnet18.a1_in1k.bin" if by == "name" else "w.safetensors")
+    metadata = {"source": source} if by == "content" else {}
+    save_file({"params/head/kernel": np.zeros((512, 10))}, file, metadata)
+    Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
+    found = []
+
+    def load(weights, **fields):
+        found.append(weights)
+        raise _Loaded
+
+    for module in (
+        *("cnn_flax.cli", "cnn_flax.weights.pretrained", "train.run.inference"),
+        *("train.learn.teacher", "train.learn.starting_weights"),
+    ):
+        monkeypatch.setattr(f"{module}.load_identified", load)
+    words = ["predict", "resnet18", str(tmp_path / "image.png"), "--weights", str(file)]
+    digits = open_source("digits", "test")
+    network = Network("resnet18", init=str(file))
+    programs = [
+        lambda: cli.main(words),
+        lambda: cnn_flax.load_pretrained("resnet18", file),
+        lambda: evaluate_model("resnet18", "digits", weights=str(file)),
+        lambda: Evaluate("resnet18", data="digits", weights=str(file))(),
+        lambda: open_teacher(f"resnet18={file}", digits, size=8, channels=1),
+        lambda: load_starting_weights(network, 1, None),  # pyright: ignore
+    ]
+    for program in programs:
+        with pytest.raises(_Loaded):
+            program()
+    assert [weights.entry.source for weights in found] == [source] * len(programs)
+    assert all(weights.certain for weights in found)
+    assert f"Images prepared as for {source}." in capsys.readouterr().out
+    images = starting_from("digits", str(file), model="resnet18").input
+    assert (images.interpolation, images.crop_pct) == ("bicubic", 0.95)
 
 
 def test_evaluating_a_run_repeats_its_result(run):
