@@ -22,7 +22,14 @@ from train.data.source import (
 from train.data.tfds import tfds
 from train.errors import UserError
 
-__all__ = ["Source", "SourceError", "Split", "check_outside", "open_source"]
+__all__ = [
+    "Source",
+    "SourceError",
+    "Split",
+    "check_outside",
+    "check_several_classes",
+    "open_source",
+]
 
 Split = Literal["train", "val", "test"]
 
@@ -78,8 +85,7 @@ def open_source(
       cache: whether the images of a small set stay in memory once read.
 
     Raises:
-      SourceError: if there is no such set, split or subset, a split would be empty, or
-        labelled images have one class only.
+      SourceError: if there is no such set, split or subset, or a split would be empty.
     """
     kind, _, path = spec.partition(":")
     if kind not in _OPENERS:
@@ -98,8 +104,6 @@ def open_source(
         raise SourceError(f"{spec} has no labels to split or sample by")
     else:
         source = splits["train"]()
-    if labelled and len(source.class_names) == 1:
-        raise SourceError(_one_class(spec, source.class_names[0]))
     source = subset(
         source,
         count=count,
@@ -162,15 +166,22 @@ def _rounded(source: Source, name: str, share: float, second: bool) -> str:
     )
 
 
-def _one_class(spec: str, name: str) -> str:
-    """Why a set with one class is refused, and what may have been meant."""
-    message = f"{spec} has only the class {name!r}, and telling apart needs two or more"
-    kind, _, path = spec.partition(":")
-    if kind != "folder":
-        return message
-    message += f"; each folder in {path}, or in its folders train and test, is a class"
-    inner = Path(path).expanduser() / name
-    return f"{message}. Is it folder:{path}/{name}?" if inner.is_dir() else message
+def check_several_classes(source: Source) -> Source:
+    """Returns a labelled set; raises `SourceError` if it has one class only."""
+    if len(source.class_names) != 1:
+        return source
+    (name,) = source.class_names
+    message = (
+        f"{source.spec} has only the class {name!r}, and a model tells two or more"
+    )
+    kind, _, path = source.spec.partition(":")
+    if kind == "folder":
+        message += f" apart; each folder in {path}, or in its split folders, is a class"
+        if (Path(path).expanduser() / name).is_dir():
+            message += f". Is it folder:{path}/{name}?"
+    else:
+        message += " apart"
+    raise SourceError(message)
 
 
 def check_outside(out: Path, *specs: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from cnn_flax.weights.preprocessing import allow_pixels
 from train.config import Config
 from train.data import Source, open_source
-from train.data.open_source import Split
+from train.data.open_source import Split, check_several_classes
 from train.data.pseudo_label_file import pseudo_labelled
 from train.errors import UserError
 
@@ -26,9 +26,9 @@ def training_images(config: Config) -> Source:
     """The labelled images to train on.
 
     Raises:
-      SourceError: if there are none.
+      SourceError: if there are none, or they are of one class.
     """
-    return _open_selection(config)
+    return check_several_classes(_open_selection(config))
 
 
 def unlabelled_images(
