@@ -1,10 +1,15 @@
 """Checks of what networks and layers are given."""
 
+import operator
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype
 
-__all__ = ["as_images", "check_rate"]
+__all__ = ["as_images", "check_rate", "is_sequence", "whole_number"]
 
 
 def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
@@ -45,3 +50,33 @@ def check_rate(name: str, rate: float) -> None:
     """
     if not 0 <= rate < 1:
         raise ValueError(f"{name} must be in [0, 1), got {rate}.")
+
+
+def whole_number(name: str, value: Any, least: int | None = 1) -> int:
+    """Checks that a size or a count is a whole number, NumPy's too.
+
+    Args:
+      name: of the argument, for the error message.
+      value: what was given.
+      least: the smallest allowed value; None: any.
+
+    Raises:
+      ValueError: if it is no whole number, such as True or 2.0, or below `least`.
+    """
+    number = None
+    if not isinstance(value, bool | np.bool_):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+    if number is None or (least is not None and number < least):
+        limit = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} must be a whole number{limit}, got {value!r}.")
+    return number
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value holds several numbers: a sequence or an array, but no string."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str)

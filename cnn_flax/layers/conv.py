@@ -17,17 +17,22 @@ from cnn_flax.layers.cpu.convolution import Geometry, dense_conv
 from cnn_flax.layers.cpu.depthwise import depthwise_conv
 from cnn_flax.layers.cpu.grouped import grouped_conv
 from cnn_flax.layers.cpu.matrix_product import full_image_conv, pointwise_conv
+from cnn_flax.layers.module import Module, Padding
 
 __all__ = ["Conv", "fan_out_normal"]
 
-# He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form, which is
-# torchvision's `kaiming_normal_(mode="fan_out")`: an untruncated normal.
-fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+def fan_out_normal(
+    key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32
+) -> jax.Array:
+    """An untruncated normal over fan out, torchvision's `kaiming_normal_`.
 
-Padding = str | int | Sequence[int | tuple[int, int]]
+    He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form.
+    """
+    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    return init(key, shape, dtype)
 
 
-class Conv(nn.Module):
+class Conv(Module):
     """2-D convolution, NHWC, with the fields and parameters of `flax.linen.Conv`.
 
     It has custom gradients: forward mode (`jax.jvp`) works on them, but not on the

@@ -19,6 +19,7 @@ from flax.typing import Dtype, Initializer
 from jax import lax
 
 from cnn_flax.layers.conv import Conv, fan_out_normal
+from cnn_flax.layers.module import Module
 from cnn_flax.layers.sampling import read_bilinear
 
 __all__ = ["DeformConv", "deform_conv2d"]
@@ -94,7 +95,7 @@ def deform_conv2d(
     return _operator(geometry)(x, offset, weight, bias, mask)
 
 
-class DeformConv(nn.Module):
+class DeformConv(Module):
     """Deformable convolution with a branch that computes offsets and masks.
 
     The branch is a plain convolution with the same input and geometry, in float32 or

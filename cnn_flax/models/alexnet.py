@@ -38,6 +38,7 @@ from cnn_flax.layers import (
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure
 from cnn_flax.layers.head import linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
 
 __all__ = ["AlexNet"]
@@ -53,7 +54,7 @@ _PAPER_2012 = (
 )
 
 
-class AlexNet(nn.Module):
+class AlexNet(Module):
     """Five convolutions with overlapping max pooling, then three dense layers.
 
     Intermediates: `conv1`, `conv2` and `conv5` (after the ReLU), `pool1`, `pool2` and
@@ -79,8 +80,8 @@ class AlexNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        check_rate("dropout_rate", self.dropout_rate)
         super().__post_init__()
+        check_rate("dropout_rate", self.dropout_rate)
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

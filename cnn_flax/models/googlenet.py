@@ -42,6 +42,7 @@ from cnn_flax.layers import (
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.head import dense_init, linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
 
 __all__ = ["AuxiliaryHead", "GoogLeNet", "Inception"]
@@ -52,7 +53,7 @@ _PAPER = (
 )
 
 
-class Inception(nn.Module):
+class Inception(Module):
     """Four parallel branches (the paper's figure 2 b).
 
     Attributes:
@@ -83,7 +84,7 @@ class Inception(nn.Module):
         return jnp.concatenate([branch1, branch2, branch3, branch4], axis=-1)
 
 
-class AuxiliaryHead(nn.Module):
+class AuxiliaryHead(Module):
     """A small classifier on an intermediate map, which adds gradients (section 5).
 
     Attributes:
@@ -117,7 +118,7 @@ class AuxiliaryHead(nn.Module):
         return dense(self.num_classes, dtype=wide, name="fc2")(x)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Module):
     """A stem, nine inception modules, two auxiliary heads, pooling and a linear head.
 
     Intermediates: `stem` (what inception 3a receives), `stage3`, `stage4` and `stage5`
@@ -149,10 +150,10 @@ class GoogLeNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         if self.aux_dropout_rate is not None:
             check_rate("aux_dropout_rate", self.aux_dropout_rate)
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
