@@ -153,7 +153,7 @@ def _check_inside(window, lengths):
     ):
         if isinstance(start, Tracer) or isinstance(length, Tracer):
             continue
-        end = np.max(np.asarray(start) + np.asarray(length))
+        end = np.max(np.asarray(start) + np.asarray(length), initial=0)
         if end > extent:
             raise ValueError(
                 f"A window ends at pixel {end} of images whose {name} is {extent}."

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
+from jax import lax
 
 from cnn_flax.layers import (
     Conv,
@@ -129,7 +130,7 @@ class AlexNet(Module):
 
         # Dense layers.
         x = adaptive_avg_pool(x, (6, 6))
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         if not self.original:
             x = dropout(name="dropout5")(x)
         x = nn.relu(dense(name="layer6")(x))

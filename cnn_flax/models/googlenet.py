@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
+from jax import lax
 
 from cnn_flax.layers import (
     Conv,
@@ -112,7 +113,7 @@ class AuxiliaryHead(Module):
             x = avg_pool(x.astype(wide), 5, 3)
         x = adaptive_avg_pool(x, (4, 4))
         x = self.conv_block(128, 1, name="conv")(x, train=train)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = nn.relu(dense(1024, dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         return dense(self.num_classes, dtype=wide, name="fc2")(x)
