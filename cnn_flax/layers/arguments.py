@@ -11,6 +11,8 @@ from flax.typing import Dtype
 
 __all__ = ["as_images", "check_rate", "is_sequence", "whole_number"]
 
+_FEW_CHANNELS = 4  # The most that a picture has: red, green, blue, transparency.
+
 
 def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
     """Checks that an array is a batch of images, and casts it.
@@ -21,7 +23,8 @@ def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
       min_size: smallest height and width that the network can take, in pixels.
 
     Raises:
-      ValueError: if `images` is not of rank 4, empty, or smaller than `min_size`.
+      ValueError: if `images` is not of rank 4, has no pixels, has its channels first,
+        or is smaller than `min_size`.
       TypeError: if `images` are not floats.
     """
     images = jnp.asarray(images)
@@ -30,16 +33,35 @@ def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
             f"Images are [N, H, W, C], got shape {images.shape}"
             + ("; a single image is images[None]." if images.ndim == 3 else ".")
         )
-    if min(images.shape[1:3]) < min_size:
+    if _has_channels_first(images.shape):
+        raise ValueError(
+            f"Images are [N, H, W, C] (NHWC), got shape {images.shape}, which looks "
+            "like NCHW; jnp.moveaxis(images, 1, -1) moves the channels."
+        )
+    sides = images.shape[1:3]
+    if any(jax.core.max_dim(side, min_size) != side for side in sides):
+        is_known = all(isinstance(side, int) for side in sides)
         raise ValueError(
             f"Images must be at least {min_size} x {min_size} px, got "
-            f"{images.shape[1]} x {images.shape[2]}."
+            f"{sides[0]} x {sides[1]}"
+            + (
+                "."
+                if is_known
+                else "; jax.export.symbolic_shape takes constraints, such as "
+                f"'{sides[0]} >= {min_size}'."
+            )
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
             f"Images are floats, normalised as the weights expect; got {images.dtype}."
         )
     return images.astype(dtype)
+
+
+def _has_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether a map is as flat as channels are few, and its channels are a side's."""
+    known = [side for side in shape[1:] if isinstance(side, int)]
+    return len(known) == 3 and shape[1] <= _FEW_CHANNELS < min(shape[2:])
 
 
 def check_rate(name: str, rate: float) -> None:

@@ -96,7 +96,14 @@ class Conv(Module):
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = _convolve(x, kernel, self._geometry(x.shape[1:3]), groups)
+        geometry = self._geometry(x.shape[1:3])
+        if not all(isinstance(p, int) for pair in geometry.padding for p in pair):
+            # Under `jax.export` with symbolic sizes, where convolutions take no others.
+            zero = jnp.zeros((), x.dtype)
+            around = [(*pair, 0) for pair in geometry.padding]
+            x = lax.pad(x, zero, [(0, 0, 0), *around, (0, 0, 0)])
+            geometry = geometry._replace(padding=[(0, 0), (0, 0)])
+        y = _convolve(x, kernel, geometry, groups)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
     def _geometry(self, size: Sequence[int]) -> Geometry:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
@@ -228,7 +227,7 @@ def _output_size(size, kernel_size, geometry):
             size, kernel_size, *geometry[:3], strict=True
         )
     )
-    if min(output) < 1:
+    if any(jax.core.max_dim(n, 1) != n for n in output):
         raise ValueError(
             f"A kernel of {kernel_size} with dilation {geometry.dilation} does not fit "
             f"into an image of {size} with padding {geometry.padding}."
@@ -321,7 +320,7 @@ def _positions(offset, kernel_size, geometry):
     taps = kernel_size[0] * kernel_size[1]
     positions = offset.shape[1] * offset.shape[2]
     rows, columns = (
-        np.arange(size) * stride - padding + dilation * np.arange(k)[:, None]
+        jnp.arange(size)[None] * stride - padding + dilation * jnp.arange(k)[:, None]
         for size, k, stride, padding, dilation in zip(
             offset.shape[1:3], kernel_size, *geometry[:3], strict=True
         )

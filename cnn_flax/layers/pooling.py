@@ -91,14 +91,32 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
         length = x.shape[axis]
         if length == n:
             continue
-        windows = [
-            lax.slice_in_dim(x, i * length // n, -(-(i + 1) * length // n), axis=axis)
-            for i in range(n)
-        ]
-        x = jnp.stack([jnp.mean(w, axis) for w in windows], axis)
+        mean = _window_mean if isinstance(length, int) else _masked_window_mean
+        x = jnp.stack([mean(x, i, n, axis) for i in range(n)], axis)
     return x
+
+
+def _window_mean(x: jax.Array, i: int, n: int, axis: int) -> jax.Array:
+    """Mean over window `i` of `n` along an axis."""
+    start, end = _window(i, n, x.shape[axis])
+    return jnp.mean(lax.slice_in_dim(x, start, end, axis=axis), axis)
+
+
+def _masked_window_mean(x: jax.Array, i: int, n: int, axis: int) -> jax.Array:
+    """`_window_mean` along an axis whose length is known only to the running program.
+
+    So it is under `jax.export` with symbolic sizes, which cannot bound such slices.
+    """
+    length = x.shape[axis]
+    start, end = _window(i, n, jnp.asarray(length))
+    pixel = lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    return jnp.mean(x, axis, where=(start <= pixel) & (pixel < end))
+
+
+def _window(i, n, length):
+    return i * length // n, -(-(i + 1) * length // n)
 
 
 def _overhang(size: int, window: int, stride: int) -> int:
     """Pixels by which the last window extends over the border, if none is left out."""
-    return max(window - size, (window - size) % stride)
+    return jax.core.max_dim(window - size, (window - size) % stride)

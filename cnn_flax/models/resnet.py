@@ -37,6 +37,7 @@ from cnn_flax.layers import (
 )
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.cpu.convolution import subsample
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import nearest, register
@@ -94,7 +95,7 @@ def pool_projection(x, features, strides, conv_block, train):
 
 def zero_pad(x, features, strides, conv_block, train):
     """Every second pixel, and zeros for the new channels (the paper's option A)."""
-    x = x[:, ::strides, ::strides]
+    x = subsample(x, (strides, strides))
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
 
 

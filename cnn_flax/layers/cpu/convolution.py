@@ -10,7 +10,7 @@ from jax import lax
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.materialize import materialize_on_cpu
 
-__all__ = ["Geometry", "convolve", "dense_conv"]
+__all__ = ["Geometry", "convolve", "dense_conv", "subsample", "window_span"]
 
 
 class Geometry(NamedTuple):
@@ -47,6 +47,24 @@ def convolve(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def window_span(size: int, window: int, stride: int) -> int:
+    """Pixels from the first to the last position of a window that moves inside an axis.
+
+    A slice of that many pixels has as many positions as a convolution, in the same form
+    for symbolic sizes; `x[::stride]` has as many, but JAX cannot tell.
+    """
+    return jax.core.max_dim((size - window) // stride * stride + 1, 0)
+
+
+def subsample(x: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    """The pixels that a 1x1 convolution sees: `[N, H, W, C] -> [N, H', W', C]`."""
+    rows, columns = (
+        slice(0, window_span(size, 1, stride), stride)
+        for size, stride in zip(x.shape[1:3], strides, strict=True)
+    )
+    return x[:, rows, columns]
 
 
 def dense_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
