@@ -13,13 +13,19 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import lax
 
-from cnn_flax.layers.cpu.convolution import Geometry, dense_conv
+from cnn_flax.layers.cpu.convolution import (
+    Geometry,
+    dense_conv,
+    fit_to_windows,
+    has_symbolic_size,
+)
 from cnn_flax.layers.cpu.depthwise import depthwise_conv
 from cnn_flax.layers.cpu.grouped import grouped_conv
 from cnn_flax.layers.cpu.matrix_product import full_image_conv, pointwise_conv
 from cnn_flax.layers.module import Module, Padding
 
 __all__ = ["Conv", "fan_out_normal"]
+
 
 def fan_out_normal(
     key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32
@@ -97,11 +103,9 @@ class Conv(Module):
             )
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         geometry = self._geometry(x.shape[1:3])
-        if not all(isinstance(p, int) for pair in geometry.padding for p in pair):
-            # Under `jax.export` with symbolic sizes, where convolutions take no others.
-            zero = jnp.zeros((), x.dtype)
-            around = [(*pair, 0) for pair in geometry.padding]
-            x = lax.pad(x, zero, [(0, 0, 0), *around, (0, 0, 0)])
+        if has_symbolic_size(x):
+            reach = self._reach(geometry.dilation)
+            x = fit_to_windows(x, 0, geometry.padding, reach, geometry.strides)
             geometry = geometry._replace(padding=[(0, 0), (0, 0)])
         y = _convolve(x, kernel, geometry, groups)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
@@ -110,14 +114,18 @@ class Conv(Module):
         strides, dilation = _pair(self.strides), _pair(self.kernel_dilation)
         padding = self.padding
         if isinstance(padding, str):
-            reach = [
-                (n - 1) * d + 1 for n, d in zip(self.kernel_size, dilation, strict=True)
-            ]
+            reach = self._reach(dilation)
             padding = lax.padtype_to_pads(size, reach, strides, padding)
         elif isinstance(padding, int):
             padding = (padding, padding)
         padding = [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding]
         return Geometry(strides, padding, dilation)
+
+    def _reach(self, dilation: tuple[int, int]) -> list[int]:
+        """Pixels from the kernel's first tap to its last, per axis."""
+        return [
+            (n - 1) * d + 1 for n, d in zip(self.kernel_size, dilation, strict=True)
+        ]
 
 
 def _convolve(x, kernel, geometry, groups):

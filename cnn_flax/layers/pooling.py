@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_flax.layers.cpu.convolution import fit_to_windows, has_symbolic_size
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.max_pool import max_pool_gradients
 
@@ -39,6 +40,9 @@ def max_pool(
     sizes = [size + 2 * padding for size in x.shape[1:3]]
     over = [_overhang(size, window, stride) if ceil_mode else 0 for size in sizes]
     pad: Any = tuple((padding, padding + pixels) for pixels in over)
+    if has_symbolic_size(x):
+        x = fit_to_windows(x, -jnp.inf, pad, (window, window), (stride, stride))
+        pad = ((0, 0), (0, 0))
     plain = partial(
         nn.max_pool,
         window_shape=(window, window),

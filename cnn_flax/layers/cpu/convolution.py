@@ -5,12 +5,21 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.materialize import materialize_on_cpu
 
-__all__ = ["Geometry", "convolve", "dense_conv", "subsample", "window_span"]
+__all__ = [
+    "Geometry",
+    "convolve",
+    "dense_conv",
+    "fit_to_windows",
+    "has_symbolic_size",
+    "subsample",
+    "window_span",
+]
 
 
 class Geometry(NamedTuple):
@@ -56,6 +65,39 @@ def window_span(size: int, window: int, stride: int) -> int:
     for symbolic sizes; `x[::stride]` has as many, but JAX cannot tell.
     """
     return jax.core.max_dim((size - window) // stride * stride + 1, 0)
+
+
+def fit_to_windows(
+    x: jax.Array,
+    value: float,
+    padding: Sequence[tuple[int, int]],
+    window: Sequence[int],
+    strides: Sequence[int],
+) -> jax.Array:
+    """Pads an image of symbolic size, and cuts off what no window reaches.
+
+    JAX takes only constants as the padding of windows, whose gradients would pad by
+    what no window reaches.
+
+    Args:
+      x: `[N, H, W, C]`.
+      value: what to pad with.
+      padding: pixels (before, after) the image, per axis.
+      window: pixels from a window's first to its last, per axis.
+      strides: step between windows, per axis.
+    """
+    around = []
+    for size, (low, high), reach, stride in zip(
+        x.shape[1:3], padding, window, strides, strict=True
+    ):
+        end = window_span(size + low + high, reach, stride) + reach - 1
+        around.append((low, end - size - low, 0))
+    return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+
+
+def has_symbolic_size(x: jax.Array) -> bool:
+    """Whether height or width is known only when the program runs (`jax.export`)."""
+    return not all(isinstance(size, int) for size in x.shape[1:3])
 
 
 def subsample(x: jax.Array, strides: tuple[int, int]) -> jax.Array:
