@@ -1,7 +1,8 @@
 """Losses on logits and features, computed in float32 or wider.
 
 Logits are float arrays `[N, K]`; labels are classes, int `[N]` in `[0, K)`, or
-probabilities, float `[N, K]`.
+probabilities, float `[N, K]`. Losses are means over the images, which are NaN where
+there is no image, as in torch.
 """
 
 import jax

@@ -1,5 +1,7 @@
 """Checks of what networks and layers are given."""
 
+import contextlib
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-__all__ = ["as_images", "check_rate", "is_sequence", "whole_number"]
+__all__ = [
+    "as_images",
+    "check_floats",
+    "check_maps",
+    "check_rate",
+    "finite_number",
+    "is_sequence",
+    "whole_number",
+    "whole_numbers",
+    "whole_pair",
+]
 
 _FEW_CHANNELS = 4  # The most that a picture has: red, green, blue, transparency.
 
@@ -74,6 +86,31 @@ def check_rate(name: str, rate: float) -> None:
         raise ValueError(f"{name} must be in [0, 1), got {rate}.")
 
 
+def check_maps(x: jax.Array) -> None:
+    """Checks that an operator is given maps.
+
+    Raises:
+      ValueError: if `x` is not of rank 4.
+      TypeError: if `x` is not of floats.
+    """
+    if x.ndim != 4:
+        raise ValueError(
+            f"Maps are [N, H, W, C], got shape {x.shape}"
+            + ("; a single one is x[None]." if x.ndim == 3 else ".")
+        )
+    check_floats(x)
+
+
+def check_floats(x: jax.Array) -> None:
+    """Checks that an array is of floats.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must have a float dtype, got {x.dtype}.")
+
+
 def whole_number(name: str, value: Any, least: int | None = 1) -> int:
     """Checks that a size or a count is a whole number, NumPy's too.
 
@@ -87,18 +124,71 @@ def whole_number(name: str, value: Any, least: int | None = 1) -> int:
     """
     number = None
     if not isinstance(value, bool | np.bool_):
-        try:
+        with contextlib.suppress(TypeError):
             number = operator.index(value)
-        except TypeError:
-            pass
     if number is None or (least is not None and number < least):
         limit = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name} must be a whole number{limit}, got {value!r}.")
     return number
 
 
+def whole_numbers(name: str, value: Any, least: int | None = 1) -> tuple[int, ...]:
+    """Checks a sequence of whole numbers, such as a tuple, list or NumPy's array.
+
+    Raises:
+      ValueError: if it is none; arguments are those of `whole_number`.
+    """
+    if not is_sequence(value):
+        raise ValueError(f"{name} must be a sequence of whole numbers, got {value!r}.")
+    return tuple(
+        whole_number(f"{name}[{i}]", item, least) for i, item in enumerate(value)
+    )
+
+
+def whole_pair(name: str, value: Any, least: int | None = 1) -> tuple[int, int]:
+    """Checks one whole number, which stands for two, or (vertical, horizontal).
+
+    Raises:
+      ValueError: if it is neither; arguments are those of `whole_number`.
+    """
+    if not is_sequence(value):
+        return (whole_number(name, value, least),) * 2
+    if len(value) != 2:
+        raise ValueError(
+            f"{name} must be a whole number or (vertical, horizontal), got {value!r}."
+        )
+    vertical, horizontal = whole_numbers(name, value, least)
+    return vertical, horizontal
+
+
+def finite_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf
+) -> Any:
+    """Checks that a value is a number, NumPy's too; a tracer is returned as it is.
+
+    Args:
+      name: of the argument, for the error message.
+      value: what was given.
+      low: the smallest allowed value.
+      high: the largest allowed value.
+
+    Raises:
+      TypeError: if it is no number, such as True or "1".
+      ValueError: if it is NaN, infinite or out of range.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if isinstance(value, bool | np.bool_ | str) or value is None or np.ndim(value):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    number = float(value)
+    if not (math.isfinite(number) and low <= number <= high):
+        limits = "finite" if low == -math.inf else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {limits}, got {value!r}.")
+    return number
+
+
 def is_sequence(value: Any) -> bool:
     """Whether a value holds several numbers: a sequence or an array, but no string."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | jax.Array):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_flax.layers.arguments import finite_number
+
 __all__ = ["BatchNorm", "batch_norm"]
 
 
@@ -33,7 +35,8 @@ class BatchNorm(nn.BatchNorm):
 
     Raises:
       ValueError: if a field of Flax's that is fixed here has another value;
-        `flax.linen.BatchNorm` takes it.
+        `flax.linen.BatchNorm` takes it; or momentum or epsilon are out of range.
+      TypeError: if momentum or epsilon are not numbers.
     """
 
     def __post_init__(self):
@@ -43,6 +46,8 @@ class BatchNorm(nn.BatchNorm):
                     f"{field} must be {value}, got {getattr(self, field)}; "
                     "flax.linen.BatchNorm takes others."
                 )
+        finite_number("momentum", self.momentum, 0, 1)
+        finite_number("epsilon", self.epsilon, 0)
         super().__post_init__()
 
     @nn.compact

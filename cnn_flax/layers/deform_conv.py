@@ -17,6 +17,7 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import lax
 
+from cnn_flax.layers.arguments import whole_number, whole_pair
 from cnn_flax.layers.conv import Conv, fan_out_normal
 from cnn_flax.layers.module import Module
 from cnn_flax.layers.sampling import read_bilinear
@@ -72,15 +73,15 @@ def deform_conv2d(
       ValueError: if a shape does not fit the others, or a number is out of range.
     """
     geometry = _Geometry(
-        _pair("stride", stride, least=1),
-        _pair("padding", padding, least=0),
-        _pair("dilation", dilation, least=1),
-        feature_groups,
-        offset_groups,
+        whole_pair("stride", stride),
+        whole_pair("padding", padding, least=0),
+        whole_pair("dilation", dilation),
+        whole_number("feature_groups", feature_groups),
+        whole_number("offset_groups", offset_groups),
     )
-    _check_channels(x, offset, weight, feature_groups, offset_groups)
+    _check_channels(x, offset, weight, *geometry[3:])
     size = _output_size(x.shape[1:3], weight.shape[:2], geometry)
-    taps = offset_groups * weight.shape[0] * weight.shape[1]
+    taps = geometry.offset_groups * weight.shape[0] * weight.shape[1]
     expected = (x.shape[0], *size, 2 * taps)
     _check_shape("offset", offset, expected, "offset_groups * kh * kw * 2")
     if mask is not None:
@@ -184,16 +185,6 @@ class DeformConv(Module):
         )
 
 
-def _pair(name, value, least) -> Pair:
-    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= least for v in pair):
-        raise ValueError(
-            f"{name} is one number or (vertical, horizontal), each at least {least}; "
-            f"got {value}."
-        )
-    return pair
-
-
 def _check_channels(x, offset, weight, feature_groups, offset_groups):
     for name, array, layout in [
         ("x", x, "[N, H, W, C]"),
@@ -203,7 +194,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
         if array.ndim != 4:
             raise ValueError(f"{name} is {layout}, got shape {array.shape}.")
     channels, features = x.shape[3], weight.shape[3]
-    if feature_groups < 1 or channels % feature_groups or features % feature_groups:
+    if channels % feature_groups or features % feature_groups:
         raise ValueError(
             f"feature_groups={feature_groups} must divide the {channels} channels of x "
             f"{x.shape} and the {features} features of weight {weight.shape}."
@@ -213,7 +204,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
             f"weight {weight.shape} takes {weight.shape[2]} channels per group, but x "
             f"{x.shape} has {channels} in {feature_groups} group(s)."
         )
-    if offset_groups < 1 or channels % offset_groups:
+    if channels % offset_groups:
         raise ValueError(
             f"offset_groups={offset_groups} must divide the {channels} channels of x "
             f"{x.shape}."

@@ -9,19 +9,23 @@ objects that do not pickle.
 import dataclasses
 import functools
 import importlib
-import math
 import operator
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers.arguments import is_sequence, whole_number
+from cnn_flax.layers.arguments import (
+    finite_number,
+    is_sequence,
+    whole_number,
+    whole_numbers,
+    whole_pair,
+)
 
 __all__ = ["Module", "Padding"]
 
@@ -116,26 +120,24 @@ def _whole(name: str, value: Any) -> int:
     return whole_number(name, value, _LEAST.get(name, 1))
 
 
+def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
+    return whole_numbers(name, value, _LEAST.get(name, 1))
+
+
 def _pair(name: str, value: Any) -> tuple[int, int]:
-    if not is_sequence(value) or len(value) != 2:
+    if not is_sequence(value):
         raise ValueError(f"{name} must be (vertical, horizontal), got {value!r}.")
-    return _whole(name, value[0]), _whole(name, value[1])
+    return whole_pair(name, value, _LEAST.get(name, 1))
 
 
 def _one_or_pair(name: str, value: Any) -> int | tuple[int, int]:
     return (_pair if is_sequence(value) else _whole)(name, value)
 
 
-def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
-    if not is_sequence(value):
-        raise ValueError(f"{name} must be a sequence of whole numbers, got {value!r}.")
-    return tuple(_whole(name, item) for item in value)
-
-
 def _rows(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     if not is_sequence(value):
         raise ValueError(f"{name} must be a sequence of sequences, got {value!r}.")
-    return tuple(_whole_numbers(name, row) for row in value)
+    return tuple(_whole_numbers(f"{name}[{i}]", row) for i, row in enumerate(value))
 
 
 def _padding(name: str, value: Any) -> Padding:
@@ -157,16 +159,6 @@ def _padding(name: str, value: Any) -> Padding:
 
 
 _PADDINGS = ("SAME", "VALID", "SAME_LOWER")
-
-
-def _number(name: str, value: Any) -> Any:
-    if isinstance(value, jax.core.Tracer):
-        return value
-    if isinstance(value, bool | np.bool_ | str) or np.ndim(value) or value is None:
-        raise TypeError(f"{name} must be a number, got {value!r}.")
-    if not math.isfinite(number := float(value)):
-        raise ValueError(f"{name} must be finite, got {value!r}.")
-    return number
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -205,7 +197,7 @@ _CHECKS = {
     for kind, check in (
         (bool, _flag),
         (int, _whole),
-        (float, _number),
+        (float, finite_number),
         (str, _text),
         (tuple[int, int], _pair),
         (int | tuple[int, int], _one_or_pair),

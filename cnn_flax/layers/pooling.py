@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_flax.layers.arguments import check_maps, whole_number, whole_pair
 from cnn_flax.layers.cpu.convolution import fit_to_windows, has_symbolic_size
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.max_pool import max_pool_gradients
@@ -36,7 +37,14 @@ def max_pool(
     Returns:
       `[N, H', W', C]` with `H' = (H + 2 * padding - window) / stride + 1`, rounded down
       or, with `ceil_mode`, up.
+
+    Raises:
+      ValueError: if `x` is not of rank 4, or a size is not a whole number in range.
+      TypeError: if `x` is not of floats.
     """
+    check_maps(x)
+    window, stride = whole_number("window", window), whole_number("stride", stride)
+    padding = whole_number("padding", padding, least=0)
     sizes = [size + 2 * padding for size in x.shape[1:3]]
     over = [_overhang(size, window, stride) if ceil_mode else 0 for size in sizes]
     pad: Any = tuple((padding, padding + pixels) for pixels in over)
@@ -64,7 +72,13 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     Returns:
       `[N, ceil(H / stride), ceil(W / stride), C]` where `window == stride`. A window
       that extends over the border is the mean of the pixels inside.
+
+    Raises:
+      ValueError: if `x` is not of rank 4, or a size is not a whole number in range.
+      TypeError: if `x` is not of floats.
     """
+    check_maps(x)
+    window, stride = whole_number("window", window), whole_number("stride", stride)
     pad: Any = tuple((0, _overhang(size, window, stride)) for size in x.shape[1:3])
     return nn.avg_pool(
         x, (window, window), (stride, stride), pad, count_include_pad=False
@@ -72,7 +86,13 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
-    """Mean over the image, in float32 or wider: `[N, H, W, C] -> [N, C]`."""
+    """Mean over the image, in float32 or wider: `[N, H, W, C] -> [N, C]`.
+
+    Raises:
+      ValueError: if `x` is not of rank 4.
+      TypeError: if `x` is not of floats.
+    """
+    check_maps(x)
     return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(jnp.float32, x.dtype))
 
 
@@ -89,7 +109,13 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
     Returns:
       `[N, *size, C]`; `x` itself where it has that size.
+
+    Raises:
+      ValueError: if `x` is not of rank 4, or `size` are not two positive whole numbers.
+      TypeError: if `x` is not of floats.
     """
+    check_maps(x)
+    size = whole_pair("size", size)
     x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     for axis, n in zip((1, 2), size, strict=True):
         length = x.shape[axis]

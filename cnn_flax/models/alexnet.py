@@ -82,6 +82,10 @@ class AlexNet(Module):
 
     def __post_init__(self):
         super().__post_init__()
+        if len(self.features) != 5:
+            raise ValueError(
+                f"features must be of five convolutions, got {self.features}."
+            )
         check_rate("dropout_rate", self.dropout_rate)
 
     @nn.compact

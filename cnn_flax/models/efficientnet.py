@@ -42,7 +42,7 @@ from cnn_flax.layers import (
     SqueezeExcite,
     global_avg_pool,
 )
-from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.arguments import as_images, check_rate, finite_number
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.head import linear_head
@@ -322,6 +322,12 @@ class EfficientNet(Module):
             if not getattr(self, field) > 0:
                 raise ValueError(
                     f"{field} must be positive, got {getattr(self, field)}."
+                )
+        finite_number("se_ratio", self.se_ratio, 0)
+        for stage in self.stages:
+            if len(stage) != len(Stage._fields):
+                raise ValueError(
+                    f"A stage is ({', '.join(Stage._fields)}), got {stage}."
                 )
 
     @property

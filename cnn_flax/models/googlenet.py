@@ -68,6 +68,11 @@ class Inception(Module):
     large_kernel: int = 5
     conv_block: Callable[..., nn.Module] = ConvBlock
 
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.features) != 6:
+            raise ValueError(f"features must be six numbers, got {self.features}.")
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[N, H, W, C] -> [N, H, W, sum of the four branches' last features]`."""
