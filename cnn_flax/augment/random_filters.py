@@ -7,10 +7,12 @@ from cnn_flax.augment import filters, fusion_registry
 from cnn_flax.augment.erasing import add_noise
 from cnn_flax.augment.prng import (
     Draw,
+from cnn_flax.layers.arguments import finite_number, is_sequence
     bernoulli,
     check_probability,
     draw_per_image,
     image_keys,
+    is_range,
     uniform,
 )
 
@@ -89,7 +91,7 @@ def draw_gaussian_noise(
       p: probability of changing an image.
     """
     check_probability(p)
-    bounds = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    bounds = tuple(sigma) if is_sequence(sigma) else (finite_number("sigma", sigma),) * 2
     _check_sigma(bounds)
 
     def draw(key):
@@ -126,5 +128,5 @@ def gaussian_noise(
 
 
 def _check_sigma(sigma):
-    if not (len(sigma) == 2 and 0 <= sigma[0] <= sigma[1]):
+    if not (is_range(sigma) and sigma[0] >= 0):
         raise ValueError(f"sigma must be a range not below 0, got {sigma}.")

@@ -14,11 +14,13 @@ from cnn_flax.augment.arguments import image_size
 from cnn_flax.augment.homography import Fill, crop_matrix
 from cnn_flax.augment.prng import (
     Draw,
+from cnn_flax.layers.arguments import is_sequence, whole_number
     Range,
     bernoulli,
     check_probability,
     draw_per_image,
     image_keys,
+    is_range,
     symmetric_range,
     uniform,
 )
@@ -102,7 +104,7 @@ def draw_crop(
     Raises:
       ValueError: if the window is larger than the padded image.
     """
-    sides = image_size(size)
+    sides, padding = image_size(size), whole_number("padding", padding, least=0)
     height, width = (length + 2 * padding for length in shape[:2])
     if height < sides[0] or width < sides[1]:
         raise ValueError(
@@ -172,9 +174,9 @@ def draw_resized_crop(
     Raises:
       ValueError: if a range is invalid.
     """
-    if not 0 < scale[0] <= scale[1] <= 1:
+    if not (is_range(scale) and 0 < scale[0] and scale[1] <= 1):
         raise ValueError(f"scale must be a range in (0, 1], got {scale}.")
-    if not 0 < ratio[0] <= ratio[1]:
+    if not (is_range(ratio) and ratio[0] > 0):
         raise ValueError(f"ratio must be a range above 0, got {ratio}.")
     height, width = shape[:2]
     draw = partial(_draw_box, height=height, width=width, scale=scale, ratio=ratio)
@@ -330,11 +332,15 @@ def draw_affine(
     """
     check_probability(p)
     angles = symmetric_range("degrees", degrees)
-    if not all(0 <= fraction <= 1 for fraction in translate):
+    if not (
+        is_sequence(translate)
+        and len(translate) == 2
+        and all(0 <= fraction <= 1 for fraction in translate)
+    ):
         raise ValueError(f"translate must be two fractions in [0, 1], got {translate}.")
-    if not 0 < scale[0] <= scale[1]:
+    if not (is_range(scale) and scale[0] > 0):
         raise ValueError(f"scale must be a range above 0, got {scale}.")
-    shears = shear if isinstance(shear, tuple) else (-abs(shear), abs(shear))
+    shears = tuple(shear) if is_sequence(shear) else symmetric_range("shear", shear)
     shears_x = symmetric_range("shear", shears[:2])
     shears_y = symmetric_range("shear", shears[2:] or (0.0, 0.0))
     moves = (translate[0] * shape[1], translate[1] * shape[0])
