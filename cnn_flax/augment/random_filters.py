@@ -7,7 +7,6 @@ from cnn_flax.augment import filters, fusion_registry
 from cnn_flax.augment.erasing import add_noise
 from cnn_flax.augment.prng import (
     Draw,
-from cnn_flax.layers.arguments import finite_number, is_sequence
     bernoulli,
     check_probability,
     draw_per_image,
@@ -15,6 +14,7 @@ from cnn_flax.layers.arguments import finite_number, is_sequence
     is_range,
     uniform,
 )
+from cnn_flax.layers.arguments import finite_number, is_sequence
 
 __all__ = [
     "draw_gaussian_blur",
@@ -91,7 +91,7 @@ def draw_gaussian_noise(
       p: probability of changing an image.
     """
     check_probability(p)
-    bounds = tuple(sigma) if is_sequence(sigma) else (finite_number("sigma", sigma),) * 2
+    bounds = sigma if is_sequence(sigma) else (finite_number("sigma", sigma),) * 2
     _check_sigma(bounds)
 
     def draw(key):

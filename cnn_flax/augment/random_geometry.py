@@ -14,7 +14,6 @@ from cnn_flax.augment.arguments import image_size
 from cnn_flax.augment.homography import Fill, crop_matrix
 from cnn_flax.augment.prng import (
     Draw,
-from cnn_flax.layers.arguments import is_sequence, whole_number
     Range,
     bernoulli,
     check_probability,
@@ -24,6 +23,7 @@ from cnn_flax.layers.arguments import is_sequence, whole_number
     symmetric_range,
     uniform,
 )
+from cnn_flax.layers.arguments import is_sequence, whole_number
 
 __all__ = [
     "draw_affine",

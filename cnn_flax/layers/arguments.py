@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
+from jax import core
 
 __all__ = [
     "as_images",
@@ -51,7 +52,7 @@ def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
             "like NCHW; jnp.moveaxis(images, 1, -1) moves the channels."
         )
     sides = images.shape[1:3]
-    if any(jax.core.max_dim(side, min_size) != side for side in sides):
+    if any(core.max_dim(side, min_size) != side for side in sides):
         is_known = all(isinstance(side, int) for side in sides)
         raise ValueError(
             f"Images must be at least {min_size} x {min_size} px, got "
@@ -152,7 +153,8 @@ def whole_pair(name: str, value: Any, least: int | None = 1) -> tuple[int, int]:
       ValueError: if it is neither; arguments are those of `whole_number`.
     """
     if not is_sequence(value):
-        return (whole_number(name, value, least),) * 2
+        number = whole_number(name, value, least)
+        return number, number
     if len(value) != 2:
         raise ValueError(
             f"{name} must be a whole number or (vertical, horizontal), got {value!r}."
@@ -176,7 +178,7 @@ def finite_number(
       TypeError: if it is no number, such as True or "1".
       ValueError: if it is NaN, infinite or out of range.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, core.Tracer):
         return value
     if isinstance(value, bool | np.bool_ | str) or value is None or np.ndim(value):
         raise TypeError(f"{name} must be a number, got {value!r}.")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
-from jax import lax
+from jax import core, lax
 
 from cnn_flax.layers.arguments import whole_number, whole_pair
 from cnn_flax.layers.conv import Conv, fan_out_normal
@@ -218,7 +218,7 @@ def _output_size(size, kernel_size, geometry):
             size, kernel_size, *geometry[:3], strict=True
         )
     )
-    if any(jax.core.max_dim(n, 1) != n for n in output):
+    if any(core.max_dim(n, 1) != n for n in output):
         raise ValueError(
             f"A kernel of {kernel_size} with dilation {geometry.dilation} does not fit "
             f"into an image of {size} with padding {geometry.padding}."

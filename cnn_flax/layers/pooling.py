@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
+from jax import core, lax
 
 from cnn_flax.layers.arguments import check_maps, whole_number, whole_pair
 from cnn_flax.layers.cpu.convolution import fit_to_windows, has_symbolic_size
@@ -149,4 +149,4 @@ def _window(i, n, length):
 
 def _overhang(size: int, window: int, stride: int) -> int:
     """Pixels by which the last window extends over the border, if none is left out."""
-    return jax.core.max_dim(window - size, (window - size) % stride)
+    return core.max_dim(window - size, (window - size) % stride)

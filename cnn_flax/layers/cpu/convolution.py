@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import core, lax
 
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.materialize import materialize_on_cpu
@@ -64,7 +64,7 @@ def window_span(size: int, window: int, stride: int) -> int:
     A slice of that many pixels has as many positions as a convolution, in the same form
     for symbolic sizes; `x[::stride]` has as many, but JAX cannot tell.
     """
-    return jax.core.max_dim((size - window) // stride * stride + 1, 0)
+    return core.max_dim((size - window) // stride * stride + 1, 0)
 
 
 def fit_to_windows(
