@@ -100,11 +100,10 @@ def symmetric_range(
       ValueError: if `value` is not a range, or not within [low, high].
       TypeError: if it is neither a number nor a range.
     """
-    if is_sequence(value):
-        bounds = tuple(value)
-    else:
-        value = finite_number(name, value)
-        bounds = (max(center - value, low), center + value)
+    bounds: Any = value
+    if not is_sequence(value):
+        half = finite_number(name, value)
+        bounds = (max(center - half, low), center + half)
     if len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high:
         limits = f" in [{low}, {high}]" if high < float("inf") or low > -1e9 else ""
         raise ValueError(

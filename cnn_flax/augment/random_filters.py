@@ -1,5 +1,7 @@
 """Random blur and noise; see `random_geometry` for the pair of functions of each."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -91,7 +93,7 @@ def draw_gaussian_noise(
       p: probability of changing an image.
     """
     check_probability(p)
-    bounds = sigma if is_sequence(sigma) else (finite_number("sigma", sigma),) * 2
+    bounds: Any = sigma if is_sequence(sigma) else (finite_number("sigma", sigma),) * 2
     _check_sigma(bounds)
 
     def draw(key):

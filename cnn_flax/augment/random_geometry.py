@@ -5,6 +5,7 @@
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from cnn_flax.augment.prng import (
     symmetric_range,
     uniform,
 )
-from cnn_flax.layers.arguments import is_sequence, whole_number
+from cnn_flax.layers.arguments import finite_number, is_sequence, whole_number
 
 __all__ = [
     "draw_affine",
@@ -340,9 +341,12 @@ def draw_affine(
         raise ValueError(f"translate must be two fractions in [0, 1], got {translate}.")
     if not (is_range(scale) and scale[0] > 0):
         raise ValueError(f"scale must be a range above 0, got {scale}.")
-    shears = tuple(shear) if is_sequence(shear) else symmetric_range("shear", shear)
+    shears: Any = shear
+    if not is_sequence(shear):
+        largest = abs(finite_number("shear", shear))
+        shears = (-largest, largest)
     shears_x = symmetric_range("shear", shears[:2])
-    shears_y = symmetric_range("shear", shears[2:] or (0.0, 0.0))
+    shears_y = symmetric_range("shear", shears[2:] if len(shears) > 2 else (0.0, 0.0))
     moves = (translate[0] * shape[1], translate[1] * shape[0])
 
     def draw(key):
