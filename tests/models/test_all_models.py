@@ -19,6 +19,7 @@ import pytest
 from flax import nnx, traverse_util
 from flax.nnx import bridge
 from jax import export
+from jax.flatten_util import ravel_pytree
 
 import cnn_flax
 from cnn_flax.models import googlenet
@@ -396,18 +397,18 @@ def test_an_export_with_symbolic_sizes_gives_the_same_logits(net):
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize("sizes", ["b, 64, 64, 3", "b, 32*h, 32*w, 3"])
-def test_an_exported_gradient_with_symbolic_sizes_is_the_same(net, sizes):
-    gradients_at = partial(net.gradients, train=True)
-    program = exported(
-        gradients_at, sizes, constraints=["h >= 2", "w >= 2"][: 2 * ("h" in sizes)]
-    )(net.variables)
+@pytest.mark.parametrize(
+    ("sizes", "constraints"),
+    [("b, 64, 64, 3", []), ("b, 32*h, 32*w, 3", ["h >= 2", "w >= 2"])],
+)
+def test_an_exported_gradient_with_symbolic_sizes_is_the_same(net, sizes, constraints):
+    gradients = partial(net.gradients, train=True)
+    program = exported(gradients, sizes, constraints=constraints)(net.variables)
     results = program.call(net.variables, net.images)
     for result, expected in zip(results, net.trained, strict=True):
-        for a, b in zip(
-            jax.tree.leaves(result), jax.tree.leaves(expected), strict=True
-        ):
-            assert relative_norm(a, b) < 1e-4
+        vectors = [ravel_pytree(tree)[0] for tree in (result, expected)]
+        if vectors[0].size:  # Not every net has statistics.
+            assert relative_norm(*vectors) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "densenet121"])
