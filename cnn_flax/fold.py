@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
+from cnn_flax.analysis.jaxpr import check_module
 from cnn_flax.layers import BatchNorm, Conv, DeformConv
 
 __all__ = ["fold_batch_norm"]
@@ -34,7 +35,11 @@ def fold_batch_norm(
     Returns:
       A model and its variables. In evaluation its logits equal those of `model` up to
       rounding. It cannot be trained.
+
+    Raises:
+      TypeError: if `model` is not a module.
     """
+    check_module(model)
     params: dict[_Path, Any] = {**traverse_util.flatten_dict(variables["params"])}
     statistics: dict[_Path, Any] = {
         **traverse_util.flatten_dict(variables.get("batch_stats", {}))

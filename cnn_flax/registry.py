@@ -118,9 +118,9 @@ def registration(name: str) -> Registration:
     Raises:
       UnknownModelError: if there is no such model; names the nearest ones.
     """
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise UnknownModelError(
-            f"There is no model {name!r}. {nearest(name, list_models())} "
+            f"There is no model {name!r}. {nearest(str(name), list_models())} "
             "cnn_flax.list_models() names all of them."
         )
     return _REGISTRY[name]

@@ -8,6 +8,8 @@ against 49 C^2. For a whole model use `receptive_field`.
 
 from collections.abc import Sequence
 
+from cnn_flax.layers.arguments import whole_numbers
+
 __all__ = [
     "single_layer_receptive_field",
     "stack_parameters",
@@ -49,14 +51,11 @@ def stack_receptive_field(
     Raises:
       ValueError: if the lengths differ or a value is below 1.
     """
-    strides = [1] * len(kernels) if strides is None else strides
-    dilations = [1] * len(kernels) if dilations is None else dilations
-    for name, values in (
-        ("kernels", kernels),
-        ("strides", strides),
-        ("dilations", dilations),
-    ):
-        _check(name, values, len(kernels))
+    kernels = whole_numbers("kernels", kernels)
+    ones = [1] * len(kernels)
+    strides = _checked("strides", ones if strides is None else strides, len(kernels))
+    dilations = ones if dilations is None else dilations
+    dilations = _checked("dilations", dilations, len(kernels))
     size, step = 1, 1
     for kernel, stride, dilation in zip(kernels, strides, dilations, strict=True):
         size += (kernel - 1) * dilation * step
@@ -79,8 +78,8 @@ def stack_parameters(
     Raises:
       ValueError: if the lengths do not match or a value is below 1.
     """
-    _check("kernels", kernels, len(kernels))
-    _check("channels", channels, len(kernels) + 1)
+    kernels = whole_numbers("kernels", kernels)
+    channels = _checked("channels", channels, len(kernels) + 1)
     return sum(
         (kernel**2 * inputs + use_bias) * outputs
         for kernel, inputs, outputs in zip(
@@ -89,10 +88,10 @@ def stack_parameters(
     )
 
 
-def _check(name, values, length):
-    if len(values) != length or not all(
-        isinstance(value, int) and value >= 1 for value in values
-    ):
+def _checked(name, values, length):
+    numbers = whole_numbers(name, values)
+    if len(numbers) != length:
         raise ValueError(
             f"{name} must be {length} whole numbers of at least 1, got {values}."
         )
+    return numbers

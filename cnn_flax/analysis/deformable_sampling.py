@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from cnn_flax.analysis.jaxpr import check_module
 from cnn_flax.analysis.named_arrays import (
     Model,
     ReceptiveFieldError,
@@ -21,6 +22,7 @@ from cnn_flax.analysis.named_arrays import (
     trace_arrays,
 )
 from cnn_flax.analysis.receptive_field import ReceptiveField, field_of
+from cnn_flax.layers.arguments import whole_number, whole_pair
 from cnn_flax.layers.deform_conv import DeformConv
 
 __all__ = ["deformable_sampling_points"]
@@ -109,12 +111,10 @@ def deformable_sampling_points(
         it.
       ValueError: if `image`, `position` or `levels` is invalid.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a flax.linen.Module, got {model!r}.")
+    check_module(model)
     if np.ndim(image) != 3:
         raise ValueError(f"image must be [H, W, C], got shape {np.shape(image)}.")
-    if levels < 1:
-        raise ValueError(f"levels must be 1 or more, got {levels}.")
+    levels = whole_number("levels", levels)
     arrays = trace_arrays(
         model,
         image.shape[:2],
@@ -188,12 +188,8 @@ def _layer(path, module, branch) -> _Layer:
     return _Layer(
         path,
         module.kernel_size,
-        _pair(module.strides),
-        _pair(module.padding),
-        _pair(module.kernel_dilation),
+        whole_pair("strides", module.strides),
+        whole_pair("padding", module.padding, least=0),
+        whole_pair("kernel_dilation", module.kernel_dilation),
         offsets.reshape(*offsets.shape[:2], groups, taps, 2),
     )
-
-
-def _pair(value) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)

@@ -39,6 +39,8 @@ def depth(model: nn.Module, image_size: int | Sequence[int] = 224) -> int:
       image_size: of the image, in pixels: one number or (height, width).
 
     Raises:
+      ValueError: if a size is not a positive integer.
+      TypeError: if `model` is not a module.
       NotImplementedError: if the number of times a product runs is unknown.
     """
     images = abstract_images(image_size)

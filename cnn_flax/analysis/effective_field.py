@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_flax.analysis.named_arrays import (
@@ -83,12 +84,15 @@ def effective_receptive_field(
     Raises:
       ReceptiveFieldError: if there is no map `at`, or all gradients are 0.
       ValueError: if `position` is outside the map, or `images` are not a batch.
+      TypeError: if `images` are not floats.
     """
     if np.ndim(images) != 4:
         raise ValueError(
             f"images must be [N, H, W, C], got shape {np.shape(images)}; pass a single "
             "image as images[None]."
         )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be floats, got {images.dtype}.")
     traced = trace_arrays(
         model,
         images.shape[1:3],

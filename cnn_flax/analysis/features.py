@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
-from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables
+from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables, check_module
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
 from cnn_flax.registry import nearest
 
@@ -58,6 +58,7 @@ def feature_info(
 
     Raises:
       ValueError: if a size is not a positive integer.
+      TypeError: if `model` is not a module.
     """
     images = abstract_images(image_size, channels)
     variables = abstract_variables(model, images, **arguments)
@@ -110,6 +111,7 @@ def features(
 
     Raises:
       ValueError: if a feature does not exist; the message names the nearest ones.
+      TypeError: if `model` is not a module.
     """
     if isinstance(names, str):
         raise ValueError(
@@ -127,6 +129,7 @@ def features(
 
 def _sown(model, variables, images, arguments) -> dict[str, jax.Array]:
     """Sown arrays by name, in the program's order; of repeated names the last."""
+    check_module(model)
     _, state = model.apply(variables, images, mutable=["intermediates"], **arguments)
     flat: Any = traverse_util.flatten_dict(state.get("intermediates", {}), sep="/")
     last = {k: v[-1] if isinstance(v, tuple) else v for k, v in flat.items()}

@@ -13,11 +13,14 @@ from flax import linen as nn
 from jax.extend import core
 from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
+from cnn_flax.layers.arguments import whole_number, whole_pair
+
 __all__ = [
     "abstract_images",
     "abstract_variables",
     "bodies",
     "called",
+    "check_module",
     "default_branch",
     "label_of",
     "labelled",
@@ -46,22 +49,21 @@ def abstract_images(
     Raises:
       ValueError: if a size is not a positive integer.
     """
-    is_pair = isinstance(image_size, Sequence)
-    size = tuple(image_size) if is_pair else (image_size, image_size)
-    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(
-            "image_size must be a positive number of pixels, or (height, width); "
-            f"got {image_size!r}."
-        )
-    if not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"channels must be a positive number, got {channels!r}.")
-    return jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    size = whole_pair("image_size", image_size)
+    return jax.ShapeDtypeStruct(
+        (1, *size, whole_number("channels", channels)), jnp.float32
+    )
 
 
 def abstract_variables(
     model: nn.Module, images: jax.ShapeDtypeStruct, **arguments: Any
 ) -> dict[str, Any]:
-    """The abstract variables of a model; `arguments` are those of its call."""
+    """The abstract variables of a model; `arguments` are those of its call.
+
+    Raises:
+      TypeError: if `model` is not a module.
+    """
+    check_module(model)
     return dict(
         jax.eval_shape(
             lambda key, images: model.init(key, images, **arguments),
@@ -69,6 +71,19 @@ def abstract_variables(
             images,
         )
     )
+
+
+def check_module(model: Any) -> None:
+    """Checks that a model is a module.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a flax.linen.Module, got {model!r}; create_model builds "
+            "one from its name."
+        )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from cnn_flax.analysis.propagation import (
     image,
     propagate,
 )
+from cnn_flax.layers.arguments import is_sequence, whole_numbers
 from cnn_flax.registry import nearest
 
 __all__ = [
@@ -170,7 +171,11 @@ def checked_position(
       ValueError: if it is outside the map.
     """
     height, width = size
-    row, column = (height // 2, width // 2) if position is None else position
+    if position is None:
+        position = (height // 2, width // 2)
+    if not is_sequence(position) or len(position) != 2:
+        raise ValueError(f"position must be (vertical, horizontal), got {position!r}.")
+    row, column = whole_numbers("position", position, least=None)
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(
             f"position must be (vertical, horizontal) in a map of {height} x {width}, "

@@ -85,6 +85,7 @@ def summary(
 
     Raises:
       ValueError: if a size is not a positive integer.
+      TypeError: if `model` is not a module.
       NotImplementedError: if the number of times a product runs is unknown, as inside
         `jax.lax.while_loop`; the message names the operation.
     """

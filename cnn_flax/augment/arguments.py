@@ -10,6 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from cnn_flax.layers.arguments import whole_pair
+
 __all__ = [
     "Pair",
     "check_interpolation",
@@ -145,12 +147,4 @@ def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
       ValueError: if `size` is not one or two positive integers.
     """
-    sides = size if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(
-        isinstance(side, int | np.integer) and side > 0 for side in sides
-    ):
-        raise ValueError(
-            "size must be a positive whole number of pixels, or (height, width); "
-            f"got {size}."
-        )
-    return int(sides[0]), int(sides[1])
+    return whole_pair("size", size)

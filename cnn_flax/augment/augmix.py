@@ -7,6 +7,7 @@ from cnn_flax.augment.arguments import image_operation
 from cnn_flax.augment.policy_space import Space, draw_operations, strengths
 from cnn_flax.augment.policy_table import apply_operations
 from cnn_flax.augment.prng import Draw, image_keys, keys_per_image
+from cnn_flax.layers.arguments import finite_number, whole_number
 
 __all__ = ["augmix", "draw_augmix", "mix_chains"]
 
@@ -86,12 +87,14 @@ def draw_augmix(
     Raises:
       ValueError: same as `augmix`.
     """
+    severity = whole_number("severity", severity, least=None)
     if not 1 <= severity <= _BINS:
         raise ValueError(f"severity must be in [1, {_BINS}], got {severity}.")
-    if mixture_width < 1:
-        raise ValueError(f"mixture_width must be at least 1, got {mixture_width}.")
+    mixture_width = whole_number("mixture_width", mixture_width)
+    chain_depth = whole_number("chain_depth", chain_depth, least=None)
     if chain_depth < 1 and chain_depth != -1:
         raise ValueError(f"chain_depth must be at least 1, or -1; got {chain_depth}.")
+    alpha = finite_number("alpha", alpha)
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}.")
     depth = _MAX_DEPTH if chain_depth == -1 else chain_depth

@@ -10,6 +10,7 @@ from cnn_flax.augment.arguments import (
     per_image,
     per_pixel,
 )
+from cnn_flax.layers.arguments import whole_pair
 from cnn_flax.layers.cpu.materialize import materialize
 
 __all__ = ["adjust_sharpness", "gaussian_blur"]
@@ -72,8 +73,8 @@ def gaussian_blur(
     Raises:
       ValueError: if `kernel_size` is not odd, or a sigma is below 0.
     """
-    sizes = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
-    if len(sizes) != 2 or not all(k > 0 and k % 2 == 1 for k in sizes):
+    sizes = whole_pair("kernel_size", kernel_size)
+    if not all(k % 2 == 1 for k in sizes):
         raise ValueError(
             "kernel_size must be an odd number of pixels, or a pair of them; got "
             f"{kernel_size}."

@@ -93,9 +93,9 @@ def look_up(levels: jax.Array, tables: jax.Array) -> jax.Array:
 
 def _of_each(function, *arrays):
     """`jax.vmap`, but without a batch index per pixel where there is one image."""
-    if len(arrays[0]) > 1:
-        return jax.vmap(function)(*arrays)
-    return function(*(array[0] for array in arrays))[None]
+    if len(arrays[0]) == 1:
+        return function(*(array[0] for array in arrays))[None]
+    return jax.vmap(function)(*arrays)
 
 
 def move_counts(counts: jax.Array, tables: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cnn_flax.augment.erasing import erase
 from cnn_flax.augment.prng import Draw, keys_per_image
+from cnn_flax.layers.arguments import finite_number, whole_number
 
 __all__ = [
     "blend_pairs",
@@ -187,6 +188,7 @@ def _span(key, half, size):
 
 
 def _beta(key, alpha):
+    alpha = finite_number("alpha", alpha)
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}.")
     return jax.random.beta(key, alpha, alpha)
@@ -273,6 +275,7 @@ def _soft(images: jax.Array, labels: jax.Array, num_classes: int | None) -> jax.
                 "Labels [N] must be int classes, and need num_classes; got "
                 f"{labels.dtype} and num_classes={num_classes}."
             )
+        num_classes = whole_number("num_classes", num_classes)
         return jax.nn.one_hot(labels, num_classes, dtype=dtype)
     if num_classes not in (None, labels.shape[1]):
         raise ValueError(f"num_classes is {num_classes} for labels {labels.shape}.")

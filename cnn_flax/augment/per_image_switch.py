@@ -27,6 +27,8 @@ def switch_per_image(
       chosen: indices into `branches`, in the order of application, int `[N, L]`.
       drawn: arrays `[N, L, ...]`, the branches' arguments.
     """
+    if len(images) == 0:
+        return images  # There is no image to trace a branch on.
 
     def one(image, chosen, drawn):
         def layer(image, row):

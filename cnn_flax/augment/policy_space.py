@@ -8,6 +8,7 @@ import numpy as np
 
 from cnn_flax.augment.policy_table import OPERATIONS
 from cnn_flax.augment.prng import Draw, draw_per_image
+from cnn_flax.layers.arguments import whole_number
 
 __all__ = ["Space", "bits", "draw_operations", "ramp", "strengths"]
 
@@ -61,8 +62,7 @@ def ramp(end: float, bins: int) -> np.ndarray:
     Pixels are truncated to integers, so the last bit matters: of 31 values from 0 to
     32, value 15 is just below 16.
     """
-    if bins < 2:
-        raise ValueError(f"num_magnitude_bins must be at least 2, got {bins}.")
+    bins = whole_number("num_magnitude_bins", bins, least=2)
     last = np.float32(end)
     step = np.float64(last / np.float32(bins - 1))
     index = np.arange(bins)

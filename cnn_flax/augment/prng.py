@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnn_flax.layers.arguments import finite_number, is_sequence
+
 __all__ = [
     "Draw",
     "Range",
@@ -14,6 +16,7 @@ __all__ = [
     "uniform",
     "draw_per_image",
     "image_keys",
+    "is_range",
     "keys_per_image",
     "symmetric_range",
 ]
@@ -64,13 +67,17 @@ def uniform(key: jax.Array, bounds: tuple[float, float]) -> jax.Array:
 
 def bernoulli(key: jax.Array, p: float) -> jax.Array:
     """True with probability `p`."""
-    return jax.random.bernoulli(key, p)
+    return jax.random.bernoulli(key, float(p))
 
 
 def check_probability(p: float) -> None:
-    """Raises `ValueError` if `p` is outside [0, 1]."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be in [0, 1], got {p}.")
+    """Raises `ValueError` if `p` is outside [0, 1], `TypeError` if it is no number."""
+    finite_number("p", p, 0, 1)
+
+
+def is_range(value: Any) -> bool:
+    """Whether a value is a pair (low, high)."""
+    return is_sequence(value) and len(value) == 2 and bool(value[0] <= value[1])
 
 
 def symmetric_range(
@@ -91,11 +98,12 @@ def symmetric_range(
 
     Raises:
       ValueError: if `value` is not a range, or not within [low, high].
+      TypeError: if it is neither a number nor a range.
     """
-    if isinstance(value, int | float):
-        bounds = (max(center - value, low), center + value)
-    else:
-        bounds = tuple(value)
+    bounds: Any = value
+    if not is_sequence(value):
+        half = finite_number(name, value)
+        bounds = (max(center - half, low), center + half)
     if len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high:
         limits = f" in [{low}, {high}]" if high < float("inf") or low > -1e9 else ""
         raise ValueError(

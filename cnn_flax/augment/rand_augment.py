@@ -5,6 +5,7 @@ import jax
 from cnn_flax.augment.policy_space import Space, draw_operations, strengths
 from cnn_flax.augment.policy_table import apply_operations
 from cnn_flax.augment.prng import Draw, image_keys
+from cnn_flax.layers.arguments import whole_number
 
 __all__ = [
     "draw_rand_augment",
@@ -110,8 +111,9 @@ def draw_rand_augment(
     Raises:
       ValueError: same as `rand_augment`.
     """
-    if num_ops < 1:
-        raise ValueError(f"num_ops must be at least 1, got {num_ops}.")
+    num_ops = whole_number("num_ops", num_ops)
+    magnitude = whole_number("magnitude", magnitude, least=0)
+    num_magnitude_bins = whole_number("num_magnitude_bins", num_magnitude_bins, least=2)
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(
             f"magnitude must be in [0, {num_magnitude_bins}) for num_magnitude_bins="

@@ -14,6 +14,7 @@ from cnn_flax.augment.prng import (
     check_probability,
     draw_per_image,
     image_keys,
+    is_range,
 )
 
 __all__ = ["cutout", "draw_cutout", "draw_erasing", "random_erasing"]
@@ -47,9 +48,9 @@ def draw_erasing(
       ValueError: if a range is invalid.
     """
     check_probability(p)
-    if not 0 <= scale[0] <= scale[1] <= 1:
+    if not (is_range(scale) and 0 <= scale[0] and scale[1] <= 1):
         raise ValueError(f"scale must be a range in [0, 1], got {scale}.")
-    if not 0 < ratio[0] <= ratio[1]:
+    if not (is_range(ratio) and ratio[0] > 0):
         raise ValueError(f"ratio must be a range above 0, got {ratio}.")
     height, width = shape[:2]
     draw = partial(_draw, height=height, width=width, scale=scale, ratio=ratio, p=p)

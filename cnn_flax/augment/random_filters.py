@@ -1,5 +1,7 @@
 """Random blur and noise; see `random_geometry` for the pair of functions of each."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -11,8 +13,10 @@ from cnn_flax.augment.prng import (
     check_probability,
     draw_per_image,
     image_keys,
+    is_range,
     uniform,
 )
+from cnn_flax.layers.arguments import finite_number, is_sequence
 
 __all__ = [
     "draw_gaussian_blur",
@@ -89,7 +93,7 @@ def draw_gaussian_noise(
       p: probability of changing an image.
     """
     check_probability(p)
-    bounds = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    bounds: Any = sigma if is_sequence(sigma) else (finite_number("sigma", sigma),) * 2
     _check_sigma(bounds)
 
     def draw(key):
@@ -126,5 +130,5 @@ def gaussian_noise(
 
 
 def _check_sigma(sigma):
-    if not (len(sigma) == 2 and 0 <= sigma[0] <= sigma[1]):
+    if not (is_range(sigma) and sigma[0] >= 0):
         raise ValueError(f"sigma must be a range not below 0, got {sigma}.")

@@ -5,6 +5,7 @@
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,11 @@ from cnn_flax.augment.prng import (
     check_probability,
     draw_per_image,
     image_keys,
+    is_range,
     symmetric_range,
     uniform,
 )
+from cnn_flax.layers.arguments import finite_number, is_sequence, whole_number
 
 __all__ = [
     "draw_affine",
@@ -102,7 +105,7 @@ def draw_crop(
     Raises:
       ValueError: if the window is larger than the padded image.
     """
-    sides = image_size(size)
+    sides, padding = image_size(size), whole_number("padding", padding, least=0)
     height, width = (length + 2 * padding for length in shape[:2])
     if height < sides[0] or width < sides[1]:
         raise ValueError(
@@ -172,9 +175,9 @@ def draw_resized_crop(
     Raises:
       ValueError: if a range is invalid.
     """
-    if not 0 < scale[0] <= scale[1] <= 1:
+    if not (is_range(scale) and 0 < scale[0] and scale[1] <= 1):
         raise ValueError(f"scale must be a range in (0, 1], got {scale}.")
-    if not 0 < ratio[0] <= ratio[1]:
+    if not (is_range(ratio) and ratio[0] > 0):
         raise ValueError(f"ratio must be a range above 0, got {ratio}.")
     height, width = shape[:2]
     draw = partial(_draw_box, height=height, width=width, scale=scale, ratio=ratio)
@@ -330,13 +333,20 @@ def draw_affine(
     """
     check_probability(p)
     angles = symmetric_range("degrees", degrees)
-    if not all(0 <= fraction <= 1 for fraction in translate):
+    if not (
+        is_sequence(translate)
+        and len(translate) == 2
+        and all(0 <= fraction <= 1 for fraction in translate)
+    ):
         raise ValueError(f"translate must be two fractions in [0, 1], got {translate}.")
-    if not 0 < scale[0] <= scale[1]:
+    if not (is_range(scale) and scale[0] > 0):
         raise ValueError(f"scale must be a range above 0, got {scale}.")
-    shears = shear if isinstance(shear, tuple) else (-abs(shear), abs(shear))
+    shears: Any = shear
+    if not is_sequence(shear):
+        largest = abs(finite_number("shear", shear))
+        shears = (-largest, largest)
     shears_x = symmetric_range("shear", shears[:2])
-    shears_y = symmetric_range("shear", shears[2:] or (0.0, 0.0))
+    shears_y = symmetric_range("shear", shears[2:] if len(shears) > 2 else (0.0, 0.0))
     moves = (translate[0] * shape[1], translate[1] * shape[0])
 
     def draw(key):

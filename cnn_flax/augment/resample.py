@@ -15,6 +15,7 @@ from cnn_flax.augment.arguments import (
     image_size,
     per_image,
 )
+from cnn_flax.layers.arguments import is_sequence
 from cnn_flax.layers.cpu.materialize import materialize
 
 __all__ = ["resize", "resized_crop"]
@@ -44,11 +45,12 @@ def resize(
     """
     height, width = jnp.shape(images)[-3:-1]
     sides = image_size(size)
-    if isinstance(size, int):
+    if not is_sequence(size):
+        short = sides[0]
         if height <= width:
-            sides = size, int(size * width / height)
+            sides = short, int(short * width / height)
         else:
-            sides = int(size * height / width), size
+            sides = int(short * height / width), short
     return resized_crop(images, 0, 0, height, width, sides, interpolation, antialias)
 
 
@@ -153,7 +155,7 @@ def _check_inside(window, lengths):
     ):
         if isinstance(start, Tracer) or isinstance(length, Tracer):
             continue
-        end = np.max(np.asarray(start) + np.asarray(length))
+        end = np.max(np.asarray(start) + np.asarray(length), initial=0)
         if end > extent:
             raise ValueError(
                 f"A window ends at pixel {end} of images whose {name} is {extent}."

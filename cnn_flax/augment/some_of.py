@@ -8,6 +8,7 @@ from cnn_flax.augment.compose import compose
 from cnn_flax.augment.fusion_registry import read_operation
 from cnn_flax.augment.per_image_switch import switch_per_image
 from cnn_flax.augment.prng import keys_per_image
+from cnn_flax.layers.arguments import whole_number
 
 __all__ = ["one_of", "some_of"]
 
@@ -50,6 +51,7 @@ def some_of(
     Raises:
       ValueError: if there are fewer than `k` operations, or one mixes images.
     """
+    k = whole_number("k", k, least=None)
     if not 1 <= k <= len(operations):
         raise ValueError(
             f"k must be in [1, {len(operations)}], the number of operations; got {k}."

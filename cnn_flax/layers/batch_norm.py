@@ -3,6 +3,7 @@
 Ioffe and Szegedy 2015, "Batch normalization", https://arxiv.org/abs/1502.03167.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from cnn_flax.layers.arguments import finite_number
 from cnn_flax.own_gradient import with_gradient
 
 __all__ = ["BatchNorm", "batch_norm"]
@@ -34,7 +36,8 @@ class BatchNorm(nn.BatchNorm):
 
     Raises:
       ValueError: if a field of Flax's that is fixed here has another value;
-        `flax.linen.BatchNorm` takes it.
+        `flax.linen.BatchNorm` takes it; or momentum or epsilon are out of range.
+      TypeError: if momentum or epsilon are not numbers.
     """
 
     def __post_init__(self):
@@ -44,6 +47,8 @@ class BatchNorm(nn.BatchNorm):
                     f"{field} must be {value}, got {getattr(self, field)}; "
                     "flax.linen.BatchNorm takes others."
                 )
+        finite_number("momentum", self.momentum, 0, 1)
+        finite_number("epsilon", self.epsilon, 0)
         super().__post_init__()
 
     @nn.compact
@@ -82,7 +87,7 @@ class BatchNorm(nn.BatchNorm):
         wide = jnp.promote_types(jnp.float32, self.param_dtype)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, wide)
         var = self.variable("batch_stats", "var", jnp.ones, shape, wide)
-        if evaluates:
+        if evaluates or 0 in x.shape:  # An empty batch has no statistics.
             y = _normalized(x, mean.value, var.value, scale, bias, self.epsilon)
             return y.astype(dtype)
         x = x.astype(jnp.promote_types(dtype, x.dtype))
@@ -159,8 +164,9 @@ def _gradient(epsilon, axis_name, arguments, statistics, cotangents):
     own = _means(dy, dy * centred)
     both = _averaged(own, axis_name)
     dmean, dvar = _averaged((dmean, dvar), axis_name)
-    # A float, as a large batch has more pixels than 32 bits can count.
-    count = float(x.size // x.shape[-1])
+    # A float, as a large batch has more pixels than 32 bits can count. Under
+    # `jax.export` a size may be known only when the program runs.
+    count = math.prod(jnp.asarray(size, dy.dtype) for size in x.shape[:-1])
     factor = scale * over_std
     # dx is linear in the cotangents, the elements and 1, with these coefficients.
     slope = -factor * over_std**2 * both[1] + 2 / count * dvar

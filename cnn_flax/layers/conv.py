@@ -13,21 +13,32 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import lax
 
-from cnn_flax.layers.cpu.convolution import Geometry, dense_conv
+from cnn_flax.layers.cpu.convolution import (
+    Geometry,
+    dense_conv,
+    fit_to_windows,
+    has_symbolic_size,
+)
 from cnn_flax.layers.cpu.depthwise import depthwise_conv
 from cnn_flax.layers.cpu.grouped import grouped_conv
 from cnn_flax.layers.cpu.matrix_product import full_image_conv, pointwise_conv
+from cnn_flax.layers.module import Module, Padding
 
 __all__ = ["Conv", "fan_out_normal"]
 
-# He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form, which is
-# torchvision's `kaiming_normal_(mode="fan_out")`: an untruncated normal.
-fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-Padding = str | int | Sequence[int | tuple[int, int]]
+def fan_out_normal(
+    key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32
+) -> jax.Array:
+    """An untruncated normal over fan out, torchvision's `kaiming_normal_`.
+
+    He et al. 2015, "Delving deep into rectifiers", section 2.2, backward form.
+    """
+    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    return init(key, shape, dtype)
 
 
-class Conv(nn.Module):
+class Conv(Module):
     """2-D convolution, NHWC, with the fields and parameters of `flax.linen.Conv`.
 
     Parameters are `kernel` `[kh, kw, C / groups, features]` and, with `use_bias`,
@@ -88,21 +99,30 @@ class Conv(nn.Module):
                 "bias", self.bias_init, (self.features,), self.param_dtype
             )
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = _convolve(x, kernel, self._geometry(x.shape[1:3]), groups)
+        geometry = self._geometry(x.shape[1:3])
+        if has_symbolic_size(x):
+            reach = self._reach(geometry.dilation)
+            x = fit_to_windows(x, 0, geometry.padding, reach, geometry.strides)
+            geometry = geometry._replace(padding=[(0, 0), (0, 0)])
+        y = _convolve(x, kernel, geometry, groups)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
     def _geometry(self, size: Sequence[int]) -> Geometry:
         strides, dilation = _pair(self.strides), _pair(self.kernel_dilation)
         padding = self.padding
         if isinstance(padding, str):
-            reach = [
-                (n - 1) * d + 1 for n, d in zip(self.kernel_size, dilation, strict=True)
-            ]
+            reach = self._reach(dilation)
             padding = lax.padtype_to_pads(size, reach, strides, padding)
         elif isinstance(padding, int):
             padding = (padding, padding)
         padding = [(p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding]
         return Geometry(strides, padding, dilation)
+
+    def _reach(self, dilation: tuple[int, int]) -> list[int]:
+        """Pixels from the kernel's first tap to its last, per axis."""
+        return [
+            (n - 1) * d + 1 for n, d in zip(self.kernel_size, dilation, strict=True)
+        ]
 
 
 def _convolve(x, kernel, geometry, groups):

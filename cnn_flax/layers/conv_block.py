@@ -10,12 +10,13 @@ import jax
 from flax import linen as nn
 
 from cnn_flax.layers.batch_norm import BatchNorm
-from cnn_flax.layers.conv import Conv, Padding
+from cnn_flax.layers.conv import Conv
+from cnn_flax.layers.module import Module, Padding
 
 __all__ = ["ConvBlock"]
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(Module):
     """Convolution, norm and activation; either of the last two may be left out.
 
     Its parameters are under `conv` and `bn`.

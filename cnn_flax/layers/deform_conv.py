@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
-from jax import lax
+from jax import core, lax
 
+from cnn_flax.layers.arguments import whole_number, whole_pair
 from cnn_flax.layers.conv import Conv, fan_out_normal
+from cnn_flax.layers.module import Module
 from cnn_flax.layers.sampling import read_bilinear
 
 __all__ = ["DeformConv", "deform_conv2d"]
@@ -72,15 +73,15 @@ def deform_conv2d(
       ValueError: if a shape does not fit the others, or a number is out of range.
     """
     geometry = _Geometry(
-        _pair("stride", stride, least=1),
-        _pair("padding", padding, least=0),
-        _pair("dilation", dilation, least=1),
-        feature_groups,
-        offset_groups,
+        whole_pair("stride", stride),
+        whole_pair("padding", padding, least=0),
+        whole_pair("dilation", dilation),
+        whole_number("feature_groups", feature_groups),
+        whole_number("offset_groups", offset_groups),
     )
-    _check_channels(x, offset, weight, feature_groups, offset_groups)
+    _check_channels(x, offset, weight, *geometry[3:])
     size = _output_size(x.shape[1:3], weight.shape[:2], geometry)
-    taps = offset_groups * weight.shape[0] * weight.shape[1]
+    taps = geometry.offset_groups * weight.shape[0] * weight.shape[1]
     expected = (x.shape[0], *size, 2 * taps)
     _check_shape("offset", offset, expected, "offset_groups * kh * kw * 2")
     if mask is not None:
@@ -94,7 +95,7 @@ def deform_conv2d(
     return _operator(geometry)(x, offset, weight, bias, mask)
 
 
-class DeformConv(nn.Module):
+class DeformConv(Module):
     """Deformable convolution with a branch that computes offsets and masks.
 
     The branch is a plain convolution with the same input and geometry, in float32 or
@@ -184,16 +185,6 @@ class DeformConv(nn.Module):
         )
 
 
-def _pair(name, value, least) -> Pair:
-    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= least for v in pair):
-        raise ValueError(
-            f"{name} is one number or (vertical, horizontal), each at least {least}; "
-            f"got {value}."
-        )
-    return pair
-
-
 def _check_channels(x, offset, weight, feature_groups, offset_groups):
     for name, array, layout in [
         ("x", x, "[N, H, W, C]"),
@@ -203,7 +194,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
         if array.ndim != 4:
             raise ValueError(f"{name} is {layout}, got shape {array.shape}.")
     channels, features = x.shape[3], weight.shape[3]
-    if feature_groups < 1 or channels % feature_groups or features % feature_groups:
+    if channels % feature_groups or features % feature_groups:
         raise ValueError(
             f"feature_groups={feature_groups} must divide the {channels} channels of x "
             f"{x.shape} and the {features} features of weight {weight.shape}."
@@ -213,7 +204,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
             f"weight {weight.shape} takes {weight.shape[2]} channels per group, but x "
             f"{x.shape} has {channels} in {feature_groups} group(s)."
         )
-    if offset_groups < 1 or channels % offset_groups:
+    if channels % offset_groups:
         raise ValueError(
             f"offset_groups={offset_groups} must divide the {channels} channels of x "
             f"{x.shape}."
@@ -227,7 +218,7 @@ def _output_size(size, kernel_size, geometry):
             size, kernel_size, *geometry[:3], strict=True
         )
     )
-    if min(output) < 1:
+    if any(core.max_dim(n, 1) != n for n in output):
         raise ValueError(
             f"A kernel of {kernel_size} with dilation {geometry.dilation} does not fit "
             f"into an image of {size} with padding {geometry.padding}."
@@ -320,7 +311,7 @@ def _positions(offset, kernel_size, geometry):
     taps = kernel_size[0] * kernel_size[1]
     positions = offset.shape[1] * offset.shape[2]
     rows, columns = (
-        np.arange(size) * stride - padding + dilation * np.arange(k)[:, None]
+        jnp.arange(size)[None] * stride - padding + dilation * jnp.arange(k)[:, None]
         for size, k, stride, padding, dilation in zip(
             offset.shape[1:3], kernel_size, *geometry[:3], strict=True
         )

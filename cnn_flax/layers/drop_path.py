@@ -10,11 +10,12 @@ from flax import linen as nn
 from jax import lax
 
 from cnn_flax.layers.arguments import check_rate
+from cnn_flax.layers.module import Module
 
 __all__ = ["DropPath"]
 
 
-class DropPath(nn.Module):
+class DropPath(Module):
     """Zeroes an image's branch with probability `rate`, else scales it by 1/(1 - rate).
 
     Each image has its own key, derived from its position in the global batch, so that

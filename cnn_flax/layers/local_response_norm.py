@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnn_flax.layers.arguments import check_floats, whole_number
+
 __all__ = ["local_response_norm"]
 
 
@@ -37,10 +39,11 @@ def local_response_norm(
       An array of the shape and dtype of `x`, computed in float32 or wider.
 
     Raises:
-      ValueError: if `size` is below 1 or `k` is not above 0.
+      ValueError: if `size` is not a whole number of at least 1 or `k` is not above 0.
+      TypeError: if `x` is not of floats.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1 channel, got {size}.")
+    check_floats(x)
+    size = whole_number("size", size)
     if k <= 0:
         raise ValueError(f"k must be above 0, or zeros are divided by 0; got {k}.")
     wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import core
 
 __all__ = ["read_bilinear", "read_nearest"]
 
@@ -67,7 +68,7 @@ def _neighbours(position, size):
     """
     low = jnp.floor(position)
     fraction = position - low
-    first = jnp.clip(low, 0, max(size - 2, 0))
+    first = jnp.clip(low, 0, core.max_dim(size - 2, 0))
     # Distance from the first neighbour to the pixel below the position. NaN fails all
     # comparisons, and so stays in the weights.
     off = low - first
@@ -77,7 +78,17 @@ def _neighbours(position, size):
         jnp.where((off < -1) | (off > 0), zero, jnp.where(off < 0, fraction, rest)),
         jnp.where((off < 0) | (off > 1), zero, jnp.where(off > 0, rest, fraction)),
     )
-    return first.astype(jnp.int32), weights[:size]
+    return first.astype(jnp.int32), weights[: _at_most_two(size)]
+
+
+def _at_most_two(size):
+    fewest = core.min_dim(size, 2)
+    if not isinstance(fewest, int):
+        raise ValueError(
+            f"Sampling takes symbolic sizes of at least 2 px, which is unknown of "
+            f"{size}; jax.export.symbolic_shape takes constraints, such as 'h >= 64'."
+        )
+    return fewest
 
 
 def _inside(pixel, weight, size):

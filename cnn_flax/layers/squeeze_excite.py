@@ -10,12 +10,13 @@ import jax
 from flax import linen as nn
 
 from cnn_flax.layers.conv_block import ConvBlock
+from cnn_flax.layers.module import Module
 from cnn_flax.layers.pooling import global_avg_pool
 
 __all__ = ["SqueezeExcite"]
 
 
-class SqueezeExcite(nn.Module):
+class SqueezeExcite(Module):
     """Scales each channel by a gate in (0, 1), computed from all channels' means.
 
     Two biased 1x1 convolutions on the means, `reduce` and `expand`, then a sigmoid.

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
+from jax import lax
 
 from cnn_flax.layers import (
     Conv,
@@ -38,6 +39,7 @@ from cnn_flax.layers import (
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure
 from cnn_flax.layers.head import linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
 
 __all__ = ["AlexNet"]
@@ -53,7 +55,7 @@ _PAPER_2012 = (
 )
 
 
-class AlexNet(nn.Module):
+class AlexNet(Module):
     """Five convolutions with overlapping max pooling, then three dense layers.
 
     Intermediates: `conv1`, `conv2` and `conv5` (after the ReLU), `pool1`, `pool2` and
@@ -79,8 +81,12 @@ class AlexNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        check_rate("dropout_rate", self.dropout_rate)
         super().__post_init__()
+        if len(self.features) != 5:
+            raise ValueError(
+                f"features must be of five convolutions, got {self.features}."
+            )
+        check_rate("dropout_rate", self.dropout_rate)
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -128,7 +134,7 @@ class AlexNet(nn.Module):
 
         # Dense layers.
         x = adaptive_avg_pool(x, (6, 6))
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         if not self.original:
             x = dropout(name="dropout5")(x)
         x = nn.relu(dense(name="layer6")(x))

@@ -75,13 +75,13 @@ class DeformResNet(ResNet):
     modulated: bool = True
 
     def __post_init__(self):
+        super().__post_init__()
         stages = range(1, len(self.stage_sizes) + 1)
         if not set(self.deform_stages) <= set(stages):
             raise ValueError(
                 f"deform_stages must be among {', '.join(map(str, stages))}; "
                 f"got {self.deform_stages}."
             )
-        super().__post_init__()
 
     def block_of(self, stage: int) -> Callable[..., nn.Module]:
         """Constructor of the blocks of a stage; stages count from 1."""

@@ -36,6 +36,7 @@ from cnn_flax.layers import BatchNorm, Conv, ConvBlock, global_avg_pool, max_poo
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.head import linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.layers.remat import remat
 from cnn_flax.registry import register
 
@@ -49,7 +50,7 @@ _PAPER = (
 _fan_in_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Module):
     """BN, ReLU, 1x1, then BN, ReLU, 3x3, on all previous outputs (section 3).
 
     Attributes:
@@ -75,7 +76,7 @@ class DenseLayer(nn.Module):
         return self.conv(self.growth_rate, (3, 3), padding=1, name="conv2")(nn.relu(x))
 
 
-class Transition(nn.Module):
+class Transition(Module):
     """BN, ReLU, 1x1 and 2x2 average pooling between dense blocks (section 3).
 
     Attributes:
@@ -96,7 +97,7 @@ class Transition(nn.Module):
         return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-class DenseNet(nn.Module):
+class DenseNet(Module):
     """A stem, dense blocks with transitions between them, and a linear head.
 
     Intermediates: `stem` (what stage 1 receives), `stage1` to `stage4` (the dense
@@ -134,10 +135,10 @@ class DenseNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         if not 0 < self.compression <= 1:
             raise ValueError(f"compression must be in (0, 1], got {self.compression}.")
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

@@ -42,11 +42,11 @@ from cnn_flax.layers import (
     SqueezeExcite,
     global_avg_pool,
 )
-from cnn_flax.layers.arguments import as_images, check_rate
+from cnn_flax.layers.arguments import as_images, check_rate, finite_number
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
-from cnn_flax.layers.conv import Padding
 from cnn_flax.layers.head import linear_head
+from cnn_flax.layers.module import Module, Padding
 from cnn_flax.registry import register
 
 __all__ = [
@@ -177,7 +177,7 @@ def search_scaling(
 # Blocks.
 
 
-class MBConv(nn.Module):
+class MBConv(Module):
     """Expand by 1x1, filter depthwise, weight the channels, project by 1x1.
 
     Sandler et al. 2018, "MobileNetV2", https://arxiv.org/abs/1801.04381, with squeeze
@@ -271,7 +271,7 @@ _STEM, _HEAD = 32, 1280
 # The network.
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(Module):
     """A 3x3 with stride 2, stages of MBConv, a 1x1, pooling and a linear head.
 
     Intermediates: `stem` (what stage 1 receives), `stage1` to `stage7`, `pre_logits`.
@@ -315,6 +315,7 @@ class EfficientNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
         for field in ("depth_multiplier", "width_multiplier"):
@@ -322,7 +323,12 @@ class EfficientNet(nn.Module):
                 raise ValueError(
                     f"{field} must be positive, got {getattr(self, field)}."
                 )
-        super().__post_init__()
+        finite_number("se_ratio", self.se_ratio, 0)
+        for stage in self.stages:
+            if len(stage) != len(Stage._fields):
+                raise ValueError(
+                    f"A stage is ({', '.join(Stage._fields)}), got {stage}."
+                )
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
+from jax import lax
 
 from cnn_flax.layers import (
     Conv,
@@ -42,6 +43,7 @@ from cnn_flax.layers import (
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.head import dense_init, linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
 
 __all__ = ["AuxiliaryHead", "GoogLeNet", "Inception"]
@@ -52,7 +54,7 @@ _PAPER = (
 )
 
 
-class Inception(nn.Module):
+class Inception(Module):
     """Four parallel branches (the paper's figure 2 b).
 
     Attributes:
@@ -65,6 +67,11 @@ class Inception(nn.Module):
     features: Sequence[int]
     large_kernel: int = 5
     conv_block: Callable[..., nn.Module] = ConvBlock
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.features) != 6:
+            raise ValueError(f"features must be six numbers, got {self.features}.")
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -83,7 +90,7 @@ class Inception(nn.Module):
         return jnp.concatenate([branch1, branch2, branch3, branch4], axis=-1)
 
 
-class AuxiliaryHead(nn.Module):
+class AuxiliaryHead(Module):
     """A small classifier on an intermediate map, which adds gradients (section 5).
 
     Attributes:
@@ -111,13 +118,13 @@ class AuxiliaryHead(nn.Module):
             x = avg_pool(x.astype(wide), 5, 3)
         x = adaptive_avg_pool(x, (4, 4))
         x = self.conv_block(128, 1, name="conv")(x, train=train)
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = nn.relu(dense(1024, dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
         return dense(self.num_classes, dtype=wide, name="fc2")(x)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Module):
     """A stem, nine inception modules, two auxiliary heads, pooling and a linear head.
 
     Intermediates: `stem` (what inception 3a receives), `stage3`, `stage4` and `stage5`
@@ -149,10 +156,10 @@ class GoogLeNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         if self.aux_dropout_rate is not None:
             check_rate("aux_dropout_rate", self.aux_dropout_rate)
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

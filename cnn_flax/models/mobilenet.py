@@ -31,6 +31,7 @@ from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
 from cnn_flax.layers.head import linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
 
 __all__ = ["InvertedResidual", "MobileNetV2"]
@@ -43,7 +44,7 @@ _PAPER = (
 _head_init = nn.initializers.normal(0.01)
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Module):
     """Expand by 1x1, filter depthwise by 3x3, project by a linear 1x1.
 
     The paper's table 1 and figure 4 d. There is a shortcut where shapes do not change.
@@ -101,7 +102,7 @@ _TABLE_2 = (
 _STEM, _HEAD = 32, 1280
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Module):
     """A 3x3 with stride 2, stages of inverted residuals, a 1x1, pooling and a head.
 
     Intermediates: `stem` (what stage 1 receives), `stage1` to `stage7`, `pre_logits`.
@@ -131,6 +132,7 @@ class MobileNetV2(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
         if not self.width_multiplier > 0:
@@ -142,7 +144,6 @@ class MobileNetV2(nn.Module):
                 f"stage_sizes has at most {len(_TABLE_2)} stages, got "
                 f"{len(self.stage_sizes)}."
             )
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

@@ -37,7 +37,9 @@ from cnn_flax.layers import (
 )
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.cpu.convolution import subsample
 from cnn_flax.layers.head import linear_head
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import nearest, register
 
 __all__ = ["BasicBlock", "Bottleneck", "LabBlock", "ResNet"]
@@ -93,7 +95,7 @@ def pool_projection(x, features, strides, conv_block, train):
 
 def zero_pad(x, features, strides, conv_block, train):
     """Every second pixel, and zeros for the new channels (the paper's option A)."""
-    x = x[:, ::strides, ::strides]
+    x = subsample(x, (strides, strides))
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
 
 
@@ -115,7 +117,7 @@ SHORTCUTS: dict[str, Callable[..., jax.Array] | None] = {
 }
 
 
-class ResizeMatrix(nn.Module):
+class ResizeMatrix(Module):
     """Divides height and width by `strides` with one trainable matrix each.
 
     The matrices begin as average pooling. They fix the image size of the net.
@@ -145,7 +147,7 @@ class ResizeMatrix(nn.Module):
 # Blocks, small to large.
 
 
-class Block(nn.Module):
+class Block(Module):
     """Base of the blocks: their fields, and how a branch joins its shortcut.
 
     Attributes:
@@ -287,7 +289,7 @@ def lab_stem(features, conv_block, name):
     return conv_block(features, 7, 2, padding=1, use_bias=True, name=name)
 
 
-class DeepStem(nn.Module):
+class DeepStem(Module):
     """Three 3x3 instead of the 7x7 (the bag of tricks' figure 2 b, ResNet-C).
 
     Attributes:
@@ -309,7 +311,7 @@ class DeepStem(nn.Module):
 # The network.
 
 
-class ResNet(nn.Module):
+class ResNet(Module):
     """A stem, four stages of blocks, global average pooling and a linear head.
 
     Intermediates: `stem` (what stage 1 receives), `stage1` to `stage4`, `pre_logits`.
@@ -365,6 +367,7 @@ class ResNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        super().__post_init__()
         if self.shortcut not in SHORTCUTS:
             raise ValueError(
                 f"There is no shortcut {self.shortcut!r}. "
@@ -373,7 +376,6 @@ class ResNet(nn.Module):
             )
         check_rate("dropout_rate", self.dropout_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
-        super().__post_init__()
 
     def block_of(self, stage: int) -> Callable[..., nn.Module]:
         """Constructor of the blocks of a stage; stages count from 1."""

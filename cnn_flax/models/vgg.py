@@ -32,6 +32,7 @@ from cnn_flax.layers import (
 )
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
 
 __all__ = ["STAGE_SIZES", "VGG"]
@@ -50,7 +51,7 @@ STAGE_SIZES = {
 }
 
 
-class VGG(nn.Module):
+class VGG(Module):
     """Stages of 3x3 convolutions, each followed by max pooling; then the classifier.
 
     Intermediates: `conv1_1` and so on (stage, convolution; after the ReLU), `stage1` to
@@ -85,8 +86,8 @@ class VGG(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        check_rate("dropout_rate", self.dropout_rate)
         super().__post_init__()
+        check_rate("dropout_rate", self.dropout_rate)
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

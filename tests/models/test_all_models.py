@@ -5,8 +5,10 @@ that compute use small nets: every model is reduced to a few narrow blocks, and 
 models that are then equal (resnet18 and resnet34) one runs.
 """
 
+import copy
 import json
-from functools import cached_property
+import pickle
+from functools import cached_property, partial
 from typing import Any
 
 import chex
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 from flax.nnx import bridge
+from jax import export
+from jax.flatten_util import ravel_pytree
 
 import cnn_flax
 from cnn_flax.models import googlenet
@@ -147,6 +151,40 @@ def test_the_files_list_exactly_the_registered_models():
     assert names == set(COUNTS) == set(FEATURES) == set(RECORDED_NAMES)
 
 
+# Built only.
+
+
+@pytest.mark.parametrize("name", cnn_flax.list_models())
+def test_a_model_is_equal_however_it_was_built(name):
+    model = cnn_flax.create_model(name)
+    for survivor in (
+        cnn_flax.create_model(name),
+        copy.copy(model),
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+    ):
+        assert survivor == model
+        assert hash(survivor) == hash(model)
+    overridden = cnn_flax.create_model(name, num_classes=7, dtype=jnp.bfloat16)
+    assert overridden != model
+    assert pickle.loads(pickle.dumps(overridden)) == overridden
+
+
+@pytest.mark.parametrize("name", ["legacy_seresnet18", "efficientnet_b0"])
+def test_an_equal_model_is_not_traced_again(name):
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def classes(model):
+        traces.append(model)
+        return jnp.asarray(model.num_classes)
+
+    for _ in range(2):
+        classes(cnn_flax.create_model(name))
+    classes(copy.deepcopy(cnn_flax.create_model(name)))
+    assert len(traces) == 1
+
+
 # Computed: one small net of each structure.
 
 
@@ -171,32 +209,31 @@ class Net:
     @cached_property
     def trained(self):
         """Loss, statistics and gradients of a pass in training."""
-        return self._gradients(train=True)
+        return jax.jit(partial(self.gradients, train=True))(self.variables, self.images)
 
     @cached_property
     def differentiated(self):
         """Gradients of a pass in evaluation."""
-        return self._gradients(train=False)[2]
+        gradients = jax.jit(partial(self.gradients, train=False))
+        return gradients(self.variables, self.images)[2]
 
-    def _gradients(self, train):
-        statistics = {k: v for k, v in self.variables.items() if k != "params"}
+    def gradients(self, variables, images, train):
+        """Loss, statistics and gradients of a pass."""
 
-        @jax.jit
-        def step(params):
-            def loss_fn(params):
-                logits, features, new = forward(
-                    self.model, {"params": params, **statistics}, self.images, train
-                )
-                labels = jnp.arange(2)
-                outputs = [logits]
-                outputs += [features[k] for k in features if k.startswith("aux")]
-                cross_entropy = cnn_flax.losses.cross_entropy
-                return sum(cross_entropy(x, labels) for x in outputs), new
+        def loss_fn(params):
+            logits, features, new = forward(
+                self.model, {**variables, "params": params}, images, train
+            )
+            labels = jnp.arange(images.shape[0])
+            outputs = [logits]
+            outputs += [features[k] for k in features if k.startswith("aux")]
+            cross_entropy = cnn_flax.losses.cross_entropy
+            return sum(cross_entropy(x, labels) for x in outputs), new
 
-            (loss, new), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
-            return loss, new, gradients
-
-        return step(self.variables["params"])
+        (loss, new), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            variables["params"]
+        )
+        return loss, new, gradients
 
 
 @pytest.fixture(scope="module", params=sorted(STRUCTURES.values()))
@@ -336,6 +373,66 @@ def test_folded_norms_give_the_same_logits(net):
     assert relative_norm(logits, expected) < 1e-5
     for name, feature in expected_features.items():
         assert relative_norm(features[name], feature) < 1e-5, name
+
+
+def test_an_empty_batch_gives_empty_logits_and_keeps_the_statistics(net):
+    empty = net.images[:0]
+    assert jax.eval_shape(net.model.apply, net.variables, empty).shape == (0, 5)
+
+    def loss(params):
+        variables = {**net.variables, "params": params}
+        logits, _, new = forward(net.model, variables, empty, True)
+        return logits.sum(), (logits, new)
+
+    shapes, (logits, new) = jax.eval_shape(
+        jax.grad(loss, has_aux=True), net.variables["params"]
+    )
+    chex.assert_shape(logits, (0, 5))
+    chex.assert_trees_all_equal_shapes(shapes, net.variables["params"])
+    chex.assert_trees_all_equal_shapes(new, net.variables.get("batch_stats", {}))
+
+
+def exported(function, specification, **options):
+    """An exported function of variables and images of symbolic sizes."""
+    sizes = export.symbolic_shape(specification, **options)
+    images = jax.ShapeDtypeStruct(sizes, jnp.float32)
+    program = export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])
+    return lambda variables: program(variables, images)
+
+
+@pytest.mark.slow
+def test_an_export_with_symbolic_sizes_gives_the_same_logits(net):
+    program = exported(
+        lambda variables, images: net.model.apply(variables, images),
+        "b, h, w, 3",
+        constraints=["h >= 64", "w >= 64"],
+    )(net.variables)
+    logits = program.call(net.variables, net.images)
+    assert relative_norm(logits, net.evaluated[0]) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("sizes", "constraints"),
+    [("b, 64, 64, 3", []), ("b, 32*h, 32*w, 3", ["h >= 2", "w >= 2"])],
+)
+def test_an_exported_gradient_with_symbolic_sizes_is_the_same(net, sizes, constraints):
+    gradients = partial(net.gradients, train=True)
+    program = exported(gradients, sizes, constraints=constraints)(net.variables)
+    results = program.call(net.variables, net.images)
+    for result, expected in zip(results, net.trained, strict=True):
+        vectors = [ravel_pytree(tree)[0] for tree in (result, expected)]
+        if vectors[0].size:  # Not every net has statistics.
+            assert relative_norm(*vectors) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "densenet121"])
+def test_an_export_asks_for_the_least_size(name):
+    model = cut_down(name)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    with pytest.raises(ValueError, match="at least .* px, got h x w; .* constraints"):
+        exported(lambda v, x: model.apply(v, x), "b, h, w, 3")(variables)
 
 
 def test_nnx_gives_the_same_logits(net):

@@ -1,6 +1,5 @@
 """Small nets: the registered models cut down, variables, and one compiled pass."""
 
-import re
 from functools import partial
 from typing import Any
 
@@ -45,12 +44,8 @@ def cut_down(name: str) -> Any:
     return cnn_flax.create_model(name, **small_fields(name))
 
 
-# One model of each structure, by its representation, without addresses: two `partial`
-# objects with the same content are not equal.
-STRUCTURES = {
-    re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
-    for name in cnn_flax.list_models()[::-1]
-}
+# One model of each structure.
+STRUCTURES = {cut_down(name): name for name in cnn_flax.list_models()[::-1]}
 
 
 def random_variables(model: nn.Module, *shape: int) -> Any:

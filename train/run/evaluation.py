@@ -77,12 +77,17 @@ def evaluate(
       eval_step: compiled from `train.learn.step.make_eval_step`.
       variables: the model's variables.
       batches: batches from `train.data.eval_batches`, on the devices.
+
+    Raises:
+      ValueError: if there are no images.
     """
     parts = []
     for batch in batches:
         parts.append({**eval_step(variables, batch), "index": batch["index"]})
         if len(parts) > 1:  # Fetch a batch while the device runs the next one.
             parts[-2] = jax.device_get(parts[-2])
+    if not parts:
+        raise ValueError("There are no images to evaluate.")
     rows = {
         key: np.concatenate([np.asarray(p[key]) for p in parts]) for key in parts[0]
     }

@@ -5,12 +5,21 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-from jax import lax
+import jax.numpy as jnp
+from jax import core, lax
 
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.materialize import materialize_on_cpu
 
-__all__ = ["Geometry", "convolve", "dense_conv"]
+__all__ = [
+    "Geometry",
+    "convolve",
+    "dense_conv",
+    "fit_to_windows",
+    "has_symbolic_size",
+    "subsample",
+    "window_span",
+]
 
 
 class Geometry(NamedTuple):
@@ -47,6 +56,57 @@ def convolve(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def window_span(size: int, window: int, stride: int) -> int:
+    """Pixels from the first to the last position of a window that moves inside an axis.
+
+    A slice of that many pixels has as many positions as a convolution, in the same form
+    for symbolic sizes; `x[::stride]` has as many, but JAX cannot tell.
+    """
+    return core.max_dim((size - window) // stride * stride + 1, 0)
+
+
+def fit_to_windows(
+    x: jax.Array,
+    value: float,
+    padding: Sequence[tuple[int, int]],
+    window: Sequence[int],
+    strides: Sequence[int],
+) -> jax.Array:
+    """Pads an image of symbolic size, and cuts off what no window reaches.
+
+    JAX takes only constants as the padding of windows, whose gradients would pad by
+    what no window reaches.
+
+    Args:
+      x: `[N, H, W, C]`.
+      value: what to pad with.
+      padding: pixels (before, after) the image, per axis.
+      window: pixels from a window's first to its last, per axis.
+      strides: step between windows, per axis.
+    """
+    around = []
+    for size, (low, high), reach, stride in zip(
+        x.shape[1:3], padding, window, strides, strict=True
+    ):
+        end = window_span(size + low + high, reach, stride) + reach - 1
+        around.append((low, end - size - low, 0))
+    return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+
+
+def has_symbolic_size(x: jax.Array) -> bool:
+    """Whether height or width is known only when the program runs (`jax.export`)."""
+    return not all(isinstance(size, int) for size in x.shape[1:3])
+
+
+def subsample(x: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    """The pixels that a 1x1 convolution sees: `[N, H, W, C] -> [N, H', W', C]`."""
+    rows, columns = (
+        slice(0, window_span(size, 1, stride), stride)
+        for size, stride in zip(x.shape[1:3], strides, strict=True)
+    )
+    return x[:, rows, columns]
 
 
 def dense_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn_flax.layers.cpu.convolution import Geometry, convolve
+from cnn_flax.layers.cpu.convolution import Geometry, convolve, window_span
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.materialize import materialize_on_cpu
 
@@ -36,7 +36,8 @@ def _shifts(x, kernel, geometry):
     padded = _padded(x, [(*pair, 0) for pair in geometry.padding])
     rows, columns = (
         [
-            (tap * dilation, size - (taps - 1 - tap) * dilation, stride)
+            (tap * dilation, tap * dilation + span, stride)
+            for span in [window_span(size, (taps - 1) * dilation + 1, stride)]
             for tap in range(taps)
         ]
         for taps, dilation, size, stride in zip(
@@ -77,7 +78,7 @@ def _input_gradient(x, kernel, dy, geometry):
     taps = kernel[:, :, None, None].astype(wide)
 
     def phase(vertical, horizontal):
-        total = jnp.zeros((len(x), height, width, x.shape[-1]), wide)
+        total = jnp.zeros((x.shape[0], height, width, x.shape[-1]), wide)
         for t, row in vertical:
             for u, column in horizontal:
                 shift = padded[:, row : row + height, column : column + width]
@@ -86,7 +87,7 @@ def _input_gradient(x, kernel, dy, geometry):
 
     phases = [jnp.stack([phase(r, c) for c in columns], 3) for r in rows]
     dx = jnp.stack(phases, 2).reshape(
-        len(x), height * len(rows), width * len(columns), x.shape[-1]
+        x.shape[0], height * len(rows), width * len(columns), x.shape[-1]
     )
     return dx[:, : x.shape[1], : x.shape[2]].astype(x.dtype)
 
