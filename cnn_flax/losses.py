@@ -3,8 +3,8 @@
 Logits are float arrays `[N, K]`; labels are classes, int `[N]` in `[0, K)`, or
 probabilities, float `[N, K]`. A logit of minus infinity rules its class out: where the
 target's probability is 0 as well, the class adds nothing to value or gradient. A term
-of weight 0 is left out, whatever its value. Losses are means over the images, which are NaN where there
-is no image, as in torch.
+of weight 0 is left out, whatever its value. Losses are means over the images, which are
+NaN where there is no image, as in torch.
 """
 
 import jax
