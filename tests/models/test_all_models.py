@@ -2,12 +2,13 @@
 
 All of them are traced, without computing, at the size that they are trained at. Tests
 that compute use small nets: every model is reduced to a few narrow blocks, and of
-models that are then equal (resnet18 and resnet34) one runs.
+models that are then equal (resnet18 and resnet34) one runs. One model per family is
+quick, the others are slow.
 """
 
 import json
 import re
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import chex
@@ -23,7 +24,7 @@ from cnn_flax.models import googlenet
 from tests.support import parameter_names
 from tests.support.figures import REFERENCE
 from tests.support.model_checks import relative_norm
-from tests.support.small_models import feature_shapes, forward, random_variables
+from tests.support.small_models import forward, random_variables
 
 # Every model, traced.
 
@@ -55,14 +56,23 @@ SIZES = {
 }
 SIZES["alexnet_lrn"] = SIZES["alexnet"]
 RECORDED_NAMES = parameter_names.recorded()
+# Those with the fewest parameters come last.
+MODELS = sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
 # From each family to its model with the fewest parameters.
-SMALLEST = {
-    cnn_flax.model_info(name).family: name
-    for name in sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
-}
+SMALLEST = {cnn_flax.model_info(name).family: name for name in MODELS}
 
 
-@pytest.fixture(scope="module", params=cnn_flax.list_models())
+def one_quick_per_family(names):
+    """The names in order; all but each family's smallest model are slow."""
+    return [
+        name
+        if name in SMALLEST.values()
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(names)
+    ]
+
+
+@pytest.fixture(scope="module", params=one_quick_per_family(MODELS))
 def traced(request) -> Any:
     """Name; shapes of logits and variables (with features) for two images."""
     name = request.param
@@ -114,24 +124,6 @@ def test_logits_and_variables_are_float32(traced):
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float32)
 
 
-@pytest.mark.slow
-@pytest.mark.long
-def test_every_norm_after_a_convolution_is_folded(traced):
-    name, _, variables = traced
-    model: Any = cnn_flax.create_model(name)
-    _, folded = jax.eval_shape(
-        lambda variables: (0, cnn_flax.fold_batch_norm(model, variables)[1]), variables
-    )
-    scales = {
-        path for path in traverse_util.flatten_dict(folded["params"]) if "scale" in path
-    }
-    # One per layer, one per transition, one at the end.
-    sizes = getattr(model, "stage_sizes", ())
-    is_dense = name.startswith("densenet")
-    assert len(scales) == (sum(sizes) + len(sizes) if is_dense else 0)
-    assert len(jax.tree.leaves(folded["batch_stats"])) == 2 * len(scales)
-
-
 @pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
 def test_model_info_counts_the_parameters(name):
     assert cnn_flax.model_info(name).parameters == COUNTS[name]
@@ -176,7 +168,7 @@ def cut_down(name) -> Any:
 # same content are not equal.
 STRUCTURES = {
     re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
-    for name in cnn_flax.list_models()[::-1]
+    for name in MODELS
 }
 
 
@@ -193,6 +185,12 @@ class Net:
     def evaluated(self):
         """Logits, features, statistics, under jit."""
         return forward(self.model, self.variables, self.images)
+
+    @cached_property
+    def folded(self):
+        """The variables with folded norms."""
+        fold = partial(cnn_flax.fold_batch_norm, self.model)
+        return jax.jit(lambda variables: fold(variables)[1])(self.variables)
 
     @cached_property
     def trained(self):
@@ -225,7 +223,7 @@ class Net:
         return step(self.variables["params"])
 
 
-@pytest.fixture(scope="module", params=sorted(STRUCTURES.values()))
+@pytest.fixture(scope="module", params=one_quick_per_family(STRUCTURES.values()))
 def net(request) -> Any:
     # GoogLeNet has no fields for its table.
     with pytest.MonkeyPatch.context() as patch:
@@ -301,7 +299,7 @@ def test_a_second_input_size_works(net):
 
 
 def test_classes_and_channels_are_free(net):
-    channels = feature_shapes(net.model, 1, 64, 64, 3)["pre_logits"][1]
+    channels = net.evaluated[1]["pre_logits"].shape[1]
     bare = net.model.clone(num_classes=0)
     images = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
     pooled, variables = jax.eval_shape(bare.init_with_output, jax.random.key(0), images)
@@ -320,12 +318,20 @@ def test_float64_runs_in_float64_throughout(net, float64):
 
 
 def test_folded_norms_give_the_same_logits(net):
-    folded = cnn_flax.fold_batch_norm(net.model, net.variables)
-    logits, features, _ = forward(*folded, net.images)
+    logits, features, _ = forward(net.model, net.folded, net.images)
     expected, expected_features, _ = net.evaluated
     assert relative_norm(logits, expected) < 1e-5
     for name, feature in expected_features.items():
         assert relative_norm(features[name], feature) < 1e-5, name
+
+
+def test_every_norm_after_a_convolution_is_folded(net):
+    scales = [path for path in flat(net.folded["params"]) if path.endswith("scale")]
+    # One per layer, one per transition, one at the end.
+    sizes = getattr(net.model, "stage_sizes", ())
+    is_dense = net.name.startswith("densenet")
+    assert len(scales) == (sum(sizes) + len(sizes) if is_dense else 0)
+    assert len(flat(net.folded["batch_stats"])) == 2 * len(scales)
 
 
 def test_nnx_gives_the_same_logits(net):
@@ -340,7 +346,8 @@ def test_nnx_gives_the_same_logits(net):
         chex.assert_trees_all_equal_shapes(nnx.to_pure_dict(state), values)
         nnx.replace_by_pure_dict(state, values)
         nnx.update(model, state)
-    assert relative_norm(model(net.images), net.evaluated[0]) < 1e-5
+    logits = nnx.jit(lambda model, images: model(images))(model, net.images)
+    assert relative_norm(logits, net.evaluated[0]) < 1e-5
 
 
 # Computed: each family's smallest model, unchanged.
