@@ -1,6 +1,6 @@
 """Small nets: variables made without compilation, and one compiled pass."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -10,9 +10,15 @@ from flax import linen as nn
 from flax import traverse_util
 
 
+@cache
+def variable_shapes(model: nn.Module, *shape: int) -> Any:
+    """Shapes of the variables of a model for images of that shape."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
 def random_variables(model: nn.Module, *shape: int) -> Any:
     """Variables of a model for images of that shape; no value is 0 or 1."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
     rng = np.random.default_rng(0)
 
     def fill(path, leaf):
@@ -25,7 +31,7 @@ def random_variables(model: nn.Module, *shape: int) -> Any:
             x = 0.1 * rng.standard_normal(leaf.shape)
         return jnp.asarray(x, leaf.dtype)
 
-    return traverse_util.path_aware_map(fill, shapes)
+    return traverse_util.path_aware_map(fill, variable_shapes(model, *shape))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -49,8 +55,9 @@ def feature_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the intermediates by name; nothing is computed."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     _, features, _ = jax.eval_shape(
-        lambda v, x: forward(model, v, x, train), variables, images
+        lambda v, x: forward(model, v, x, train),
+        variable_shapes(model, *shape),
+        images,
     )
     return {name: value.shape for name, value in features.items()}
