@@ -92,9 +92,7 @@ def _traced(
     precision: Any,
 ) -> Flat:
     """`variable_shapes`; `model` and `precision` only tell the results apart."""
-    images = jax.ShapeDtypeStruct(
-        (1, image_size, image_size, in_channels), np.float32
-    )
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, in_channels), np.float32)
     init = create_model(name, **dict(fields)).init
     return flatten(jax.eval_shape(lambda x: init(jax.random.key(0), x), images))
 

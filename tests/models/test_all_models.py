@@ -167,8 +167,7 @@ def cut_down(name) -> Any:
 # Compared by their representation, without addresses: two `partial` objects with the
 # same content are not equal.
 STRUCTURES = {
-    re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name
-    for name in MODELS
+    re.sub(" at 0x[0-9a-f]+", "", repr(cut_down(name))): name for name in MODELS
 }
 
 

@@ -93,7 +93,15 @@ def assert_same(figures, expected, tolerance=1e-4):
         assert timeless[name] == value, name
 
 
-@pytest.mark.parametrize("run", FLAGS)
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(
+            run, marks=[] if run in ("features", "cached") else pytest.mark.slow
+        )
+        for run in FLAGS
+    ],
+)
 def test_a_stopped_run_ends_as_it_did_then(run):
     unpack(run, "ended", "labels.npy", "labels.npy.json")
     before = read_metrics(run)
