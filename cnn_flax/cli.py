@@ -15,7 +15,6 @@ from rich.table import Table
 
 import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
-from cnn_flax.fold import fold_batch_norm
 from cnn_flax.gallery import draw_sheets
 from cnn_flax.info import model_info
 from cnn_flax.registry import UnknownModelError, list_models, nearest
@@ -394,8 +393,6 @@ def _probabilities(
             f"{found.in_channels} channels; predict needs at least one class and 3 "
             "channels."
         )
-
-    model, variables = fold_batch_norm(model, variables)
 
     @jax.jit
     def probabilities(variables: Any, images: jax.Array) -> jax.Array:

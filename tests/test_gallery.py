@@ -41,6 +41,7 @@ def photo(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_an_operation_over_its_range(few_rows, photo, tmp_path, capsys):
     out = tmp_path / "new" / "sheets"
     assert main(["gallery", str(photo), "--out", str(out)]) == 0

@@ -10,8 +10,9 @@ import cnn_flax
 
 
 def wrapped():
-    model = cnn_flax.create_model("resnet18", width=8, num_classes=5, dropout_rate=0.1)
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    fields = {"stage_sizes": (1,), "width": 8, "num_classes": 5, "dropout_rate": 0.1}
+    model = cnn_flax.create_model("resnet18", **fields)
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
     return bridge.ToNNX(model, rngs=nnx.Rngs(0, dropout=1)).lazy_init(images), images
 
 

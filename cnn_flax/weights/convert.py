@@ -1,6 +1,5 @@
 """Converting torch's checkpoints to our variables and back, bit by bit."""
 
-import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -231,10 +230,7 @@ def _expected(
     """Our paths with torch's names, and the shapes, for the sizes of a state dict."""
     family = dialects(name)
     found = _sizes_in(family, arrays)
-    if fields:
-        wanted = variable_shapes(name, {**found.fields, **fields}, found.in_channels)
-    else:
-        wanted = _shapes_of(name, found)
+    wanted = variable_shapes(name, {**found.fields, **fields}, found.in_channels)
     candidates = [
         {path: rule_of(dialect, _in_collection(path)) for path in wanted}
         for dialect in family
@@ -243,12 +239,6 @@ def _expected(
         candidates, key=lambda names: sum(e in arrays for e, _ in names.values())
     )
     return best, wanted
-
-
-# Identifying the model of a state dict traces many of them.
-@functools.cache
-def _shapes_of(name: str, of: Sizes) -> Flat:
-    return variable_shapes(name, of.fields, of.in_channels)
 
 
 def _sizes_in(family: Sequence[Dialect], arrays: Mapping[str, Any]) -> Sizes:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from cnn_flax.registry import create_model, registration
+from cnn_flax.registry import Registration, create_model, registration
 from cnn_flax.weights.errors import WeightsError
 
 __all__ = ["Sizes", "auxiliary_paths", "flatten", "sizes", "variable_shapes"]
@@ -64,11 +65,36 @@ def variable_shapes(
     in_channels: int = 3,
     image_size: int | None = None,
 ) -> Flat:
-    """Shapes and dtypes of a model's variables by path; nothing is computed."""
-    size = image_size or registration(name).image_size
-    images = jax.ShapeDtypeStruct((1, size, size, in_channels), np.float32)
-    model = create_model(name, **fields)
-    return flatten(jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images))
+    """Shapes and dtypes of a model's variables by path; nothing is computed.
+
+    Each model is traced once: loading weights asks for the same shapes several times.
+    """
+    model = registration(name)
+    items = tuple(sorted(fields.items()))
+    try:
+        hash(items)
+        trace = _traced
+    except TypeError:  # Fields such as lists.
+        trace = _traced.__wrapped__
+    # Without x64, float64 fields give float32.
+    precision = jnp.result_type(float)
+    size = image_size or model.image_size
+    return dict(trace(name, model, items, in_channels, size, precision))
+
+
+@functools.cache
+def _traced(
+    name: str,
+    model: Registration,
+    fields: tuple[tuple[str, Any], ...],
+    in_channels: int,
+    image_size: int,
+    precision: Any,
+) -> Flat:
+    """`variable_shapes`; `model` and `precision` only tell the results apart."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, in_channels), np.float32)
+    init = create_model(name, **dict(fields)).init
+    return flatten(jax.eval_shape(lambda x: init(jax.random.key(0), x), images))
 
 
 def sizes(name: str, flat: Mapping[str, Any], **fields: Any) -> Sizes:
@@ -108,16 +134,4 @@ def auxiliary_paths(name: str, fields: Mapping[str, Any]) -> set[str]:
 
 
 def _marked_shapes(name: str, fields: Mapping[str, Any]) -> Flat:
-    try:
-        return _cached_shapes(name, tuple(sorted(fields.items())))
-    except TypeError:  # Fields such as lists have no hash.
-        return _trace_marked(name, fields)
-
-
-@functools.cache
-def _cached_shapes(name: str, fields: tuple[tuple[str, Any], ...]) -> Flat:
-    return _trace_marked(name, dict(fields))
-
-
-def _trace_marked(name: str, fields: Mapping[str, Any]) -> Flat:
     return variable_shapes(name, {**fields, "num_classes": _CLASSES}, _CHANNELS)

@@ -19,12 +19,12 @@ from cnn_flax.layers import SqueezeExcite
         ("alexnet_lrn", 8),
         ("vgg16_bn", 16),
         ("vgg19", 19),
-        ("googlenet", 22),
         ("resnet34", 34),
         ("resnet50", 50),
-        ("densenet121", 121),
         ("legacy_seresnet18", 18),
         ("resnet18_dcnv2", 18),
+        pytest.param("googlenet", 22, marks=pytest.mark.slow),
+        pytest.param("densenet121", 121, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", 50, marks=pytest.mark.slow),
         pytest.param("legacy_senet154", 154, marks=pytest.mark.slow),
         pytest.param("densenet201", 201, marks=pytest.mark.slow),
@@ -35,6 +35,7 @@ def test_depth_matches_the_paper(name, expected):
     assert cnn_flax.model_info(name).depth == expected
 
 
+@pytest.mark.slow
 def test_an_mbconv_block_counts_three_layers_and_two_without_expansion():
     # Stem, 2, 15 times 3, last 1x1, head.
     assert cnn_flax.model_info("efficientnet_b0").depth == 50

@@ -241,6 +241,7 @@ def depends(net, table):
     return table
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(layers())
 def test_random_nets_see_what_they_depend_on(net):

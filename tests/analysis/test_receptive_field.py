@@ -40,7 +40,12 @@ def test_every_feature_has_the_reference_field(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("resnet50", 483), ("resnet101", 1027), ("resnet152", 1507)]
+    ("name", "size"),
+    [
+        ("resnet50", 483),
+        pytest.param("resnet101", 1027, marks=pytest.mark.slow),
+        pytest.param("resnet152", 1507, marks=pytest.mark.slow),
+    ],
 )
 def test_resnets_with_the_stride_in_the_1x1_have_the_published_field(name, size):
     # Araujo, Norris and Sim 2019, https://distill.pub/2019/computing-receptive-fields.

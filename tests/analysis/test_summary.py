@@ -68,6 +68,7 @@ def test_blocks_are_in_the_order_of_their_calls():
     assert sizes == [7, 27, 43, 67, 99, 147, 211, 307, 435, math.inf]
 
 
+@pytest.mark.slow
 def test_a_training_only_head_has_parameters_and_no_cost():
     blocks = {
         b.name: b for b in cnn_flax.summary(cnn_flax.create_model("googlenet")).blocks

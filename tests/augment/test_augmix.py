@@ -40,6 +40,7 @@ def test_chains_have_the_requested_number_and_depth():
     assert shapes["weight"].shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_weights_have_their_distribution(draw):
     weight = np.asarray(draw["weight"])
     assert weight.shape == (N, 4)

@@ -52,7 +52,13 @@ def test_an_images_draw_depends_on_its_key_only():
     assert_equal(rows(draws(key, N), 0, 2), draws(key, 2))
 
 
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "color_jitter"))
+        for name in RANDOM
+    ],
+)
 def test_a_draw_applied_is_the_random_operation(name):
     images = jax.random.uniform(jax.random.key(2), (2, *SHAPE))
     key = jax.random.key(7)
@@ -69,6 +75,7 @@ def test_a_draw_applied_is_the_random_operation(name):
     assert -1e-6 <= drawn.min() and drawn.max() <= 1 + 1e-6
 
 
+@pytest.mark.slow
 def test_vmap_over_keys_and_images_is_the_batch():
     images = jax.random.uniform(jax.random.key(2), (N, *SHAPE))
     keys = jax.random.split(jax.random.key(0), N)
@@ -182,6 +189,7 @@ def test_brightness_blur_and_grey_have_the_requested_distribution():
     assert set(np.unique(factor)) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_noise_is_normal():
     noise = augment.draw_gaussian_noise(KEY, 50, (9, 9, 3), sigma=0.2)["noise"]
     assert stats.kstest(np.ravel(noise), stats.norm(0, 0.2).cdf).pvalue > 1e-3

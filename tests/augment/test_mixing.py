@@ -27,7 +27,9 @@ MIX = {
     name: jax.jit(partial(mix, num_classes=K))
     for name, mix in (("mixup", mixup), ("cutmix", cutmix), ("either", cutmix_or_mixup))
 }
-every_mix = pytest.mark.parametrize("mix", MIX)
+every_mix = pytest.mark.parametrize(
+    "mix", ["mixup", "cutmix", pytest.param("either", marks=pytest.mark.slow)]
+)
 
 
 def test_blending_by_hand():
@@ -112,6 +114,7 @@ def test_centres_of_boxes_are_uniform():
         assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_batch_is_mixed_by_either_method_equally_often():
     images, labels = batch()
     keys = jax.random.split(jax.random.key(0), 400)

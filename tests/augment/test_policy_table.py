@@ -59,6 +59,7 @@ def test_an_operation_is_torchvisions(differences, name):
             assert within.all(), key
 
 
+@pytest.mark.slow
 def test_the_operations_that_torchvision_lacks_by_hand():
     images = jnp.broadcast_to(jnp.array([0.2, 0.6, 0.6]), (2, 6, 5, 3))
     operation = jnp.array([[OPERATIONS.index(n)] for n in ("cutout", "solarize_add")])
@@ -72,6 +73,7 @@ def test_the_operations_that_torchvision_lacks_by_hand():
     np.testing.assert_allclose(middle, images[0].at[1:5, :4].set(0.5))
 
 
+@pytest.mark.slow
 def test_operations_are_applied_in_sequence():
     images = jax.random.uniform(jax.random.key(0), (2, 6, 5, 3))
     invert, solarize = map(OPERATIONS.index, ("invert", "solarize"))
@@ -93,6 +95,7 @@ def test_pixels_outside_are_the_fill():
     np.testing.assert_allclose(moved[0, :, 2:], 0.5)
 
 
+@pytest.mark.slow
 def test_all_at_once_is_one_by_one(monkeypatch):
     # What other devices than the CPU run.
     images = jax.random.uniform(jax.random.key(0), (len(OPERATIONS), 6, 5, 3))
@@ -108,6 +111,7 @@ def test_all_at_once_is_one_by_one(monkeypatch):
     np.testing.assert_allclose(at_once, one_by_one, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_grey_images_and_bfloat16_pass_through_every_operation():
     images = jax.random.uniform(jax.random.key(0), (len(OPERATIONS), 5, 6, 1))
     drawn = jnp.arange(len(OPERATIONS))[:, None], jnp.full((len(OPERATIONS), 1), 0.3)

@@ -64,6 +64,7 @@ def test_trivial_augment_draws_magnitudes_too():
     check_signs(strength[np.isin(operation, np.flatnonzero(SIGNED))])
 
 
+@pytest.mark.slow
 def test_an_images_draw_depends_on_its_key_only():
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3))
     keys, order = jax.random.split(KEY, 6), jnp.array([3, 3, 5, 0, 1, 2])

@@ -23,6 +23,7 @@ def test_random_flip_flips_an_image_or_leaves_it_unchanged():
     assert stats.binomtest(int(is_flipped.sum()), 400, 0.3).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_random_crop_cuts_every_window_equally_often():
     images = jnp.broadcast_to(numbered(1, 3, 4), (3000, 3, 4, 1))
     crops = augment.random_crop(jax.random.key(0), images, size=(2, 3))
@@ -48,6 +49,7 @@ def boxes(height, width, *, scale, ratio, count=4000):
     return np.stack([draw[side] for side in ("top", "left", "height", "width")])
 
 
+@pytest.mark.slow
 def test_windows_have_the_requested_area_and_aspect_ratio():
     check_windows(boxes)
 

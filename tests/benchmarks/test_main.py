@@ -16,6 +16,7 @@ def run(*arguments, folder):
     )
 
 
+@pytest.mark.slow
 def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
     done = run("operators", "--quick", "--json", "new", folder=tmp_path)
     assert done.returncode == 0, done.stderr

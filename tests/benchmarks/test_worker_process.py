@@ -28,6 +28,7 @@ def test_an_error_in_a_worker_is_reported():
         WorkerProcess("os:_exit", {"status": 3})
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_noted_and_the_others_run():
     arguments = {
         "none": ("benchmarks.network_programs:none", {}),

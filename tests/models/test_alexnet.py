@@ -12,6 +12,7 @@ from tests.support.model_checks import check_logits, check_training_pass, relati
 from tests.support.small_models import feature_shapes, forward, random_variables
 
 
+@pytest.mark.slow
 def test_logits_match_the_reference_in_float32():
     check_logits("alexnet", "tv_alexnet")
 

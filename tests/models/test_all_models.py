@@ -2,7 +2,8 @@
 
 All of them are traced, without computing, at the size that they are trained at. Tests
 that compute use small nets: every model is reduced to a few narrow blocks, and of
-models that are then equal (resnet18 and resnet34) one runs.
+models that are then equal (resnet18 and resnet34) one runs. One model per family is
+quick, the others are slow.
 """
 
 import copy
@@ -27,21 +28,18 @@ from tests.support import parameter_names
 from tests.support.figures import REFERENCE
 from tests.support.model_checks import relative_norm
 from tests.support.small_models import (
+    COUNTS,
+    MODELS,
+    SMALLEST,
     STRUCTURES,
     cut_down,
-    feature_shapes,
     forward,
+    one_quick_per_family,
     random_variables,
 )
 
 # Every model, traced.
 
-# Each with its source; a new model goes under one of them, or under a new one.
-COUNTS = {
-    name: count
-    for group in json.loads((REFERENCE / "parameter_counts.json").read_text())
-    for name, count in group["parameters"].items()
-}
 # Channels and stride of each feature, channels of `pre_logits`: from the papers'
 # tables, those of EfficientNet from the layers of timm 1.0.31's nets.
 FEATURES = {
@@ -64,14 +62,9 @@ SIZES = {
 }
 SIZES["alexnet_lrn"] = SIZES["alexnet"]
 RECORDED_NAMES = parameter_names.recorded()
-# From each family to its model with the fewest parameters.
-SMALLEST = {
-    cnn_flax.model_info(name).family: name
-    for name in sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
-}
 
 
-@pytest.fixture(scope="module", params=cnn_flax.list_models())
+@pytest.fixture(scope="module", params=one_quick_per_family(MODELS))
 def traced(request) -> Any:
     """Name; shapes of logits and variables (with features) for two images."""
     name = request.param
@@ -121,24 +114,6 @@ def test_logits_and_variables_are_float32(traced):
     _, logits, variables = traced
     chex.assert_shape(logits, (2, 1000))
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float32)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_every_norm_after_a_convolution_is_folded(traced):
-    name, _, variables = traced
-    model: Any = cnn_flax.create_model(name)
-    _, folded = jax.eval_shape(
-        lambda variables: (0, cnn_flax.fold_batch_norm(model, variables)[1]), variables
-    )
-    scales = {
-        path for path in traverse_util.flatten_dict(folded["params"]) if "scale" in path
-    }
-    # One per layer, one per transition, one at the end.
-    sizes = getattr(model, "stage_sizes", ())
-    is_dense = name.startswith("densenet")
-    assert len(scales) == (sum(sizes) + len(sizes) if is_dense else 0)
-    assert len(jax.tree.leaves(folded["batch_stats"])) == 2 * len(scales)
 
 
 @pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
@@ -207,6 +182,12 @@ class Net:
         return forward(self.model, self.variables, self.images)
 
     @cached_property
+    def folded(self):
+        """The variables with folded norms."""
+        fold = partial(cnn_flax.fold_batch_norm, self.model)
+        return jax.jit(lambda variables: fold(variables)[1])(self.variables)
+
+    @cached_property
     def trained(self):
         """Loss, statistics and gradients of a pass in training."""
         return jax.jit(partial(self.gradients, train=True))(self.variables, self.images)
@@ -236,7 +217,7 @@ class Net:
         return loss, new, gradients
 
 
-@pytest.fixture(scope="module", params=sorted(STRUCTURES.values()))
+@pytest.fixture(scope="module", params=one_quick_per_family(STRUCTURES.values()))
 def net(request) -> Any:
     # GoogLeNet has no fields for its table.
     with pytest.MonkeyPatch.context() as patch:
@@ -348,7 +329,7 @@ def test_a_second_input_size_works(net):
 
 
 def test_classes_and_channels_are_free(net):
-    channels = feature_shapes(net.model, 1, 64, 64, 3)["pre_logits"][1]
+    channels = net.evaluated[1]["pre_logits"].shape[1]
     bare = net.model.clone(num_classes=0)
     images = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
     pooled, variables = jax.eval_shape(bare.init_with_output, jax.random.key(0), images)
@@ -367,8 +348,7 @@ def test_float64_runs_in_float64_throughout(net, float64):
 
 
 def test_folded_norms_give_the_same_logits(net):
-    folded = cnn_flax.fold_batch_norm(net.model, net.variables)
-    logits, features, _ = forward(*folded, net.images)
+    logits, features, _ = forward(net.model, net.folded, net.images)
     expected, expected_features, _ = net.evaluated
     assert relative_norm(logits, expected) < 1e-5
     for name, feature in expected_features.items():
@@ -435,6 +415,15 @@ def test_an_export_asks_for_the_least_size(name):
         exported(lambda v, x: model.apply(v, x), "b, h, w, 3")(variables)
 
 
+def test_every_norm_after_a_convolution_is_folded(net):
+    scales = [path for path in flat(net.folded["params"]) if path.endswith("scale")]
+    # One per layer, one per transition, one at the end.
+    sizes = getattr(net.model, "stage_sizes", ())
+    is_dense = net.name.startswith("densenet")
+    assert len(scales) == (sum(sizes) + len(sizes) if is_dense else 0)
+    assert len(flat(net.folded["batch_stats"])) == 2 * len(scales)
+
+
 def test_nnx_gives_the_same_logits(net):
     # Initialising parameters one by one is slow; test_nnx.py does it.
     model = nnx.eval_shape(
@@ -447,7 +436,8 @@ def test_nnx_gives_the_same_logits(net):
         chex.assert_trees_all_equal_shapes(nnx.to_pure_dict(state), values)
         nnx.replace_by_pure_dict(state, values)
         nnx.update(model, state)
-    assert relative_norm(model(net.images), net.evaluated[0]) < 1e-5
+    logits = nnx.jit(lambda model, images: model(images))(model, net.images)
+    assert relative_norm(logits, net.evaluated[0]) < 1e-5
 
 
 # Computed: each family's smallest model, unchanged.

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ def test_a_training_pass_matches_the_reference_in_float64(name, float64, optimiz
     check_training_pass(name, f"tv_{name}")
 
 
+@functools.cache
 def parameters_of(name):
     return cnn_flax.model_info(name).parameters
 

@@ -14,7 +14,12 @@ from cnn_flax.layers import max_pool
 from cnn_flax.models.googlenet import AuxiliaryHead, Inception
 from tests.support import figures
 from tests.support.model_checks import check_logits, check_training_pass, relative_norm
-from tests.support.small_models import feature_shapes, forward, random_variables
+from tests.support.small_models import (
+    feature_shapes,
+    forward,
+    random_variables,
+    variable_shapes,
+)
 
 BOTH = pytest.mark.parametrize("name", ["googlenet", "googlenet_lrn"])
 
@@ -49,7 +54,7 @@ def test_published_weights_expect_mean_and_std_of_a_half():
 
 
 def shapes_of(model) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return variable_shapes(model, 1, 32, 32, 3)
 
 
 def some_images(size=32):
@@ -162,7 +167,7 @@ def dropout_rates(**fields):
         return next_function(*args, **kwargs)
 
     with nn.intercept_methods(see):
-        shapes_of(model)
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     return rates
 
 

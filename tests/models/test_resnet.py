@@ -9,10 +9,9 @@ from flax import traverse_util
 import cnn_flax
 from cnn_flax.models.resnet import BasicBlock, Bottleneck, ResizeMatrix, ResNet
 from tests.support.model_checks import check_logits, check_training_pass, relative_norm
+from tests.support.small_models import feature_shapes, forward, random_variables
 
-slow = pytest.mark.slow
-
-# Our name and the reference's; the deep nets are slow to compile.
+# Our name and the reference's.
 REFERENCES = [
     ("resnet18", "tv_resnet18"),
     ("resnet34", "tv_resnet34"),
@@ -21,28 +20,23 @@ REFERENCES = [
     ("lab_resnet34", "lab_resnet34"),
     ("resnext50_32x4d", "tv_resnext50_32x4d"),
     ("wide_resnet50_2", "tv_wide_resnet50_2"),
-    pytest.param("resnet152", "tv_resnet152", marks=(slow, pytest.mark.long)),
+    ("resnet152", "tv_resnet152"),
 ]
-# With gradients. The slow ones have the same blocks as another.
-long = (slow, pytest.mark.long)
-PASSES = [
-    ("resnet18", "tv_resnet18"),
-    *(
-        pytest.param(
-            *own, marks=long if own[0] in ("resnet34", "wide_resnet50_2") else slow
-        )
-        for own in REFERENCES[1:-1]
-    ),
-    pytest.param("resnet152", "tv_resnet152", marks=long),
-]
+SMALLEST, *LARGER = REFERENCES
 
 
-@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
+def test_logits_of_resnet18_match_the_reference_in_float32():
+    check_logits(*SMALLEST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "reference_name"), LARGER)
 def test_logits_match_the_reference_in_float32(name, reference_name):
     check_logits(name, reference_name)
 
 
-@pytest.mark.parametrize(("name", "reference_name"), PASSES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64, request
 ):
@@ -60,26 +54,21 @@ def small(block=BasicBlock, **fields):
     return ResNet(**{**SMALL, "block": block, **fields})
 
 
-def init(model, shape=(2, 16, 16, 3), seed=0):
-    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros(shape))
+def init(model, shape=(2, 16, 16, 3)):
+    return random_variables(model, *shape)
+
+
+def initial(model, x):
+    """The variables that training starts from."""
+    return jax.jit(model.init)(jax.random.key(1), x)
 
 
 def parameter_names(variables):
     return {"/".join(path) for path in traverse_util.flatten_dict(variables["params"])}
 
 
-def shapes_of_stages(model, shape):
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
-    _, state = jax.eval_shape(
-        lambda v, x: model.apply(v, x, mutable=["intermediates"]),
-        variables,
-        jnp.zeros(shape),
-    )
-    return {k: v[0].shape for k, v in state["intermediates"].items()}
-
-
 def test_features_leave_under_their_names_with_the_papers_sizes():
-    shapes = shapes_of_stages(cnn_flax.create_model("resnet50"), (1, 224, 224, 3))
+    shapes = feature_shapes(cnn_flax.create_model("resnet50"), 1, 224, 224, 3)
     assert shapes == {
         "stem": (1, 56, 56, 64),
         "stage1": (1, 56, 56, 256),
@@ -92,7 +81,7 @@ def test_features_leave_under_their_names_with_the_papers_sizes():
 
 def test_small_inputs_keep_their_size_up_to_stage_1():
     model = cnn_flax.create_model("resnet18", small_inputs=True)
-    shapes = shapes_of_stages(model, (1, 32, 32, 3))
+    shapes = feature_shapes(model, 1, 32, 32, 3)
     assert shapes["stem"] == (1, 32, 32, 64)
     assert shapes["stage4"] == (1, 4, 4, 512)
 
@@ -107,9 +96,9 @@ def test_no_classes_give_the_pooled_features():
     model = small(num_classes=0)
     images = jnp.ones((2, 16, 16, 3))
     variables = init(model)
-    features, state = model.apply(variables, images, mutable=["intermediates"])
-    chex.assert_shape(features, (2, 16))
-    np.testing.assert_array_equal(features, state["intermediates"]["pre_logits"][0])
+    pooled, features, _ = forward(model, variables, images)
+    chex.assert_shape(pooled, (2, 16))
+    np.testing.assert_array_equal(pooled, features["pre_logits"])
     assert "head" not in variables["params"]
 
 
@@ -133,8 +122,8 @@ def test_a_shortcut_projects_where_it_says(shortcut, projected, added):
 def shortcut_alone(shortcut, x, features=6):
     """The output of a block with a dead branch: relu(shortcut(x))."""
     block = BasicBlock(features, 2, shortcut=shortcut, zero_init_last_norm=True)
-    variables = block.init(jax.random.key(1), x)
-    return block.apply(variables, x), variables["params"]
+    variables = initial(block, x)
+    return jax.jit(block.apply)(variables, x), variables["params"]
 
 
 def test_zero_pad_takes_every_second_pixel_and_pads_channels_with_zeros():
@@ -172,11 +161,12 @@ def test_the_papers_bottleneck_strides_in_its_first_1x1():
     outputs = {}
     for v1 in (False, True):
         block = Bottleneck(4, 2, shortcut="none", stride_in_1x1=v1)
-        variables = block.init(jax.random.key(1), x)
-        outputs[v1] = block.apply(variables, x)
+        variables = init(block, x.shape)
+        apply = jax.jit(block.apply)
+        outputs[v1] = apply(variables, x)
         # Odd pixels reach the output through a strided 3x3, not through a strided 1x1.
         odd = x.at[:, 1::2, :].set(0).at[:, :, 1::2].set(0)
-        assert bool(jnp.array_equal(block.apply(variables, odd), outputs[v1])) is v1
+        assert bool(jnp.array_equal(apply(variables, odd), outputs[v1])) is v1
     chex.assert_equal_shape(list(outputs.values()))
 
 
@@ -184,7 +174,7 @@ def test_zero_init_last_norm_begins_as_the_shortcut():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 16))
     for block in (BasicBlock(16), Bottleneck(4)):
         block = block.clone(zero_init_last_norm=True)
-        y = block.apply(block.init(jax.random.key(1), x), x)
+        y = jax.jit(block.apply)(initial(block, x), x)
         np.testing.assert_array_equal(y, x)
 
 
@@ -209,15 +199,12 @@ def test_noise_is_on_in_training_alone(field):
     variables = init(model)
 
     def train(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return model.apply(
-            variables, images, train=True, mutable=["batch_stats"], rngs=rngs
-        )[0]
+        return forward(model, variables, images, True, seed)[0]
 
     assert not jnp.array_equal(train(1), train(2))
     np.testing.assert_array_equal(train(1), train(1))
     np.testing.assert_array_equal(
-        model.apply(variables, images), small().apply(variables, images)
+        forward(model, variables, images)[0], forward(small(), variables, images)[0]
     )
 
 
@@ -225,9 +212,9 @@ def test_training_changes_the_statistics_and_evaluation_does_not():
     model = small(bn_momentum=0.75)
     images = 3 + jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     variables = init(model)
-    _, same = model.apply(variables, images, mutable=["batch_stats"])
-    chex.assert_trees_all_equal(same["batch_stats"], variables["batch_stats"])
-    _, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    _, _, same = forward(model, variables, images)
+    chex.assert_trees_all_equal(same, variables["batch_stats"])
+    _, _, new = forward(model, variables, images, True)
     kernel = variables["params"]["conv1"]["conv"]["kernel"]
     stem = jax.lax.conv_general_dilated(
         images,
@@ -236,10 +223,12 @@ def test_training_changes_the_statistics_and_evaluation_does_not():
         [(3, 3), (3, 3)],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+    before, after = (
+        statistics["conv1"]["bn"]["mean"]
+        for statistics in (variables["batch_stats"], new)
+    )
     np.testing.assert_allclose(
-        new["batch_stats"]["conv1"]["bn"]["mean"],
-        0.25 * stem.mean((0, 1, 2)),
-        rtol=1e-4,
+        after, 0.75 * before + 0.25 * stem.mean((0, 1, 2)), rtol=1e-4
     )
 
 
@@ -250,11 +239,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32(block):
     chex.assert_tree_all_finite(variables)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
-    logits, state = model.apply(variables, images, mutable=["intermediates"])
-    features = state["intermediates"]
-    assert features["stage2"][0].dtype == jnp.bfloat16
-    assert features["pre_logits"][0].dtype == logits.dtype == jnp.float32
-    exact = small(block).apply(variables, images)
+    logits, features, _ = forward(model, variables, images)
+    assert features["stage2"].dtype == jnp.bfloat16
+    assert features["pre_logits"].dtype == logits.dtype == jnp.float32
+    exact, _, _ = forward(small(block), variables, images)
     # bfloat16 has 8 bits: 0.4 % per operation, over about ten of them.
     assert relative_norm(logits, exact) < 0.05
 

@@ -52,6 +52,7 @@ def test_logits_of_senet154_match_the_reference_with_one_block_a_stage():
     )
 
 
+@pytest.mark.slow
 def test_entries_of_senet154_are_the_references():
     reference = figures.REFERENCE / "models" / "timm_legacy_senet154.json"
     expected = figures.json.loads(reference.read_text())

@@ -1,15 +1,17 @@
 """Small nets: the registered models cut down, variables, and one compiled pass."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 from flax import traverse_util
 
 import cnn_flax
+from tests.support.figures import REFERENCE
 
 
 def small_fields(name: str) -> dict[str, Any]:
@@ -44,13 +46,39 @@ def cut_down(name: str) -> Any:
     return cnn_flax.create_model(name, **small_fields(name))
 
 
-# One model of each structure.
-STRUCTURES = {cut_down(name): name for name in cnn_flax.list_models()[::-1]}
+# Each with its source; a new model goes under one of them, or under a new one.
+COUNTS = {
+    name: count
+    for group in json.loads((REFERENCE / "parameter_counts.json").read_text())
+    for name, count in group["parameters"].items()
+}
+# Those with the fewest parameters come last.
+MODELS = sorted(cnn_flax.list_models(), key=lambda name: -COUNTS.get(name, 0))
+# From each family to its model with the fewest parameters.
+SMALLEST = {cnn_flax.model_info(name).family: name for name in MODELS}
+# One model of each structure, the one with the fewest parameters.
+STRUCTURES = {cut_down(name): name for name in MODELS}
+
+
+def one_quick_per_family(names: Iterable[str]) -> list[Any]:
+    """The names in order; all but each family's smallest model are slow."""
+    return [
+        name
+        if name in SMALLEST.values()
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(names)
+    ]
+
+
+@cache
+def variable_shapes(model: nn.Module, *shape: int) -> Any:
+    """Shapes of the variables of a model for images of that shape."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def random_variables(model: nn.Module, *shape: int) -> Any:
     """Variables of a model for images of that shape; no value is 0 or 1."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
     rng = np.random.default_rng(0)
 
     def fill(path, leaf):
@@ -63,7 +91,7 @@ def random_variables(model: nn.Module, *shape: int) -> Any:
             x = 0.1 * rng.standard_normal(leaf.shape)
         return jnp.asarray(x, leaf.dtype)
 
-    return traverse_util.path_aware_map(fill, shapes)
+    return traverse_util.path_aware_map(fill, variable_shapes(model, *shape))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -87,8 +115,9 @@ def feature_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the intermediates by name; nothing is computed."""
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     _, features, _ = jax.eval_shape(
-        lambda v, x: forward(model, v, x, train), variables, images
+        lambda v, x: forward(model, v, x, train),
+        variable_shapes(model, *shape),
+        images,
     )
     return {name: value.shape for name, value in features.items()}

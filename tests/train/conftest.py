@@ -1,8 +1,6 @@
 import io
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from train.config import Augment, Config, Input, Network, Optimization
@@ -10,7 +8,7 @@ from train.config import Augment, Config, Input, Network, Optimization
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A run of a second or two: two blocks on the digits, 14 steps per epoch."""
+    """A run of a second or two: one block on the digits, 14 steps per epoch."""
     return Config(
         input=Input(
             data="digits", image_size=8, batch_size=100, mean=(0.3,), std=(0.4,)
@@ -18,7 +16,7 @@ def tiny():
         network=Network(
             "resnet18",
             {
-                "stage_sizes": (1, 1),
+                "stage_sizes": (1,),
                 "width": 4,
                 "small_inputs": True,
                 "dropout_rate": 0.1,
@@ -32,23 +30,12 @@ def tiny():
     )
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """A compilation cache, so that runs of one config share compiled programs."""
-    folder = tmp_path_factory.mktemp("programs")
-    options = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    previous = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield folder
-    for name, value in previous.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+@pytest.fixture(autouse=True, scope="module")
+def undrawn():
+    """Leaves out the pictures of a run's end, which take as long as its training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.run.loop.draw", lambda *arguments: None)
+        yield
 
 
 @pytest.fixture

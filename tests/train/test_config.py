@@ -175,7 +175,11 @@ def test_every_field_that_affects_images_is_in_the_table(group):
 
 @pytest.mark.parametrize(
     ("group", "field"),
-    [(group, field) for group in CHANGES for field in CHANGES[group]],
+    [
+        pytest.param(group, field, marks=[pytest.mark.slow] * (field == "policy"))
+        for group in CHANGES
+        for field in CHANGES[group]
+    ],
 )
 def test_a_field_is_marked_random_if_and_only_if_it_changes_images_at_random(
     group, field

@@ -5,7 +5,6 @@
 
 import json
 import pathlib
-import sys
 import tarfile
 
 import jax
@@ -94,14 +93,15 @@ def assert_same(figures, expected, tolerance=1e-4):
         assert timeless[name] == value, name
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Leaves out the pictures of a run's end, which are not compared."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("run", FLAGS)
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(
+            run, marks=[] if run in ("features", "cached") else pytest.mark.slow
+        )
+        for run in FLAGS
+    ],
+)
 def test_a_stopped_run_ends_as_it_did_then(run):
     unpack(run, "ended", "labels.npy", "labels.npy.json")
     before = read_metrics(run)
@@ -183,7 +183,6 @@ def test_native_weights_and_a_run_are_the_same_model():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_a_noisy_student_ends_as_it_did_then():
     unpack("ended", "student")
     words = ["noisy_student_digits", "--out", "student", *STUDENT.split()]

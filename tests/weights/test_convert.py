@@ -89,9 +89,10 @@ def test_the_way_there_and_back_changes_no_bit(name):
 )
 @pytest.mark.parametrize("name", ["resnet18", "resnet18d", "lab_resnet34"])
 def test_variants_go_there_and_back(name, fields):
-    variables = random_variables(name, width=8, **fields)
+    fields = {"stage_sizes": (1, 1), "width": 8, **fields}
+    variables = random_variables(name, **fields)
     state_dict = to_torch(name, variables)
-    assert_equal_bits(from_torch(name, state_dict, width=8, **fields), variables)
+    assert_equal_bits(from_torch(name, state_dict, **fields), variables)
 
 
 def test_trainable_resizing_has_names_of_our_own():

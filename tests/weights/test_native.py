@@ -77,6 +77,7 @@ def test_arrays_of_another_model_are_refused(change):
         from_native("resnet18", change(random_arrays()), **SMALL)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_may_be_left_out():
     arrays = {
         path: np.zeros(leaf.shape, np.float32)

@@ -5,6 +5,8 @@ import pytest
 from benchmarks.pages import temperature
 from benchmarks.pages.folders import DOCS
 
+pytestmark = pytest.mark.slow
+
 PAGE = DOCS / "temperature.md"
 COMMAND = "python -m benchmarks.pages.temperature"
 

@@ -22,7 +22,7 @@ def test_it_prints_shapes_and_costs(tiny, quiet):
     dry_run(tiny, "digits_resnet", quiet)
     found = rows(quiet)
     assert found["training batch"] == ["uint8 [100, 8, 8, 1]", "6,400"]
-    assert found["head"] == ["float32 [8, 10], and 1 more", "90"]
+    assert found["head"] == ["float32 [4, 10], and 1 more", "50"]
     assert found["steps per epoch, in all"][0] == "14, 42"
     assert found["images"] == ["1,438", "359"]
     for name, unit in (("operations", "GFLOP"), ("memory", "MB"), ("temporary", "MB")):
@@ -67,7 +67,7 @@ def test_cached_features_take_the_place_of_images(tiny, quiet):
         transfer=Transfer(transfer="features"),
     )
     dry_run(config, "", quiet)
-    assert rows(quiet)["training batch"] == ["float32 [100, 8]", "800"]
+    assert rows(quiet)["training batch"] == ["float32 [100, 4]", "400"]
 
 
 @pytest.mark.slow

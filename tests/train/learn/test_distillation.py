@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import cnn_flax
 from cnn_flax import losses
-from tests.support.small_models import random_variables
+from tests.support.small_models import forward, random_variables
 from train.config import (
     Augment,
     Config,
@@ -64,7 +64,7 @@ def make_teacher(model: nn.Module = TEACHER, variables=None, **options):
 
 
 def logits_of(teacher, images) -> Any:
-    return teacher.model.apply(teacher.variables, images)
+    return forward(teacher.model, teacher.variables, images)[0]
 
 
 def state_of(model, variables, teacher=None, **own):
@@ -82,10 +82,8 @@ def run(objective, state, batch, key=KEY):
 
 def training_outputs(model, variables, images):
     """Logits, features and new statistics of a model without dropout, in training."""
-    logits, new = model.apply(
-        variables, images, train=True, mutable=["batch_stats", "intermediates"]
-    )
-    return logits, new["intermediates"]["stage1"][0], new["batch_stats"]
+    logits, features, statistics = forward(model, variables, images, True)
+    return logits, features["stage1"], statistics
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,7 @@ def test_a_policy_is_the_librarys_with_the_values_of_the_flags(batch, policy, fu
     chex.assert_trees_all_close(out, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_policy_is_implemented():
     for policy in get_args(Policy):
         images = {"image": jnp.zeros((2, 8, 8, 1), jnp.uint8), "label": jnp.arange(2)}

@@ -1,5 +1,5 @@
 import json
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import chex
@@ -48,8 +48,9 @@ def step(net, augment=None, axis=None):
     return make_train_step(supervised(net, axis=axis), TX, prepare, axis=axis)
 
 
+@cache
 def state(net) -> Any:
-    return create_state(net, TX, (8, 8, 1), jax.random.key(0))
+    return jax.jit(partial(create_state, net, TX, (8, 8, 1), jax.random.key(0)))()
 
 
 class Named(nn.Module):
@@ -137,7 +138,7 @@ def test_training_reduces_the_loss():
 @pytest.mark.slow
 def test_the_metrics_are_of_the_parameters_before_the_step():
     net, now = model(), state(model())
-    _, metrics = step(net)(now, batch(), jax.random.key(1))
+    _, metrics = jax.jit(step(net))(now, batch(), jax.random.key(1))
     images = eval_inputs(batch()["image"], mean=(0.5,), std=(0.25,))
     logits, _ = net.apply(now.variables, images, train=True, mutable=["batch_stats"])
     labels = batch()["label"]
@@ -150,7 +151,7 @@ def test_the_metrics_are_of_the_parameters_before_the_step():
 
 @pytest.mark.slow
 def test_draws_differ_between_steps_and_repeat_in_the_same_step():
-    net, one = model(), step(model(), Augment(flip=0.5, crop_padding=2))
+    net, one = model(), jax.jit(step(model(), Augment(flip=0.5, crop_padding=2)))
     now = state(net)
     later = now.replace(step=now.step + 1)
     key = jax.random.key(1)
@@ -159,7 +160,7 @@ def test_draws_differ_between_steps_and_repeat_in_the_same_step():
 
 
 def test_an_images_draws_do_not_depend_on_the_order_of_rows():
-    net, one = model(), step(model(), Augment(flip=0.5, crop_padding=2))
+    net, one = model(), jax.jit(step(model(), Augment(flip=0.5, crop_padding=2)))
     turned = {name: rows[::-1] for name, rows in batch().items()}
     a, b = (one(state(net), x, jax.random.key(1))[0] for x in (batch(), turned))
     chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-5)
@@ -174,8 +175,8 @@ def test_a_batch_split_over_a_mapped_axis_gives_the_same_step():
     part = step(model(**fields, bn_axis_name="data"), augment, axis="data")
     pmap_step = jax.vmap(part, (None, 0, None), None, axis_name="data")
     halves = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), batch())
-    a = whole(state(model()), batch(), jax.random.key(1))
-    b = pmap_step(state(model()), halves, jax.random.key(1))
+    a = jax.jit(whole)(state(model()), batch(), jax.random.key(1))
+    b = jax.jit(pmap_step)(state(model()), halves, jax.random.key(1))
     chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -196,7 +197,7 @@ def test_dropout_follows_from_the_key():
     net = model(dropout_rate=0.5)
     now = state(net)
     prepared = {"image": jnp.ones((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
-    loss = partial(supervised(net), now.params, now, prepared)
+    loss = partial(jax.jit(supervised(net)), now.params, now, prepared)
     a, b, c = (float(loss(jax.random.key(seed))[0]) for seed in (0, 0, 1))
     assert a == b != c
 
@@ -221,21 +222,18 @@ class Linear(nn.Module):
         return nn.Dense(3)(x.reshape(len(x), -1))
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_gives_the_same_step(parts):
+def test_a_batch_in_parts_gives_the_same_step():
     # Without BatchNorm and dropout, but with augmentation.
     prepare = train_inputs(Augment(flip=0.5, crop_padding=2), mean=(0.5,), std=(0.25,))
-    whole, in_parts = (
-        make_train_step(supervised(Linear()), TX, prepare, accumulation=n)
-        for n in (1, parts)
+    whole, *in_parts = (
+        jax.jit(make_train_step(supervised(Linear()), TX, prepare, accumulation=n))(
+            state(Linear()), batch(), jax.random.key(1)
+        )
+        for n in (1, 2, 4)
     )
-    a, b = (jax.jit(one) for one in (whole, in_parts))
-    now = state(Linear())
-    key = jax.random.key(1)
-    chex.assert_trees_all_close(
-        a(now, batch(), key), b(now, batch(), key), rtol=1e-6, atol=1e-6
-    )
-    assert b(now, batch(), key)[0].step == 1
+    for after in in_parts:
+        chex.assert_trees_all_close(after, whole, rtol=1e-6, atol=1e-6)
+        assert after[0].step == 1
 
 
 @pytest.mark.slow
@@ -266,7 +264,9 @@ def test_the_moving_average_by_hand():
     net = model()
     prepare = train_inputs(Augment(), mean=(0.5,), std=(0.25,))
     one = make_train_step(supervised(net), TX, prepare, ema_decay=0.15)
-    start = create_state(net, TX, (8, 8, 1), jax.random.key(0), ema=True)
+    start = jax.jit(
+        partial(create_state, net, TX, (8, 8, 1), jax.random.key(0), ema=True)
+    )()
     chex.assert_trees_all_equal(start.ema, start.variables)
     first, _ = jax.jit(one)(start, batch(), jax.random.key(1))
     second, _ = jax.jit(one)(first, batch(), jax.random.key(1))
@@ -339,22 +339,23 @@ def test_prediction_gives_log_probabilities_in_evaluation_mode():
     net, now = model(dropout_rate=0.5), state(model())
     predict = make_predict_step(net, partial(eval_inputs, mean=(0.5,), std=(0.25,)))
     images = batch()["image"]
-    out = predict(now.variables, images)
+    out = jax.jit(predict)(now.variables, images)
     np.testing.assert_allclose(np.exp(out).sum(-1), 1, rtol=1e-5)
-    logits: Any = net.apply(now.variables, (images / 255 - 0.5) / 0.25)
+    logits: Any = jax.jit(net.apply)(now.variables, (images / 255 - 0.5) / 0.25)
     np.testing.assert_allclose(out, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [4, 5, 8, 11])
 def test_parts_give_the_outputs_of_the_full_batch(count, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    net = model()
-    images = jax.random.normal(jax.random.key(1), (count, 224, 224, 1))
-    variables = net.init(jax.random.key(0), images[:1, :8, :8])
-    apply: Any = partial(net.apply, variables)
+    monkeypatch.setattr("train.learn.step._PIXELS", 4 * 8**2)
+    apply: Any = partial(model().apply, state(model()).variables)
     taken = partial(in_parts, apply)
+    images = jnp.asarray(figures.images(count, 8, 8)[..., :1])
     assert ("scan[" in str(jax.make_jaxpr(taken)(images))) == (count > 4)
-    np.testing.assert_allclose(taken(images), apply(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(taken)(images), jax.jit(apply)(images), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_images_on_several_devices_and_small_images_are_not_split(monkeypatch):
@@ -382,6 +383,6 @@ def test_a_model_without_batch_norm_trains():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_and_statistics_stay_float32(dtype):
     net = model(dtype=dtype)
-    after, metrics = step(net)(state(net), batch(), jax.random.key(0))
+    after, metrics = jax.jit(step(net))(state(net), batch(), jax.random.key(0))
     chex.assert_type(jax.tree.leaves(after.variables), jnp.float32)
     assert metrics["loss"].dtype == jnp.float32

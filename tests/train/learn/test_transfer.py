@@ -208,8 +208,8 @@ def test_frozen_stages_run_in_evaluation_mode_and_the_head_in_training_mode():
     objective = freeze_stages(supervised(net), stages)
     rows = batch()
     key = jax.random.key(3)
-    loss, _ = objective(state.params, state, rows, key)
-    features = net.clone(num_classes=0).apply(variables, rows["image"])
+    loss, _ = jax.jit(objective)(state.params, state, rows, key)
+    features = jax.jit(net.clone(num_classes=0).apply)(variables, rows["image"])
     key_dropout, _ = jax.random.split(key)
     logits = head_logits(
         net,
@@ -223,7 +223,7 @@ def test_frozen_stages_run_in_evaluation_mode_and_the_head_in_training_mode():
     expected = cnn_flax.losses.cross_entropy(logits, rows["label"])
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     without_noise = cnn_flax.losses.cross_entropy(
-        net.apply(variables, rows["image"]), rows["label"]
+        jax.jit(net.apply)(variables, rows["image"]), rows["label"]
     )
     assert abs(loss - without_noise) > 1e-3
 

@@ -171,6 +171,7 @@ def test_many_classes_are_drawn_as_two_lines():
     assert before == counts[::-1] and after == [7] * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 def test_no_two_texts_of_the_poster_overlap(known, monkeypatch):
     drawn, draw = {}, Text.draw
@@ -192,6 +193,7 @@ def test_the_same_summary_gives_the_same_page():
     assert html_page(make_summary(), read) == PAGE
 
 
+@pytest.mark.slow
 def test_page_and_poster_are_written(tmp_path):
     write_report(tmp_path, SUMMARY, read)
     assert (tmp_path / "report.html").read_text() == PAGE

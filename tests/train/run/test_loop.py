@@ -5,6 +5,7 @@ import re
 import signal
 from functools import partial
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import chex
@@ -26,6 +27,7 @@ from train.run.checkpoint import Checkpoints
 from train.run.inference import evaluate_run
 from train.run.loop import fit
 from train.run.metrics import read_metrics
+from train.run.pictures import draw
 from train.run.program import build, compile_train_step
 from train.run.run_folder import read_result
 
@@ -35,10 +37,12 @@ pytestmark = pytest.mark.usefixtures("programs")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(programs, tiny, tmp_path_factory):
+def uninterrupted(programs, tiny, tmp_path_factory, undrawn):
     """The folder of an uninterrupted run; tests must not change it."""
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw", draw)
+        fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
     return run
 
 
@@ -260,12 +264,6 @@ def test_the_step_donates_the_state(tiny):
     chex.assert_trees_all_equal(after.batch_stats, program.init().batch_stats)
 
 
-def test_signals_have_their_usual_effect_after_a_run(tmp_path, tiny, quiet):
-    usual = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    fit(tiny, tmp_path, console=quiet)
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == usual
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path, tiny, quiet
 ):
@@ -282,29 +280,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert read_result(tmp_path) is None
 
 
-def test_checkpoints_are_written_between_epochs_too(tmp_path, tiny, quiet, monkeypatch):
-    saved = []
-    original = Checkpoints.save
+class Observed(NamedTuple):
+    """What a run did: saved steps, compiled steps, handlers before and after it."""
+
+    saved: list[int]
+    compiled: list[Any]
+    handlers: list[list[Any]]
+
+
+@pytest.fixture(scope="module")
+def observed(programs, tiny, tmp_path_factory, undrawn):
+    """A run with a checkpoint every six steps."""
+    seen = Observed([], [], [])
 
     def save(self, step, state, meta):
-        saved.append(step)
+        seen.saved.append(step)
         original(self, step, state, meta)
 
-    monkeypatch.setattr(Checkpoints, "save", save)
-    fit(dataclasses.replace(tiny, checkpoint_every=6), tmp_path, console=quiet)
-    assert saved == [6, 12, 14, 18, 24, 28, 30, 36, 42]
-
-
-def test_nothing_is_compiled_after_the_first_step(tmp_path, tiny, quiet, monkeypatch):
-    compiled = []
-
     def counted(*arguments, **options):
-        compiled.append(arguments)
+        seen.compiled.append(arguments)
         return compile_step(*arguments, **options)
 
-    monkeypatch.setattr("train.run.program.compile_step", counted)
-    fit(tiny, tmp_path, console=quiet)
-    assert len(compiled) == 2  # Compiled steps refuse other shapes.
+    def note_handlers():
+        signals = (signal.SIGINT, signal.SIGTERM)
+        seen.handlers.append([signal.getsignal(n) for n in signals])
+
+    original = Checkpoints.save
+    config = dataclasses.replace(tiny, checkpoint_every=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        patch.setattr("train.run.program.compile_step", counted)
+        note_handlers()
+        run = tmp_path_factory.mktemp("observed") / "run"
+        fit(config, run, console=Console(file=io.StringIO()))
+        note_handlers()
+    return seen
+
+
+def test_signals_have_their_usual_effect_after_a_run(observed):
+    before, after = observed.handlers
+    assert after == before
+
+
+def test_checkpoints_are_written_between_epochs_too(observed):
+    assert observed.saved == [6, 12, 14, 18, 24, 28, 30, 36, 42]
+
+
+def test_nothing_is_compiled_after_the_first_step(observed):
+    assert len(observed.compiled) == 2  # Compiled steps refuse other shapes.
 
 
 def test_a_changed_version_is_reported(tmp_path, tiny, quiet, monkeypatch):
@@ -495,13 +518,11 @@ def test_windows_are_cropped_from_images_that_were_loaded_larger(
     assert sizes == [(12, 1.0), (8, 0.8)]
 
 
-@pytest.mark.parametrize(
-    "change", [{"crop_pct": 0.5}, {"interpolation": "nearest"}, {"threads": 3}]
-)
 def test_images_are_decoded_with_the_flags_options(
-    tmp_path, tiny, quiet, photos, change, monkeypatch
+    tmp_path, tiny, quiet, photos, monkeypatch
 ):
     calls = []
+    change = {"crop_pct": 0.5, "interpolation": "nearest", "threads": 3}
     config = dataclasses.replace(on(photos, tiny), epochs=1)
     config = dataclasses.replace(
         config, input=dataclasses.replace(config.input, **change)
