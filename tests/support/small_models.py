@@ -1,5 +1,7 @@
 """Small nets: the registered models cut down, variables, and one compiled pass."""
 
+import json
+from collections.abc import Iterable
 from functools import cache, partial
 from typing import Any
 
