@@ -253,3 +253,16 @@ def test_bad_arguments_are_refused():
 def _softmax(logits):
     exponentials = np.exp(logits)
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def test_the_loss_of_no_images_is_nan_as_torchs():
+    # torch 2.9: F.cross_entropy, F.mse_loss and F.kl_div of tensors (0, 5) are NaN.
+    logits, labels = jnp.zeros((0, 5)), jnp.zeros(0, int)
+    for loss in (
+        losses.cross_entropy(logits, labels),
+        losses.cross_entropy(logits, logits, label_smoothing=0.1),
+        losses.distillation(logits, logits),
+        losses.decoupled_distillation(logits, logits, labels),
+        losses.hint(logits, logits),
+    ):
+        assert jnp.isnan(loss)

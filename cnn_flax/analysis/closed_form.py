@@ -51,7 +51,7 @@ def stack_receptive_field(
     Raises:
       ValueError: if the lengths differ or a value is below 1.
     """
-    kernels = whole_numbers("kernels", kernels)
+    kernels = _checked("kernels", kernels)
     ones = [1] * len(kernels)
     strides = _checked("strides", ones if strides is None else strides, len(kernels))
     dilations = ones if dilations is None else dilations
@@ -78,7 +78,7 @@ def stack_parameters(
     Raises:
       ValueError: if the lengths do not match or a value is below 1.
     """
-    kernels = whole_numbers("kernels", kernels)
+    kernels = _checked("kernels", kernels)
     channels = _checked("channels", channels, len(kernels) + 1)
     return sum(
         (kernel**2 * inputs + use_bias) * outputs
@@ -88,10 +88,14 @@ def stack_parameters(
     )
 
 
-def _checked(name, values, length):
-    numbers = whole_numbers(name, values)
-    if len(numbers) != length:
+def _checked(name, values, length=None):
+    try:
+        numbers = whole_numbers(name, values)
+    except ValueError:
+        numbers = None
+    if numbers is None or length not in (None, len(numbers)):
+        count = "" if length is None else f"{length} "
         raise ValueError(
-            f"{name} must be {length} whole numbers of at least 1, got {values}."
+            f"{name} must be {count}whole numbers of at least 1, got {values}."
         )
     return numbers

@@ -114,7 +114,9 @@ def deformable_sampling_points(
     check_module(model)
     if np.ndim(image) != 3:
         raise ValueError(f"image must be [H, W, C], got shape {np.shape(image)}.")
-    levels = whole_number("levels", levels)
+    levels = whole_number("levels", levels, least=None)
+    if levels < 1:
+        raise ValueError(f"levels must be 1 or more, got {levels}.")
     arrays = trace_arrays(
         model,
         image.shape[:2],

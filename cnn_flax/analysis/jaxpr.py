@@ -49,10 +49,17 @@ def abstract_images(
     Raises:
       ValueError: if a size is not a positive integer.
     """
-    size = whole_pair("image_size", image_size)
-    return jax.ShapeDtypeStruct(
-        (1, *size, whole_number("channels", channels)), jnp.float32
-    )
+    try:
+        size = whole_pair("image_size", image_size)
+    except ValueError:
+        raise ValueError(
+            "image_size must be a positive number of pixels, or (height, width); "
+            f"got {image_size!r}."
+        ) from None
+    channels = whole_number("channels", channels, least=None)
+    if channels < 1:
+        raise ValueError(f"channels must be a positive number, got {channels}.")
+    return jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
 
 
 def abstract_variables(

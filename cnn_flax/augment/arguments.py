@@ -147,4 +147,10 @@ def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
       ValueError: if `size` is not one or two positive integers.
     """
-    return whole_pair("size", size)
+    try:
+        return whole_pair("size", size)
+    except ValueError:
+        raise ValueError(
+            "size must be a positive whole number of pixels, or (height, width); "
+            f"got {size}."
+        ) from None

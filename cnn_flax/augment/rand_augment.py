@@ -112,7 +112,7 @@ def draw_rand_augment(
       ValueError: same as `rand_augment`.
     """
     num_ops = whole_number("num_ops", num_ops)
-    magnitude = whole_number("magnitude", magnitude, least=0)
+    magnitude = whole_number("magnitude", magnitude, least=None)
     num_magnitude_bins = whole_number("num_magnitude_bins", num_magnitude_bins, least=2)
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(

@@ -127,9 +127,10 @@ def whole_number(name: str, value: Any, least: int | None = 1) -> int:
     if not isinstance(value, bool | np.bool_):
         with contextlib.suppress(TypeError):
             number = operator.index(value)
-    if number is None or (least is not None and number < least):
-        limit = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name} must be a whole number{limit}, got {value!r}.")
+    if number is None:
+        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}.")
     return number
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
@@ -73,11 +74,11 @@ def deform_conv2d(
       ValueError: if a shape does not fit the others, or a number is out of range.
     """
     geometry = _Geometry(
-        whole_pair("stride", stride),
-        whole_pair("padding", padding, least=0),
-        whole_pair("dilation", dilation),
-        whole_number("feature_groups", feature_groups),
-        whole_number("offset_groups", offset_groups),
+        _pair("stride", stride, least=1),
+        _pair("padding", padding, least=0),
+        _pair("dilation", dilation, least=1),
+        whole_number("feature_groups", feature_groups, least=None),
+        whole_number("offset_groups", offset_groups, least=None),
     )
     _check_channels(x, offset, weight, *geometry[3:])
     size = _output_size(x.shape[1:3], weight.shape[:2], geometry)
@@ -185,6 +186,16 @@ class DeformConv(Module):
         )
 
 
+def _pair(name, value, least) -> Pair:
+    try:
+        return whole_pair(name, value, least)
+    except ValueError:
+        raise ValueError(
+            f"{name} is one number or (vertical, horizontal), each at least {least}; "
+            f"got {value}."
+        ) from None
+
+
 def _check_channels(x, offset, weight, feature_groups, offset_groups):
     for name, array, layout in [
         ("x", x, "[N, H, W, C]"),
@@ -194,7 +205,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
         if array.ndim != 4:
             raise ValueError(f"{name} is {layout}, got shape {array.shape}.")
     channels, features = x.shape[3], weight.shape[3]
-    if channels % feature_groups or features % feature_groups:
+    if feature_groups < 1 or channels % feature_groups or features % feature_groups:
         raise ValueError(
             f"feature_groups={feature_groups} must divide the {channels} channels of x "
             f"{x.shape} and the {features} features of weight {weight.shape}."
@@ -204,7 +215,7 @@ def _check_channels(x, offset, weight, feature_groups, offset_groups):
             f"weight {weight.shape} takes {weight.shape[2]} channels per group, but x "
             f"{x.shape} has {channels} in {feature_groups} group(s)."
         )
-    if channels % offset_groups:
+    if offset_groups < 1 or channels % offset_groups:
         raise ValueError(
             f"offset_groups={offset_groups} must divide the {channels} channels of x "
             f"{x.shape}."
@@ -310,8 +321,10 @@ def _positions(offset, kernel_size, geometry):
     dtype = jnp.promote_types(jnp.float32, offset.dtype)
     taps = kernel_size[0] * kernel_size[1]
     positions = offset.shape[1] * offset.shape[2]
+    # Constants, which XLA does not recompute for each tap; symbolic sizes have none.
+    arange = np.arange if isinstance(positions, int) else jnp.arange
     rows, columns = (
-        jnp.arange(size)[None] * stride - padding + dilation * jnp.arange(k)[:, None]
+        arange(size)[None] * stride - padding + dilation * np.arange(k)[:, None]
         for size, k, stride, padding, dilation in zip(
             offset.shape[1:3], kernel_size, *geometry[:3], strict=True
         )

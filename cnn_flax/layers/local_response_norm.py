@@ -43,7 +43,9 @@ def local_response_norm(
       TypeError: if `x` is not of floats.
     """
     check_floats(x)
-    size = whole_number("size", size)
+    size = whole_number("size", size, least=None)
+    if size < 1:
+        raise ValueError(f"size must be at least 1 channel, got {size}.")
     if k <= 0:
         raise ValueError(f"k must be above 0, or zeros are divided by 0; got {k}.")
     wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))

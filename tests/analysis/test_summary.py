@@ -2,6 +2,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from flax import linen as nn
 
@@ -119,6 +120,40 @@ def test_any_flax_module_can_be_summarised():
 def test_a_module_without_blocks_is_a_single_block():
     (block,) = cnn_flax.summary(nn.Conv(4, (3, 3), padding=0), 8).blocks
     assert (block.name, block.output_shape) == ("Conv", (6, 6, 4))
+
+
+def test_sizes_may_be_numpys():
+    model = cnn_flax.create_model("resnet18", stage_sizes=(1,), width=4)
+    expected = cnn_flax.summary(model, 32)
+    for size in (np.int64(32), [32, np.int32(32)], np.array([32, 32])):
+        assert cnn_flax.summary(model, size, channels=np.int8(3)) == expected
+        assert cnn_flax.receptive_field(model, size) == cnn_flax.receptive_field(
+            model, 32
+        )
+        assert cnn_flax.analysis.depth(model, size) == 4
+
+
+@pytest.mark.parametrize("size", [True, 32.0, None, "32", (32,), -1])
+def test_no_other_size_is_taken(size):
+    model = cnn_flax.create_model("resnet18", stage_sizes=(1,), width=4)
+    for function in (cnn_flax.summary, cnn_flax.analysis.depth):
+        with pytest.raises(ValueError, match="image_size must be a positive number"):
+            function(model, size)
+    with pytest.raises(ValueError, match="channels must be"):
+        cnn_flax.summary(model, 32, channels=size)
+
+
+@pytest.mark.parametrize("model", ["resnet18", nn.Dense])
+def test_a_name_or_a_class_is_no_model(model):
+    for function in (
+        cnn_flax.summary,
+        cnn_flax.analysis.depth,
+        cnn_flax.analysis.feature_info,
+        lambda model: cnn_flax.features(model, {}, None, ["stem"]),
+        lambda model: cnn_flax.fold_batch_norm(model, {"params": {}}),
+    ):
+        with pytest.raises(TypeError, match="model must be a flax.linen.Module, got"):
+            function(model)
 
 
 def test_bad_sizes_are_refused():

@@ -23,7 +23,7 @@ def test_a_whole_number_may_be_numpys(value):
 
 @pytest.mark.parametrize("value", [True, np.True_, 3.0, None, "3", [3], -1, 0])
 def test_nothing_else_is_a_whole_number(value):
-    with pytest.raises(ValueError, match="size must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="size must be (a whole|at least 1)"):
         whole_number("size", value)
 
 
@@ -72,7 +72,7 @@ def test_local_response_norm_takes_floats():
     [
         (lambda: max_pool(X, 0, 2), "window must be .* got 0"),
         (lambda: max_pool(X, 2, 2.0), "stride must be .* got 2.0"),
-        (lambda: max_pool(X, 2, 2, -1), "padding must be .* at least 0, got -1"),
+        (lambda: max_pool(X, 2, 2, -1), "padding must be at least 0, got -1"),
         (lambda: max_pool(X, (2, 2), 2), r"window must be .* got \(2, 2\)"),
         (lambda: avg_pool(X, True, 2), "window must be .* got True"),
         (lambda: adaptive_avg_pool(X, (0, 2)), r"size\[0\] must be .* got 0"),
@@ -81,7 +81,7 @@ def test_local_response_norm_takes_floats():
             lambda: deform_conv2d(
                 X, jnp.zeros((1, 6, 6, 18)), jnp.zeros((3, 3, 4, 8)), stride=True
             ),
-            "stride must be .* got True",
+            "stride is one number .* got True",
         ),
     ],
 )

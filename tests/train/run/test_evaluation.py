@@ -90,3 +90,8 @@ def test_an_unreadable_image_is_not_counted():
     rows = {name: jnp.asarray(row) for name, row in rows.items()}
     found = evaluate(lambda variables, batch: rows, None, [batch])
     assert found.figures() == {"loss": 1.0, "accuracy": 0.5, "top5_accuracy": 1.0}
+
+
+def test_nothing_to_evaluate_is_refused():
+    with pytest.raises(ValueError, match="no images to evaluate"):
+        evaluate(lambda variables, batch: {}, None, [])
