@@ -149,4 +149,5 @@ def _window(i, n, length):
 
 def _overhang(size: int, window: int, stride: int) -> int:
     """Pixels by which the last window extends over the border, if none is left out."""
-    return core.max_dim(window - size, (window - size) % stride)
+    steps = core.max_dim(-((window - size) // stride), 0)
+    return steps * stride + window - size
