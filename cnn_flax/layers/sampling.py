@@ -35,11 +35,13 @@ def read_bilinear(
     # One index for all four corners: on a CPU, indices cost more than pixels.
     first = row * size[1] + column
     total = 0
-    for down, row_weight in enumerate(vertical):
+    for down, (row_weight, in_row) in enumerate(vertical):
         if scale is not None:
             row_weight *= scale
-        for right, column_weight in enumerate(horizontal):
+        for right, (column_weight, in_column) in enumerate(horizontal):
             corner = _take(pixels, first + (down * size[1] + right))
+            # Not only its weight: 0 times a pixel that is not finite is NaN.
+            corner = jnp.where((in_row & in_column)[:, None], corner, 0)
             total += (row_weight * column_weight)[:, None] * corner
     return jnp.asarray(total)
 
@@ -49,19 +51,21 @@ def read_nearest(
 ) -> jax.Array:
     """Takes the pixel nearest to each position; outside the image it reads zero.
 
-    Halves are rounded to even, as in torch. Arguments as for `read_bilinear`.
+    Halves are rounded to even, as in torch. NaN reads NaN. Arguments as for
+    `read_bilinear`.
 
     Returns:
       `[P, C]`, in the pixels' dtype.
     """
-    one = jnp.ones((), pixels.dtype)
-    row, vertical = _inside(jnp.round(y), one, size[0])
-    column, horizontal = _inside(jnp.round(x), one, size[1])
-    return (vertical * horizontal)[:, None] * _take(pixels, row * size[1] + column)
+    row, in_row = _inside(jnp.round(y), size[0])
+    column, in_column = _inside(jnp.round(x), size[1])
+    nearest = _take(pixels, row * size[1] + column)
+    nearest = jnp.where((in_row & in_column)[:, None], nearest, 0)
+    return jnp.where(jnp.isnan(x + y)[:, None], jnp.nan, nearest)
 
 
 def _neighbours(position, size):
-    """Two neighbours along one axis: the first one's index, and the weights of both.
+    """Two neighbours along one axis: the first one's index; weights; which are read.
 
     They are the pixels around the position, or the outermost ones of the image where
     the position is outside. An image of one pixel has only one.
@@ -74,11 +78,12 @@ def _neighbours(position, size):
     off = low - first
     zero = jnp.zeros_like(fraction)
     rest = 1 - fraction
-    weights = (
-        jnp.where((off < -1) | (off > 0), zero, jnp.where(off < 0, fraction, rest)),
-        jnp.where((off < 0) | (off > 1), zero, jnp.where(off > 0, rest, fraction)),
+    in_first, in_second = ~((off < -1) | (off > 0)), ~((off < 0) | (off > 1))
+    neighbours = (
+        (jnp.where(in_first, jnp.where(off < 0, fraction, rest), zero), in_first),
+        (jnp.where(in_second, jnp.where(off > 0, rest, fraction), zero), in_second),
     )
-    return first.astype(jnp.int32), weights[: _at_most_two(size)]
+    return first.astype(jnp.int32), neighbours[: _at_most_two(size)]
 
 
 def _at_most_two(size):
@@ -91,11 +96,10 @@ def _at_most_two(size):
     return fewest
 
 
-def _inside(pixel, weight, size):
-    """An index inside the image, and the weight: zero where `pixel` is outside."""
-    outside = (pixel < 0) | (pixel > size - 1)
+def _inside(pixel, size):
+    """An index inside the image, and whether `pixel` is inside it."""
     index = jnp.clip(pixel.astype(jnp.int32), 0, size - 1)
-    return index, jnp.where(outside, jnp.zeros_like(weight), weight)
+    return index, (pixel >= 0) & (pixel <= size - 1)
 
 
 def _take(pixels, index):

@@ -104,3 +104,47 @@ def test_bad_arguments_are_refused(shape, groups, message):
         Conv(4, (3, 3), feature_group_count=groups).init(
             jax.random.key(0), jnp.ones(shape)
         )
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    ("channels", "features", "groups"),
+    [(8, 12, 4), (64, 64, 4), (6, 6, 6), (80, 80, 2)],
+    ids=["joined", "blocks", "depthwise", "two wide"],
+)
+@pytest.mark.parametrize("where", ["x", "kernel", "dy"])
+def test_what_is_not_finite_stays_in_its_group(where, channels, features, groups, bad):
+    conv = Conv(features, (3, 3), padding=1, feature_group_count=groups, use_bias=False)
+    shapes = {
+        "x": (2, 4, 5, channels),
+        "kernel": (3, 3, channels // groups, features),
+        "dy": (2, 4, 5, features),
+    }
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.standard_normal(s, np.float32) for name, s in shapes.items()}
+    # The channel is the first one of the second group.
+    own = {name: s[-1] // groups for name, s in shapes.items()}
+
+    @jax.jit
+    def results(x, kernel, dy):
+        y, back = jax.vjp(
+            lambda x, kernel: conv.apply({"params": {"kernel": kernel}}, x), x, kernel
+        )
+        return y, *back(dy)
+
+    expected = results(**arrays)
+    arrays[where][1, 1, ..., own[where]] = bad
+    mapped = jax.vmap(results)(*(array[None] for array in arrays.values()))
+    for found in (results(**arrays), [array[0] for array in mapped]):
+        for name, array, unharmed in zip(
+            ("dy", "x", "kernel"), found, expected, strict=True
+        ):
+            second = np.arange(own[name], 2 * own[name])
+            others = np.delete(np.arange(array.shape[-1]), second)
+            np.testing.assert_allclose(
+                array[..., others], unharmed[..., others], rtol=1e-4, atol=1e-4
+            )
+        harmed = {"x": (0, 2), "kernel": (0, 1), "dy": (1, 2)}[where]
+        for i, name in enumerate(("dy", "x", "kernel")):
+            second = found[i][..., own[name] : 2 * own[name]]
+            assert np.isfinite(second).all() == (i not in harmed), name

@@ -482,3 +482,15 @@ def test_the_layer_refuses_groups_that_do_not_divide_the_channels():
             layer.init(jax.random.key(0), x)
     with pytest.raises(ValueError, match=r"got shape \(5, 5, 4\)"):
         DeformConv(6, (3, 3)).init(jax.random.key(0), x[0])
+
+
+def test_taps_outside_read_no_pixel_that_is_not_finite():
+    x = jnp.full((1, 5, 5, 2), jnp.nan).at[:, 2, 2].set(1)
+    offset, weight = jnp.full((1, 5, 5, 2), 100.0), jnp.ones((1, 1, 2, 3))
+
+    def convolve(x, offset, weight):
+        return deform_conv2d(x, offset, weight)
+
+    values, back = jax.vjp(convolve, x, offset, weight)
+    np.testing.assert_array_equal(values, np.zeros((1, 5, 5, 3)))
+    chex.assert_tree_all_finite(back(jnp.ones_like(values)))

@@ -145,3 +145,38 @@ def test_bad_arguments_are_refused(changes, error, message):
     given = {"x": jnp.ones((2, 5, 6, 3)), "grid": jnp.ones((2, 4, 4, 2)), **changes}
     with pytest.raises(error, match=message):
         grid_sample(**given)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_pixel_that_is_not_read_may_be_anything(mode, bad):
+    """Positions outside read no pixel, though those inside the image are at hand."""
+    x = jnp.full((1, 6, 6, 2), bad).at[:, 1:-1, 1:-1].set(1)
+    positions = jnp.array([[-9.0, 0.0], [9.0, 9.0], [0.0, -jnp.inf], [0.0, 0.0]])
+
+    def sample(x, grid):
+        return grid_sample(x, grid, mode)
+
+    values, back = jax.vjp(sample, x, positions[None, :, None])
+    np.testing.assert_array_equal(values[0, :3, 0], jnp.zeros((3, 2)))
+    np.testing.assert_array_equal(values[0, 3, 0], jnp.ones(2))
+    of_x, of_grid = back(jnp.ones_like(values))
+    chex.assert_tree_all_finite((of_x, of_grid))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_the_other_pixel_of_an_edge_is_not_read(mode):
+    # Half a pixel outside: the only corner inside is pixel 0.
+    x = jnp.array([2.0, jnp.nan, jnp.nan]).reshape(1, 1, 3, 1)
+    grid = jnp.array([-1.0 - 0.2 / 3, 0.0]).reshape(1, 1, 1, 2)
+    value = grid_sample(x, grid, mode)
+    # The position is -0.6: the nearest is outside, the first pixel weighs 0.4.
+    expected = {"bilinear": 0.8, "nearest": 0.0}[mode]
+    np.testing.assert_allclose(value, np.full((1, 1, 1, 1), expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_position_that_is_nan_reads_nan(mode):
+    grid = jnp.array([[jnp.nan, 0.0], [0.0, jnp.nan], [0.0, 0.0]])[None, :, None]
+    values = grid_sample(jnp.ones((1, 3, 3, 2)), grid, mode)
+    np.testing.assert_array_equal(jnp.isnan(values[0, :, 0, 0]), [True, True, False])
