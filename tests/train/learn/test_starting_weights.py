@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import io
 import shutil
 import signal
 from typing import Any
@@ -9,10 +8,10 @@ import chex
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from cnn_flax import load_pretrained
 from cnn_flax.weights import WeightsError
+from tests.support.runs import untrained_run
 from train.config import Network
 from train.data import open_source
 from train.errors import Interrupted, UserError
@@ -25,12 +24,10 @@ FIELDS = {"stage_sizes": (1,), "width": 4, "small_inputs": True}
 
 
 @pytest.fixture(scope="module")
-def pretrained(programs, tiny, tmp_path_factory):
+def pretrained(tiny, tmp_path_factory):
     """A run to start from; tests must not change it."""
-    run = tmp_path_factory.mktemp("pretrained") / "run"
-    config = dataclasses.replace(tiny, network=Network("resnet18", FIELDS), epochs=1)
-    fit(config, run, console=Console(file=io.StringIO()))
-    return run
+    config = dataclasses.replace(tiny, network=Network("resnet18", FIELDS))
+    return untrained_run(tmp_path_factory.mktemp("pretrained") / "run", config)
 
 
 def starting_from(source, tiny, **fields):

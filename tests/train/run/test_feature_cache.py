@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from cnn_flax import load_pretrained
+from tests.support.runs import untrained_run
 from train.config import Augment, Network, Optimization, Transfer
 from train.errors import Interrupted
 from train.run.loop import fit
@@ -30,20 +31,14 @@ NEVER = Augment(flip=1e-30)
 
 
 @pytest.fixture(scope="module")
-def source(programs, tiny, tmp_path_factory):
+def source(tiny, tmp_path_factory):
     """A run to start from."""
-    run = tmp_path_factory.mktemp("source") / "run"
-    network = Network("resnet18", FIELDS)
-    fit(
-        dataclasses.replace(tiny, network=network, augment=NEVER, epochs=1),
-        run,
-        console=Console(file=io.StringIO()),
-    )
-    return run
+    config = dataclasses.replace(tiny, network=Network("resnet18", FIELDS))
+    return untrained_run(tmp_path_factory.mktemp("source") / "run", config)
 
 
 @pytest.fixture(scope="module")
-def extracting(source, tiny):
+def extracting(source, tiny, programs):
     """The config of a run that trains a new head on the features of the source."""
     return dataclasses.replace(
         tiny,
