@@ -69,7 +69,7 @@ def _by_group(x, kernel, geometry, groups):
         jnp.moveaxis(array.reshape(*array.shape[:3], groups, -1), 3, 0)
         for array in (x, kernel)
     )
-    y = lax.map(lambda group: convolve(*group, geometry), (x, kernel))
+    y = lax.map(lambda group: convolve(group[0], group[1], geometry), (x, kernel))
     y = jnp.moveaxis(y, 0, 3)
     return y.reshape(*y.shape[:3], -1)
 
