@@ -180,6 +180,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_has_ended(
     def fails(*arguments):
         raise RuntimeError("no such font")
 
+    monkeypatch.setattr(loop, "draw", draw)
     monkeypatch.setattr(plots, "confusion_matrix", fails)
     config = dataclasses.replace(tiny, epochs=1, epoch_steps=1)
     result = fit(config, tmp_path, console=quiet)
