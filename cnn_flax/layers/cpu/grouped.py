@@ -66,12 +66,14 @@ def _dense(kernel, groups):
 def _by_group(x, kernel, geometry, groups):
     """One convolution after the other, which is several times slower."""
     x, kernel = (
-        jnp.moveaxis(array.reshape(*array.shape[:3], groups, -1), 3, 0)
+        jnp.moveaxis(
+            array.reshape(*array.shape[:3], groups, array.shape[3] // groups), 3, 0
+        )
         for array in (x, kernel)
     )
     y = lax.map(lambda group: convolve(group[0], group[1], geometry), (x, kernel))
     y = jnp.moveaxis(y, 0, 3)
-    return y.reshape(*y.shape[:3], -1)
+    return y.reshape(*y.shape[:3], groups * y.shape[4])
 
 
 def _where_finite(blocks, by_group, *arrays):

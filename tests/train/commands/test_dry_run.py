@@ -19,10 +19,12 @@ def rows(console):
 
 
 def test_it_prints_shapes_and_costs(tiny, quiet):
-    dry_run(tiny, "digits_resnet", quiet)
+    fields = {**tiny.network.model_fields, "width": 16}
+    network = dataclasses.replace(tiny.network, model_fields=fields)
+    dry_run(dataclasses.replace(tiny, network=network), "digits_resnet", quiet)
     found = rows(quiet)
     assert found["training batch"] == ["uint8 [100, 8, 8, 1]", "6,400"]
-    assert found["head"] == ["float32 [4, 10], and 1 more", "50"]
+    assert found["head"] == ["float32 [16, 10], and 1 more", "170"]
     assert found["steps per epoch, in all"][0] == "14, 42"
     assert found["images"] == ["1,438", "359"]
     for name, unit in (("operations", "GFLOP"), ("memory", "MB"), ("temporary", "MB")):

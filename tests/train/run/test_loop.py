@@ -413,7 +413,11 @@ def test_a_run_whose_classes_have_changed_is_refused(
         ({"network": Network("resnet18", {"widht": 4})}, "'widht'.*Nearest: width"),
         (
             {"network": Network("resnet18", {"width": "wide"})},
-            "resnet18 cannot be built for images of 8 x 8 x 1",
+            "width must be a whole number, got 'wide'",
+        ),
+        (
+            {"network": Network("alexnet")},
+            "alexnet cannot be built for images of 8 x 8 x 1",
         ),
         ({"network": Network("resnet18", dtype="float64")}, "JAX_ENABLE_X64=1"),
         ({"parallelism": Parallelism(devices=9)}, "--devices is 9, and there are 1"),
