@@ -15,6 +15,7 @@ from jax import core
 __all__ = [
     "as_images",
     "check_floats",
+    "check_least_size",
     "check_maps",
     "check_rate",
     "finite_number",
@@ -51,24 +52,36 @@ def as_images(images: jax.Array, dtype: Dtype, min_size: int = 1) -> jax.Array:
             f"Images are [N, H, W, C] (NHWC), got shape {images.shape}, which looks "
             "like NCHW; jnp.moveaxis(images, 1, -1) moves the channels."
         )
-    sides = images.shape[1:3]
-    if any(core.max_dim(side, min_size) != side for side in sides):
-        is_known = all(isinstance(side, int) for side in sides)
-        raise ValueError(
-            f"Images must be at least {min_size} x {min_size} px, got "
-            f"{sides[0]} x {sides[1]}"
-            + (
-                "."
-                if is_known
-                else "; jax.export.symbolic_shape takes constraints, such as "
-                f"'{sides[0]} >= {min_size}'."
-            )
-        )
+    check_least_size("Images", images.shape[1:3], min_size)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
             f"Images are floats, normalised as the weights expect; got {images.dtype}."
         )
     return images.astype(dtype)
+
+
+def check_least_size(what: str, sides: Sequence[int], least: int) -> None:
+    """Checks that height and width are not too small.
+
+    Args:
+      what: they are of, for the error message.
+      sides: height and width, in pixels; symbolic ones under `jax.export`.
+      least: the smallest allowed value.
+
+    Raises:
+      ValueError: if they are, or might be.
+    """
+    # JAX refuses to compare symbols, but simplifies what it can prove.
+    if all(core.max_dim(side, least) == side for side in sides):
+        return
+    message = (
+        f"{what} must be at least {least} x {least} px, got {sides[0]} x {sides[1]}"
+    )
+    if not all(isinstance(side, int) for side in sides):
+        message += (
+            f"; give jax.export.symbolic_shape constraints, such as 'h >= {least}'"
+        )
+    raise ValueError(f"{message}.")
 
 
 def _has_channels_first(shape: tuple[int, ...]) -> bool:

@@ -18,8 +18,9 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jax import core, lax
 
-from cnn_flax.layers.arguments import whole_number, whole_pair
+from cnn_flax.layers.arguments import check_least_size, whole_number, whole_pair
 from cnn_flax.layers.conv import Conv, fan_out_normal
+from cnn_flax.layers.cpu.convolution import has_symbolic_size
 from cnn_flax.layers.module import Module
 from cnn_flax.layers.sampling import read_bilinear
 
@@ -81,6 +82,8 @@ def deform_conv2d(
         whole_number("offset_groups", offset_groups, least=None),
     )
     _check_channels(x, offset, weight, *geometry[3:])
+    if has_symbolic_size(x):
+        check_least_size("Sampled maps", x.shape[1:3], 2)
     size = _output_size(x.shape[1:3], weight.shape[:2], geometry)
     taps = geometry.offset_groups * weight.shape[0] * weight.shape[1]
     expected = (x.shape[0], *size, 2 * taps)

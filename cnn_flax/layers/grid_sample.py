@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnn_flax.layers.arguments import check_least_size
+from cnn_flax.layers.cpu.convolution import has_symbolic_size
 from cnn_flax.layers.sampling import read_bilinear, read_nearest
 
 __all__ = ["grid_sample"]
@@ -59,6 +61,8 @@ def grid_sample(
     for name, array in [("x", x), ("grid", grid)]:
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name} must have a float dtype, got {array.dtype}.")
+    if has_symbolic_size(x):
+        check_least_size("Sampled maps", x.shape[1:3], 2)
 
     n, height, width, channels = x.shape
     positions = grid.astype(jnp.promote_types(jnp.float32, grid.dtype))

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import core, lax
 
-from cnn_flax.layers.arguments import check_maps, whole_number, whole_pair
+from cnn_flax.layers.arguments import (
+    check_least_size,
+    check_maps,
+    whole_number,
+    whole_pair,
+)
 from cnn_flax.layers.cpu.convolution import fit_to_windows, has_symbolic_size
 from cnn_flax.layers.cpu.dispatch import dispatch
 from cnn_flax.layers.cpu.max_pool import max_pool_gradients
@@ -49,6 +54,8 @@ def max_pool(
     over = [_overhang(size, window, stride) if ceil_mode else 0 for size in sizes]
     pad: Any = tuple((padding, padding + pixels) for pixels in over)
     if has_symbolic_size(x):
+        least = window - stride + 1 if ceil_mode else window
+        check_least_size("Padded maps", sizes, least)
         x = fit_to_windows(x, -jnp.inf, pad, (window, window), (stride, stride))
         pad = ((0, 0), (0, 0))
     plain = partial(

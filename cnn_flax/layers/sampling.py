@@ -22,7 +22,7 @@ def read_bilinear(
     Args:
       pixels: `[H * W, C]`, one image in row-major order. Use `jax.vmap` for a batch:
         every device would gather the whole of a flat `[N * H * W, C]`.
-      size: (H, W).
+      size: (H, W); symbolic ones, under `jax.export`, are at least 2.
       y: `[P]` vertical positions, in pixels; 0 is the centre of the first pixel.
       x: `[P]` horizontal positions, in pixels.
       scale: `[P]` factors that the values are multiplied by, or None.
@@ -83,17 +83,7 @@ def _neighbours(position, size):
         (jnp.where(in_first, jnp.where(off < 0, fraction, rest), zero), in_first),
         (jnp.where(in_second, jnp.where(off > 0, rest, fraction), zero), in_second),
     )
-    return first.astype(jnp.int32), neighbours[: _at_most_two(size)]
-
-
-def _at_most_two(size):
-    fewest = core.min_dim(size, 2)
-    if not isinstance(fewest, int):
-        raise ValueError(
-            f"Sampling takes symbolic sizes of at least 2 px, which is unknown of "
-            f"{size}; jax.export.symbolic_shape takes constraints, such as 'h >= 64'."
-        )
-    return fewest
+    return first.astype(jnp.int32), neighbours[: size if isinstance(size, int) else 2]
 
 
 def _inside(pixel, size):

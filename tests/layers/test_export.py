@@ -99,6 +99,9 @@ def test_drop_path():
     )
 
 
-def test_sampling_needs_two_pixels():
-    with pytest.raises(ValueError, match="at least 2 px.*constraints"):
-        assert_exports(OPERATORS["grid_sample"], [])
+@pytest.mark.parametrize(
+    ("name", "least"), [("grid_sample", 2), ("deform_conv2d", 2), ("max_pool ceil", 2)]
+)
+def test_sizes_that_may_be_too_small_are_refused(name, least):
+    with pytest.raises(ValueError, match=f"at least {least} x {least} px.*constraints"):
+        assert_exports(OPERATORS[name], [])
