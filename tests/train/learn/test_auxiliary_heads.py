@@ -237,4 +237,4 @@ def test_googlenets_heads_learn_on_mapped_devices_and_in_parts(
             jax.tree.leaves(after.params[name]["fc2"]),
             strict=True,
         ):
-            assert np.all(old != new)
+            assert np.any(old != new)
