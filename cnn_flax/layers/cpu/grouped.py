@@ -91,7 +91,9 @@ def _where_finite(blocks, by_group, *arrays):
 
     @result.defjvp
     def _(primals, tangents):
-        branch = partial(lax.cond, _is_finite(*primals), blocks, by_group)
+        # Without a derivative of its own, which `custom_vmap` would give it.
+        finite = _is_finite(*map(lax.stop_gradient, primals))
+        branch = partial(lax.cond, finite, blocks, by_group)
         return result(*primals), jax.jvp(branch, primals, tangents)[1]
 
     return result(*arrays)

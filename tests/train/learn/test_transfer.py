@@ -33,7 +33,7 @@ STAGES = {
     "alexnet_lrn": "layer1 layer2 layer3 layer4 layer5 layer6 layer7 head",
     "vgg11_bn": "stage1_conv1 stage2_conv1 stage3_conv1 stage4_conv1 stage5_conv1 fc6 "
     "head",
-    "googlenet": "conv1 inception3a inception4a inception5a aux1",
+    "googlenet": "conv1 inception3a inception4a inception5a head",
     "resnet18": "conv1 stage1_block1 stage2_block1 stage3_block1 stage4_block1 head",
     "densenet121": "conv1 stage1_layer1 transition1 transition2 transition3 bn head",
     "seresnet18": "conv1 stage1_block1 stage2_block1 stage3_block1 stage4_block1 head",
@@ -55,7 +55,8 @@ def test_stages_follow_the_forward_pass_and_have_every_parameter(name):
     shapes: Any = jax.eval_shape(model.init, jax.random.key(0), images)
     learned = [[m for m in stage if m in shapes["params"]] for stage in layers.stages]
     assert " ".join(stage[0] for stage in learned) == STAGES[name]
-    assert sorted(sum(learned, [])) == sorted(shapes["params"])
+    modules = [*sum(learned, []), *layers.auxiliary]
+    assert sorted(modules) == sorted(shapes["params"])
     assert layers.entry in layers.stages[-1]
 
 
