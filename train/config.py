@@ -119,6 +119,8 @@ class Input:
     """Size of the central crop, as a share of the image's short side."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     """How images are resized, with antialiasing."""
+    crop_mode: Literal["center", "squash"] = "center"
+    """center keeps an image's aspect ratio; squash makes it a square first."""
     max_bad_share: float = _resumable(0.01)
     """Largest share of unreadable images; the run stops when there are more."""
     threads: int = _resumable(0)

@@ -20,6 +20,7 @@ __all__ = [
     "per_channel",
     "per_image",
     "per_pixel",
+    "weighed",
 ]
 
 Pair = tuple[ArrayLike, ArrayLike]
@@ -139,6 +140,11 @@ def check_interpolation(interpolation: str) -> None:
 def per_pixel(values: jax.Array) -> jax.Array:
     """Reshapes `[N]` to `[N, 1, 1, 1]`, to broadcast against images."""
     return values[:, None, None, None]
+
+
+def weighed(weight: jax.Array, values: jax.Array) -> jax.Array:
+    """`weight * values`; a value of weight 0 counts as 0 even if it is not finite."""
+    return weight * jnp.where(weight == 0, 0, values)
 
 
 def image_size(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ and the pairs are the same on any number of devices.
 import jax
 import jax.numpy as jnp
 
+from cnn_flax.augment.arguments import weighed
 from cnn_flax.augment.erasing import erase
 from cnn_flax.augment.prng import Draw, keys_per_image
 from cnn_flax.layers.arguments import finite_number, whole_number
@@ -257,7 +258,7 @@ def _neighbours(rows: jax.Array) -> jax.Array:
 
 def _blend(rows: jax.Array, weights: jax.Array) -> jax.Array:
     weights = weights.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
-    return weights * rows + (1 - weights) * _neighbours(rows)
+    return weighed(weights, rows) + weighed(1 - weights, _neighbours(rows))
 
 
 def _soft(images: jax.Array, labels: jax.Array, num_classes: int | None) -> jax.Array:

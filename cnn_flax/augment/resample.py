@@ -14,6 +14,7 @@ from cnn_flax.augment.arguments import (
     image_operation,
     image_size,
     per_image,
+    weighed,
 )
 from cnn_flax.layers.arguments import is_sequence
 from cnn_flax.layers.cpu.materialize import materialize
@@ -144,7 +145,8 @@ def _linear(image, start, length, size, antialias):
     total = 0
     for tap in range(taps):
         weight = weights[:, tap].reshape(size, *[1] * (image.ndim - 1))
-        total += weight * jnp.take(image, index[:, tap], 0, mode="clip")
+        row = jnp.take(image, index[:, tap], 0, mode="clip")
+        total += weighed(weight, row)
     return jnp.asarray(total)
 
 

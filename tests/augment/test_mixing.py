@@ -40,6 +40,15 @@ def test_blending_by_hand():
     np.testing.assert_array_equal(soft, [[0.75, 0.25], [0.25, 0.75]])
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_what_has_no_weight_does_not_touch_the_blend(weight):
+    images = jnp.array([jnp.nan, 0.5]).reshape(2, 1, 1, 1)
+    mixed, soft = mixing.blend_pairs(images, jnp.eye(2), jnp.array([weight]))
+    own = [jnp.nan, 0.5]
+    np.testing.assert_array_equal(mixed.ravel(), own if weight else own[::-1])
+    np.testing.assert_array_equal(soft, jnp.eye(2) if weight else 1 - jnp.eye(2))
+
+
 def test_pasting_by_hand():
     images = jnp.stack([jnp.zeros((3, 4, 1)), jnp.ones((3, 4, 1))])
     box = (jnp.array([side]) for side in (1, 0, 2, 3))

@@ -61,6 +61,13 @@ def test_each_image_has_its_own_window(antialias):
         np.testing.assert_allclose(crop, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("antialias", [True, False])
+def test_pixels_outside_the_window_do_not_touch_the_crop(antialias):
+    image = jnp.array([jnp.nan, 2.0, 4.0, jnp.inf]).reshape(1, 4, 1)
+    crop = RESIZED_CROP(image, 0, 1, 1, 2, (1, 4), antialias=antialias)
+    np.testing.assert_allclose(crop.ravel(), [2, 2.5, 3.5, 4])
+
+
 def test_the_same_size_changes_nothing():
     np.testing.assert_array_equal(RESIZE(IMAGE, (40, 48)), IMAGE)
 

@@ -373,11 +373,11 @@ def test_an_empty_batch_gives_empty_logits_and_keeps_the_statistics(net):
 
 
 def exported(function, specification, **options):
-    """An exported function of variables and images of symbolic sizes."""
+    """A function of variables and images of symbolic sizes, exported to bytes."""
     sizes = export.symbolic_shape(specification, **options)
     images = jax.ShapeDtypeStruct(sizes, jnp.float32)
     program = export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])
-    return lambda variables: program(variables, images)
+    return lambda variables: export.deserialize(program(variables, images).serialize())
 
 
 @pytest.mark.parametrize("net", FAMILIES, indirect=True)

@@ -113,6 +113,7 @@ CHANGES = {
         "std": ((0.5,), []),
         "crop_pct": (0.5, []),
         "interpolation": ("nearest", []),
+        "crop_mode": ("squash", []),
         "max_bad_share": (0.5, []),
         "threads": (3, []),
         "max_pixels": (10**9, []),

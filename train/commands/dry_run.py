@@ -21,7 +21,7 @@ __all__ = ["dry_run"]
 def dry_run(config: Config, recipe: str, console: Console) -> None:
     """Builds and compiles a run, and prints its shapes and cost.
 
-    Nothing is trained or written. If the images are missing, a stand-in with the
+    Nothing is trained or written. If the images cannot be used, a stand-in with the
     model's default number of classes takes their place, and a line says so.
 
     Raises:
@@ -30,7 +30,7 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
     try:
         images = training_images(config), evaluation_images(config)
     except SourceError as error:
-        say(console, f"The images are missing: {error}.")
+        say(console, f"The images cannot be used: {error}.")
         images = stand_in(config), stand_in(config)
         say(
             console,

@@ -40,7 +40,10 @@ class Run:
         """Runs the command."""
         if self.dry_run:
             from train.commands.dry_run import dry_run
+            from train.data.open_source import check_outside
 
+            images = self.config.input.data, self.config.unlabelled.unlabelled
+            check_outside(self.out, *images)
             return dry_run(self.config, self.recipe, Console())
         use_compilation_cache()
         silence_orbax()

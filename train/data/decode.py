@@ -19,6 +19,7 @@ from cnn_flax.weights.preprocessing import (
 from train.errors import UserError
 
 __all__ = [
+    "CropMode",
     "DecodeError",
     "Interpolation",
     "Pixels",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CropMode = Literal["center", "squash"]
 # The short side, in pixels, that an image will be resized to; 0 if it is not known; or
 # a function of the image's height and width, as it is shown, that returns it.
 TargetSide = int | Callable[[int, int], int]
@@ -164,31 +166,36 @@ def fit(
     *,
     crop_pct: float = 1.0,
     method: Interpolation = "bilinear",
+    mode: CropMode = "center",
 ) -> np.ndarray:
-    """Resizes an image, preserving its aspect ratio, and crops the central square.
+    """Resizes an image, and crops the central square.
 
-    The short side becomes `size / crop_pct` (Pillow's filters, antialiased): the same
-    as torchvision's `Resize` and `CenterCrop`.
+    The short side becomes `size / crop_pct` (Pillow's filters, antialiased), and the
+    aspect ratio stays: the same as torchvision's `Resize` and `CenterCrop`.
 
     Args:
       image: the pixels.
       size: side of the result, in pixels.
       crop_pct: share of the short side that the crop keeps, in `(0, 1]`.
       method: the filter.
+      mode: "squash" makes the long side `size / crop_pct` as well, so that the aspect
+        ratio does not stay, as timm's "squash".
 
     Returns:
       `uint8 [size, size, C]`; the image unchanged if it has that size and `crop_pct`
       is 1.
     """
     short = int(size / crop_pct)
-    height, width = size_of(image)
-    if (shortest := min(height, width)) != short:
+    original = height, width = size_of(image)
+    if mode == "squash":
+        height = width = short
+    elif (shortest := min(height, width)) != short:
         height, width = height * short // shortest, width * short // shortest
     top, left = round((height - size) / 2), round((width - size) / 2)
-    if is_mostly_cut_off(size_of(image), (height, width), (size, size)):
+    if is_mostly_cut_off(original, (height, width), (size, size)):
         window = (top, left, size, size)
         return enlarged_window(to_array(image), (height, width), window, method)
-    if shortest != short:
+    if (height, width) != original:
         image = resize(image, height, width, method)
     return to_array(crop(image, top, left, size, size))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from train.data.bad_images import BadImages
 from train.data.decode import (
+    CropMode,
     DecodeError,
     Interpolation,
     Pixels,
@@ -65,6 +66,7 @@ def train_batches(
     start_step: int = 0,
     crop_pct: float = 1.0,
     interpolation: Interpolation = "bilinear",
+    crop_mode: CropMode = "center",
     window_scale: tuple[float, float] | None = None,
     threads: int | None = None,
     bad_images: BadImages | None = None,
@@ -88,6 +90,7 @@ def train_batches(
       start_step: number of the first batch: k skips the first k batches.
       crop_pct: see `decode.fit`.
       interpolation: see `decode.fit`.
+      crop_mode: see `decode.fit`.
       window_scale: range of the area of random windows cropped from the images, see
         `RandomWindows`; None crops the centre, see `decode.fit`.
       threads: number of threads that read images; None for one per core.
@@ -109,7 +112,7 @@ def train_batches(
     bad = BadImages(len(source)) if bad_images is None else bad_images
     read_example = partial(_next_readable, source, bad)
     windows = None if window_scale is None else RandomWindows(seed, window_scale)
-    resize = _Resize(image_size, channels, crop_pct, interpolation, windows)
+    resize = _Resize(image_size, channels, crop_pct, interpolation, crop_mode, windows)
     resize.check(source)
 
     def load(positions: np.ndarray) -> Batch:
@@ -134,6 +137,7 @@ def eval_batches(
     start: int = 0,
     crop_pct: float = 1.0,
     interpolation: Interpolation = "bilinear",
+    crop_mode: CropMode = "center",
     threads: int | None = None,
     bad_images: BadImages | None = None,
     process_index: int = 0,
@@ -152,6 +156,7 @@ def eval_batches(
       start: index of the first image.
       crop_pct: see `decode.fit`.
       interpolation: see `decode.fit`.
+      crop_mode: see `decode.fit`.
       threads: number of threads that read images; None for one per core.
       bad_images: records the unreadable images; None allows 1 % of the set.
       process_index: number of this process.
@@ -170,7 +175,7 @@ def eval_batches(
         raise SourceError(f"{source.spec}: batch size {batch_size} must be at least 1")
     bad = BadImages(len(source)) if bad_images is None else bad_images
     read_example = partial(_if_readable, source, bad)
-    resize = _Resize(image_size, channels, crop_pct, interpolation)
+    resize = _Resize(image_size, channels, crop_pct, interpolation, crop_mode)
     resize.check(source)
 
     def load(positions: np.ndarray) -> Batch:
@@ -209,6 +214,7 @@ class _Resize:
     channels: int
     crop_pct: float
     interpolation: Interpolation
+    crop_mode: CropMode
     windows: RandomWindows | None = None
 
     def check(self, source: Source) -> None:
@@ -237,7 +243,11 @@ class _Resize:
             resized = self.windows.crop(image, position, self.size, method)
         else:
             resized = fit(
-                image, self.size, crop_pct=self.crop_pct, method=self.interpolation
+                image,
+                self.size,
+                crop_pct=self.crop_pct,
+                method=self.interpolation,
+                mode=self.crop_mode,
             )
         return to_channels(resized, self.channels)
 

@@ -162,6 +162,7 @@ def decode_options(config: Config, *, training: bool = False) -> dict[str, Any]:
     options = {
         "crop_pct": 1.0 if is_uncropped else config.input.crop_pct,
         "interpolation": config.input.interpolation,
+        "crop_mode": config.input.crop_mode,
         "threads": config.input.threads or None,
     }
     if training and config.augment.crop_at_decode:

@@ -38,7 +38,10 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
         images = training_images(config), evaluation_images(config)
         unlabelled = open_unlabelled(config, config.unlabelled.unlabelled, cache=False)
     except SourceError as error:
-        say(console, f"The images are missing: {error}. A stand-in takes their place.")
+        say(
+            console,
+            f"The images cannot be used: {error}. A stand-in takes their place.",
+        )
         images = stand_in(config), stand_in(config)
         unlabelled = images[0]
     table = Table(title="Stages", title_justify="left")

@@ -41,7 +41,7 @@ from cnn_flax.weights import load_pretrained
 from cnn_flax.weights.identify import identify_weights
 from train.config import Config, Input, Network, Optimization, Selection, Transfer
 from train.data import Source, SourceError, eval_batches, open_source
-from train.data.decode import Interpolation
+from train.data.decode import CropMode, Interpolation
 from train.data.select import evaluation_images, training_images
 from train.data.source import subset
 from train.errors import UserError
@@ -139,6 +139,7 @@ def _identify(init: str, model: str | None) -> tuple[Network, dict[str, Any]]:
         "image_size": weights.image_size,
         "crop_pct": min(weights.crop_pct, 1.0),
         "interpolation": weights.interpolation,
+        "crop_mode": weights.crop_mode,
         "mean": weights.mean,
         "std": weights.std,
     }
@@ -290,6 +291,7 @@ def _features(
         channels=source.channels,
         crop_pct=config.input.crop_pct,
         interpolation=cast(Interpolation, config.input.interpolation),
+        crop_mode=cast(CropMode, config.input.crop_mode),
     )
     parts = list(output_rows(step, batches))
     rows = np.full((len(source), parts[0][1].shape[1]), np.nan)

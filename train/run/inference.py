@@ -23,7 +23,7 @@ from train.data import (
     prefetch_to_device,
     read_image,
 )
-from train.data.decode import Interpolation, fit, to_channels
+from train.data.decode import CropMode, Interpolation, fit, to_channels
 from train.data.open_source import Split
 from train.data.select import decode_options, evaluation_images
 from train.data.source import check_classes
@@ -136,6 +136,7 @@ def evaluate_model(
         channels=len(identified.mean),
         crop_pct=min(identified.crop_pct, 1.0),
         interpolation=cast(Interpolation, identified.interpolation),
+        crop_mode=cast(CropMode, identified.crop_mode),
     )
     return evaluation, source
 
@@ -166,7 +167,10 @@ def predict_images(
     record, config, model, variables, _ = load_run(run, ema=ema)
     size, channels = record["input"]["image_size"], record["input"]["channels"]
     resized = partial(
-        fit, crop_pct=config.input.crop_pct, method=config.input.interpolation
+        fit,
+        crop_pct=config.input.crop_pct,
+        method=config.input.interpolation,
+        mode=config.input.crop_mode,
     )
     allow_pixels(config.input.max_pixels)
     images: dict[int, np.ndarray] = {}

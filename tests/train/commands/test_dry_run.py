@@ -60,6 +60,17 @@ def test_the_flag_writes_nothing(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words", [["digits_resnet"], ["noisy-student", "noisy_student_digits"]]
+)
+def test_a_folder_inside_the_data_is_refused(words, tmp_path, capsys):
+    (tmp_path / "cat").mkdir()
+    out = str(tmp_path / "cat" / "run")
+    data = f"folder:{tmp_path}"
+    assert main([*words, "--dry-run", "--data", data, "--out", out]) == 2
+    assert "is inside" in capsys.readouterr().err
+
+
 def test_cached_features_take_the_place_of_images(tiny, quiet):
     network = dataclasses.replace(tiny.network, init="none is read")
     config = dataclasses.replace(

@@ -362,6 +362,14 @@ def test_fit_enlarges_no_more_than_it_keeps(monkeypatch):
         np.testing.assert_array_equal(fit(image, 224, crop_pct=0.875), 9)
 
 
+@pytest.mark.parametrize("shape", [(50, 75), (75, 50), (20, 60)])
+def test_squash_resizes_both_sides(shape):
+    image = smooth(*shape)
+    expected = Image.fromarray(image).resize((24, 24), Image.Resampling.BICUBIC)
+    found = fit(image, 20, crop_pct=0.83, method="bicubic", mode="squash")
+    np.testing.assert_array_equal(found, np.asarray(expected)[2:22, 2:22])
+
+
 def test_fit_does_not_resize_an_image_of_that_size():
     np.testing.assert_array_equal(fit(RGB[:, :12], 12), RGB[:, :12])
     np.testing.assert_array_equal(fit(RGB, 12), RGB[:, 2:14])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cnn_flax.weights.identify import identify_weights
 from train.__main__ import main
 from train.config import Augment, Network
 from train.data import open_source
@@ -87,6 +88,19 @@ def test_grey_images_get_the_mean_over_the_channels(monkeypatch, tmp_path):
     monkeypatch.setattr(find_published, lambda name: tmp_path / "model.safetensors")
     config = starting_from("digits", "published", model="tf_efficientnet_b0")
     assert config.input.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
+
+
+def test_images_are_squashed_where_the_weights_expect_it(monkeypatch, tmp_path):
+    file = tmp_path / "model.safetensors"
+    find = "cnn_flax.weights.identify.find_published"
+    monkeypatch.setattr(find, lambda name: file)
+
+    def identify(*arguments):
+        return dataclasses.replace(identify_weights(*arguments), crop_mode="squash")
+
+    monkeypatch.setattr("train.run.advice.identify_weights", identify)
+    config = starting_from("digits", "published", model="tf_efficientnet_b0")
+    assert config.input.crop_mode == "squash"
 
 
 def test_published_weights_need_a_model():

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 import cnn_flax
 from cnn_flax import cli
+from cnn_flax.weights.identify import identify_weights
 from train.__main__ import main
 from train.commands.evaluate import Evaluate
 from train.config import Network
@@ -207,13 +208,19 @@ def weights(tmp_path_factory):
     return file, f"folder:{tmp_path / 'images'}"
 
 
-def test_a_model_with_weights_is_evaluated_on_any_source(weights):
+@pytest.mark.parametrize("mode", ["center", "squash"])
+def test_a_model_with_weights_is_evaluated_on_any_source(mode, weights, monkeypatch):
     file, data = weights
+
+    def identify(*arguments):
+        return dataclasses.replace(identify_weights(*arguments), crop_mode=mode)
+
+    monkeypatch.setattr("train.run.inference.identify_weights", identify)
     evaluation, source = evaluate_model("resnet18", data, weights=file, batch_size=4)
     assert len(evaluation.label) == len(source) == 6
     # As torchvision preprocesses: resized to 256, cropped to 224, bilinear.
     model, variables = cnn_flax.load_pretrained("resnet18", file)
-    image = fit_image(source.read(5), 224, crop_pct=224 / 256)
+    image = fit_image(source.read(5), 224, crop_pct=224 / 256, mode=mode)
     image = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     logits = np.asarray(model.apply(variables, image[None]))[0]
     assert evaluation.prediction[5] == logits.argmax()
