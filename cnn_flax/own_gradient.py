@@ -122,7 +122,10 @@ def _jvp(primals, tangents, *, split, function, **parameters):
     moved = [i for i in range(split) if not isinstance(tangents[i], ad.Zero)]
     if moved:
         along = [tangents[i] for i in moved]
-        of_known = partial(function, directions=directions)
+
+        def of_known(known):
+            return function(known, directions)
+
         parts.append(_slopes(of_known, known, moved, along))
     return call(*primals), [
         reduce(ad.add_tangents, p) for p in zip(*parts, strict=True)

@@ -56,6 +56,11 @@ def test_it_works_in_transformations():
     np.testing.assert_allclose(x, 30 * X**2, rtol=1e-6)
     np.testing.assert_allclose(y, 30)
 
+    def slope(x):  # Of a batch.
+        return jax.jvp(jax.vmap(of_x), (x,), (DIRECTION,))[1].sum()
+
+    np.testing.assert_allclose(jax.grad(slope)(X), 6 * X * DIRECTION, rtol=1e-6)
+
     def total(x, _):
         return x + of_x(x), None
 

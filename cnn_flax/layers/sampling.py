@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import core
 
+from cnn_flax.own_gradient import with_gradient
+
 __all__ = ["read_bilinear", "read_nearest"]
 
 
@@ -40,9 +42,7 @@ def read_bilinear(
             row_weight *= scale
         for right, (column_weight, in_column) in enumerate(horizontal):
             corner = _take(pixels, first + (down * size[1] + right))
-            # Not only its weight: 0 times a pixel that is not finite is NaN.
-            corner = jnp.where((in_row & in_column)[:, None], corner, 0)
-            total += (row_weight * column_weight)[:, None] * corner
+            total += _weighed(row_weight * column_weight, corner, in_row & in_column)
     return jnp.asarray(total)
 
 
@@ -62,6 +62,22 @@ def read_nearest(
     nearest = _take(pixels, row * size[1] + column)
     nearest = jnp.where((in_row & in_column)[:, None], nearest, 0)
     return jnp.where(jnp.isnan(x + y)[:, None], jnp.nan, nearest)
+
+
+def _product(weight, corner, is_read):
+    # Not by the weight alone: 0 times a pixel that is not finite is NaN.
+    return jnp.where(is_read[:, None], weight[:, None] * corner, 0)
+
+
+def _gradient(arguments, product, dy):
+    """JAX's would mask `dy` as well, although the weight is 0 where nothing is read."""
+    del product
+    weight, corner, is_read = arguments
+    dweight = jnp.where(is_read, (corner * dy).sum(1), 0).astype(weight.dtype)
+    return dweight, (weight[:, None] * dy).astype(corner.dtype), None
+
+
+_weighed = with_gradient(_product, _gradient)
 
 
 def _neighbours(position, size):
