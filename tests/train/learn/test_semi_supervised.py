@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.support.policies import leave_out_operations
 from tests.support.runs import assert_same_end, interrupt_at
 from tests.support.unlabelled import evaluated
 from train.config import Augment, Network, Optimization, Selection, Unlabelled
@@ -202,6 +203,12 @@ class FakeState(SimpleNamespace):
 
 
 @pytest.fixture
+def few_operations(monkeypatch):
+    """A policy that compiles fast, where it matters only that the view is changed."""
+    leave_out_operations(monkeypatch)
+
+
+@pytest.fixture
 def few(tiny):
     """The config `tiny` with 4 labels per class, and the other images unlabelled."""
     return dataclasses.replace(
@@ -237,6 +244,7 @@ def test_an_empty_rest_is_an_error_that_names_the_flags(few):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_operations")
 @pytest.mark.parametrize("consistency", ["flexmatch", "softmatch", "pseudo_label"])
 def test_true_labels_of_the_unlabelled_are_never_learned_from(few, consistency):
     options = dataclasses.replace(few.unlabelled, consistency=consistency)
@@ -275,7 +283,7 @@ def test_the_weak_view_is_only_cropped_and_the_strong_view_is_changed_as_well():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("programs")
+@pytest.mark.usefixtures("programs", "few_operations")
 @pytest.mark.parametrize("consistency", ["flexmatch", "softmatch"])
 def test_a_stopped_run_resumes_the_methods_state(
     few, tmp_path, monkeypatch, consistency
