@@ -5,11 +5,11 @@ python -m benchmarks compare A.json B.json  reports what changed beyond the spre
 """
 
 import argparse
-import datetime
+import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,28 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compare import compare_files
+from benchmarks.flags import BENCHMARKS, parse
 from benchmarks.measurements import Measurements, Row, new_header, write
 from benchmarks.options import Options
 from benchmarks.tables import OURS, tabulate
 from benchmarks.worker_process import WorkerError
-from cnn_flax.registry import UnknownModelError, nearest
+from cnn_flax.registry import UnknownModelError
 from train.console import literal, say
 from train.errors import StorageError, UserError
 
-__all__ = ["BENCHMARKS", "main"]
-
-BENCHMARKS = (
-    "inference",
-    "training",
-    "operators",
-    "deform_conv",
-    "augmentation",
-    "input",
-    "scaling",
-    "compile",
-    "growth",
-    "labelling_memory",
-)
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,18 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    parser = _parser()
-    flags = parser.parse_args(arguments)
-    for name in flags.names:
-        if name not in BENCHMARKS:
-            parser.error(
-                f"There is no benchmark {name!r}. {nearest(name, BENCHMARKS)} "
-                f"There are: {', '.join(BENCHMARKS)}."
-            )
-    if flags.plot and flags.names and "inference" not in flags.names:
-        parser.error(
-            "--plot draws figures of `inference`, which is not among the names."
-        )
+    flags = parse(arguments, __doc__)
     # Benchmarks share the device with their worker processes.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     fields = set(Options.__dataclass_fields__) & set(vars(flags))
@@ -86,6 +63,9 @@ def _run(arguments: Sequence[str]) -> None:
         if not _is_file(path):
             path, rows = path / f"{name}.json", []
         first = len(rows)
+        if flags.profile:
+            profiles = path.with_suffix(".profile")
+            options = dataclasses.replace(options, profiles=profiles)
         try:
             for row in module.measure(options):
                 rows.append({"benchmark": name, **row})
@@ -107,74 +87,6 @@ def _run(arguments: Sequence[str]) -> None:
         say(console, f"Raw results: {path}")
     if failed:
         sys.exit(1)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help=f"any of: {', '.join(BENCHMARKS)}; by default all",
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="check in seconds that each benchmark works; the figures mean nothing",
-    )
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=Path("runs", "benchmarks", now),
-        metavar="PATH",
-        help="where to write raw results: a file that ends in .json, or a folder for "
-        "one file per benchmark; by default runs/benchmarks/NOW",
-    )
-    parser.add_argument(
-        "--plot",
-        action="store_true",
-        help="draw published accuracy against the measured throughput of inference, "
-        "next to the raw results; with --models all, for every model that has both",
-    )
-    parser.add_argument(
-        "--blocks", type=_at_least(2), help="number of turns per candidate"
-    )
-    parser.add_argument("--block-seconds", type=float, help="duration of a turn")
-    models = parser.add_argument_group("inference and training")
-    models.add_argument(
-        "--models",
-        type=_words,
-        metavar="NAME,..",
-        help="or all: every model with published accuracy",
-    )
-    models.add_argument(
-        "--candidates",
-        type=_words,
-        metavar="NAME,..",
-        help="candidates to measure, in any benchmark",
-    )
-    models.add_argument("--batch-size", type=_at_least(1))
-    models.add_argument("--image-size", type=_at_least(1))
-    models.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    return parser
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if (value := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-        return value
-
-    return number
 
 
 def _console() -> Console:

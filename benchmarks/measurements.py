@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.machine import environment, today_here
 from train.errors import StorageError, UserError
+from train.storage import replace_file
 
 __all__ = [
     "Measurements",
@@ -65,7 +66,7 @@ def new_header(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def write(path: Path, measurements: Measurements) -> None:
-    """Writes a JSON file with one line per row.
+    """Writes a JSON file with one line per row, atomically.
 
     Raises:
       StorageError: the file cannot be written.
@@ -75,7 +76,7 @@ def write(path: Path, measurements: Measurements) -> None:
     text = f'{{\n  "header": {head},\n  "rows": [\n    {rows}\n  ]\n}}\n'
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        replace_file(path, text)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 

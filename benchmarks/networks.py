@@ -5,6 +5,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,9 +14,16 @@ import cnn_flax
 from benchmarks.measurements import Row
 from benchmarks.options import Options
 from benchmarks.plot import accuracy
+from benchmarks.profiles import operations
 from benchmarks.tables import IN_PARTS, OURS, Columns
 from benchmarks.timing import PEER_PAUSE, Timing, take_turns
-from benchmarks.worker_process import WorkerProcess, has_torch, start_workers
+from benchmarks.worker_process import (
+    WorkerError,
+    WorkerProcess,
+    has_torch,
+    start_workers,
+)
+from train.errors import UserError
 
 __all__ = ["CANDIDATES", "COLUMNS", "MODELS", "check_models", "measure_networks"]
 
@@ -34,6 +42,7 @@ MODELS = (
 
 _AUGMENTING = "ours augmenting"  # In training alone.
 _PLAIN = "plain Flax"
+_PRODUCT = "matrix product"
 
 # Name -> the module that builds its program, and additional arguments.
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,6 +61,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
 COLUMNS: Columns = {
     "images/s": ("images_per_second", ",.1f"),
     "augmentation": ("augmentation_share", ".0%"),
+    "start, s": ("first_step", ".1f"),
     "cold start, s": ("first_step_cold", ".1f"),
     "warm start, s": ("first_step_warm", ".1f"),
     "memory, MB": ("peak_memory", ",.0f", 1e-6),
@@ -63,6 +73,8 @@ COLUMNS: Columns = {
 # Fields that make a model equal to the peers'.
 _PEER_FIELDS = {"googlenet": {"aux_logits": False}}
 _QUICK_MODEL = "resnet18"  # With one block.
+
+_PROFILED_STEPS = 3
 
 _CACHES = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
@@ -132,11 +144,11 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
         c: {"case": case, "candidate": c, "model": name} for c in programs
     }
     starts = {
-        name: (rows[name], program, options.quick) for name, program in programs.items()
+        name: (rows[name], program, options) for name, program in programs.items()
     }
-    limits = _limits(options)
+    limits = _limits(options) if options.limits else {}
     with (
-        start_workers(starts, rows, _warmed) as workers,
+        start_workers(starts, rows, _started) as workers,
         start_workers(limits) as limit_workers,
     ):
         timings = take_turns(
@@ -145,7 +157,9 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
         )
         memory = {c: worker.peak_memory() for c, worker in workers.items()}
         work = {limit: worker.info for limit, worker in limit_workers.items()}
-    peak = work["matrix product"]["flops"] / timings["matrix product"].median
+        if options.profiles is not None and OURS in workers:
+            folder = options.profiles / f"{task}_{name}_{batch_size}"
+            rows[OURS] |= _profiled(workers[OURS], folder)
     for candidate in memory:
         timing = timings[candidate]
         images_per_second = batch_size / timing.median
@@ -154,8 +168,10 @@ def _measure(task: str, name: str, options: Options, batch_size: int) -> list[Ro
             "images_per_second": images_per_second,
             "peak_memory": memory[candidate],
             "flops_per_second": flops * images_per_second,
-            "share_of_peak": flops * images_per_second / peak,
         }
+        if _PRODUCT in work:
+            peak = work[_PRODUCT]["flops"] / timings[_PRODUCT].median
+            rows[candidate]["share_of_peak"] = flops * images_per_second / peak
     if {OURS, _AUGMENTING} <= memory.keys():
         share = 1 - timings[OURS].median / timings[_AUGMENTING].median
         rows[_AUGMENTING]["augmentation_share"] = share
@@ -173,16 +189,30 @@ def _exists(candidate: str, module: str, name: str, task: str) -> bool:
     return candidate != _PLAIN or "_dcn" not in name
 
 
+def _profiled(worker: WorkerProcess, folder: Path) -> Row:
+    """Returns the operations of a few steps, or why there are none, for a row."""
+    try:
+        worker.profile(_PROFILED_STEPS, folder)
+        return {"operations": operations(folder)}
+    except (UserError, WorkerError) as error:
+        return {"no_profile": str(error).splitlines()[0]}
+
+
 @contextlib.contextmanager
-def _warmed(
-    row: Row, arguments: tuple[str, Mapping[str, Any]], quick: bool
+def _started(
+    row: Row, arguments: tuple[str, Mapping[str, Any]], options: Options
 ) -> Iterator[WorkerProcess]:
-    """A worker that reuses an earlier one's compiled programs; records both starts."""
+    """A worker, by default with an earlier one's compiled programs; records starts."""
+    if not options.warm_start:
+        with WorkerProcess(*arguments) as worker:
+            row["first_step"] = worker.first_step
+            yield worker
+        return
     with tempfile.TemporaryDirectory() as cache:
         environment = {name: os.path.join(cache, name) for name in _CACHES}
         worker = WorkerProcess(*arguments, environment)
         row["first_step_cold"] = worker.first_step
-        if not quick:
+        if not options.quick:
             worker.close()
             worker = WorkerProcess(*arguments, environment)
             row["first_step_warm"] = worker.first_step
@@ -200,7 +230,7 @@ def _limits(options: Options) -> dict[str, tuple[str, dict[str, Any]]]:
         size, megabytes = 8192, 2048
     product = {"size": size, "dtype": options.dtype}
     return {
-        "matrix product": ("benchmarks.network_programs:matrix_product", product),
+        _PRODUCT: ("benchmarks.network_programs:matrix_product", product),
         "copy": ("benchmarks.network_programs:copy", {"megabytes": megabytes}),
     }
 

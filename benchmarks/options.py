@@ -1,6 +1,7 @@
 """Options of the command line for all benchmarks."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from cnn_flax.registry import nearest
@@ -23,6 +24,11 @@ class Options:
       dtype: "float32" or "bfloat16", of the computation.
       blocks: number of turns per candidate.
       block_seconds: approximate duration of a turn.
+      warm_start: whether to start each model a second time, with the programs that
+        the first start compiled. Otherwise it starts once, with the caches that the
+        environment names, if any.
+      limits: whether to measure the device's peak rates too.
+      profiles: folder for profiles of ours; None for none.
     """
 
     quick: bool = False
@@ -33,6 +39,9 @@ class Options:
     dtype: str = "float32"
     blocks: int | None = None
     block_seconds: float | None = None
+    warm_start: bool = True
+    limits: bool = True
+    profiles: Path | None = None
 
     def turns(
         self, blocks: int = 15, block_seconds: float = 1.0, pause: float = 0.0

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = [
@@ -107,6 +108,14 @@ class WorkerProcess:
         """
         return self._request({"peak": True})["peak_memory"]
 
+    def profile(self, calls: int, folder: Path) -> None:
+        """Writes a profile of this many steps of a JAX program.
+
+        Raises:
+          WorkerError: the profiler failed.
+        """
+        self._request({"profile": calls, "folder": str(folder.absolute())})
+
     def close(self) -> None:
         """Ends the process."""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -188,6 +197,9 @@ def _serve() -> None:
             elif "run" in request:
                 assert program is not None
                 reply = _run(program, request["run"], request.get("memory", False))
+            elif "profile" in request:
+                assert program is not None
+                reply = _profile(program, request["profile"], request["folder"])
             else:
                 reply = {"peak_memory": _device_peak() or peak_memory()}
         except Exception as error:
@@ -208,6 +220,16 @@ def _run(program: Program, calls: int, memory: bool) -> dict[str, Any]:
     seconds = time.perf_counter() - start if reported is None else reported
     extra = None if before is None else peak_memory() - before
     return {"seconds": seconds, "extra_memory": extra}
+
+
+def _profile(program: Program, calls: int, folder: str) -> dict[str, Any]:
+    import jax
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # The device's operations alone.
+    with jax.profiler.trace(folder, profiler_options=options):
+        program(calls)
+    return {}
 
 
 def _reset_peak() -> int | None:

@@ -37,6 +37,20 @@ def test_quick_mode_prints_a_table_and_writes_json_from_any_folder(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_profile_and_a_single_start_are_in_the_raw_results(tmp_path):
+    arguments = ("--candidates", "ours", "--profile", "--no-warm-start", "--no-limits")
+    done = run(
+        *("training", "--quick", *arguments, "--json", "a.json"), folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = read(tmp_path / "a.json").rows
+    assert row["first_step"] > 0
+    assert "first_step_cold" not in row
+    assert sum(share for *_, share in row["operations"]) > 0.5
+    assert list(tmp_path.glob("a.profile/training_resnet18_2/**/*.xplane.pb"))
+
+
+@pytest.mark.slow
 def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path):
     done = run("labelling_memory", "--quick", "--json", "a.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -55,6 +69,7 @@ def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path)
         (("inference", "--batch-size", "0"), "--batch-size: 0 is less than 1"),
         (("inference", "--blocks", "1"), "--blocks: 1 is less than 2"),
         (("training", "--plot"), "--plot draws figures of `inference`"),
+        (("operators", "--profile"), "--profile is for `inference` and `training`"),
         (("compare", "none.json", "none.json"), "none.json cannot be read"),
     ],
 )

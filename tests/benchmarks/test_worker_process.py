@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from benchmarks.profiles import operations
 from benchmarks.worker_process import WorkerError, WorkerProcess, start_workers
 
 
@@ -51,3 +52,10 @@ def test_a_peers_process_has_no_jax():
     # It would count in the peer's memory, and hide that of torch on a GPU.
     code = "import sys, benchmarks.worker_process; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_worker_profiles_its_program(tmp_path):
+    with WorkerProcess("benchmarks.network_programs:copy", {"megabytes": 1}) as worker:
+        worker.profile(2, tmp_path)
+    names = [name for name, *_ in operations(tmp_path)]
+    assert any("neg" in name for name in names), names
