@@ -2,6 +2,7 @@
 
 python -m benchmarks [NAME ..]              runs some or all benchmarks
 python -m benchmarks compare A.json B.json  reports what changed beyond the spread
+python -m benchmarks gpu                    measures a GPU in order of worth, in time
 """
 
 import argparse
@@ -16,6 +17,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import gpu
 from benchmarks.compare import compare_files
 from benchmarks.flags import BENCHMARKS, parse
 from benchmarks.measurements import Measurements, Row, new_header, write
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if arguments[:1] == ["compare"]:
             _compare(arguments[1:])
+        elif arguments[:1] == ["gpu"]:
+            gpu.main(arguments[1:], _console())
         else:
             _run(arguments)
     except (StorageError, UnknownModelError, UserError) as error:

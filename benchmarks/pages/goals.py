@@ -26,6 +26,8 @@ class Goal:
       value: computes the figure from the case's rows by candidate.
       form: format of the figure.
       is_cost: whether less is better.
+      best: whether the best run counts, not the first that has the figure; for figures
+        that are not compared with a peer's.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Goal:
     value: Callable[[dict[str, Row]], float] | None = None
     form: str = ".2f"
     is_cost: bool = False
+    best: bool = False
 
     def figure(self, rows: Iterable[Row]) -> float | None:
         """Returns the figure from the rows of a run; None if it was not measured."""
@@ -58,12 +61,15 @@ class Goal:
         return min(others) / min(own) if own and others else None
 
     def figure_of_one_run(self, runs: Sequence[Measurements]) -> float | None:
-        """Returns the figure of the first run that has it.
+        """Returns the figure of the first run that has it, or of the best.
 
         Times of two runs are not compared: candidates take turns within one run.
         """
-        figures = (self.figure(run.rows) for run in runs)
-        return next((figure for figure in figures if figure is not None), None)
+        found = (self.figure(run.rows) for run in runs)
+        figures = [figure for figure in found if figure is not None]
+        if self.best and figures:
+            return min(figures) if self.is_cost else max(figures)
+        return figures[0] if figures else None
 
     def reached(self, figure: float) -> str:
         """Returns what a figure reaches: "target", "required" or "short"."""
@@ -177,6 +183,7 @@ def _rate(task: str, required: float, target: float) -> Goal:
         target,
         value=_images_per_second,
         form=",.0f",
+        best=True,  # Of the batch sizes.
     )
 
 
@@ -212,10 +219,22 @@ CPU = (
     ),
 )
 
-# Bfloat16, on an H100.
+# Bfloat16, on an H200: 4.8 TB/s, and 989 TFLOP/s without sparsity.
+#
+# Per image, ResNet-50's convolutions write 11.1 M activations, or 22 MB. With
+# BatchNorms in kernels of their own, a training step moves them about 15 times.
+# Forward, 5: written by the convolution, read for the sums, read and written
+# normalized, read by the next convolution. Backward, 10: gradient and activation read
+# for the sums; both read and the gradient written; the convolution's two gradients
+# read the gradient twice and the activation once, and write one; about one for
+# additions and ReLUs. That is 333 MB: 14,000 images/s at most. The 24.5 GFLOP would
+# allow 40,000.
+#
+# Inference with folded BatchNorms moves 44 MB and takes 8.2 GFLOP, which allow
+# 108,000 and 121,000 images/s.
 GPU = (
-    _rate("training", 4500, 6900),
-    _rate("inference", 15000, 25000),
+    _rate("training", 6900, 11000),
+    _rate("inference", 25000, 45000),
     Goal("ResNet-50, training", "training", "resnet50, ", _COMPILE, 1.0),
     Goal("ResNet-50, inference", "inference", "resnet50, ", _COMPILE, 1.0),
     Goal(

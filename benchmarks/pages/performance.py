@@ -37,8 +37,9 @@ def page(folder: Path = _PERFORMANCE, pictures: Path = PICTURES) -> str:
     for path in sorted(folder.rglob("*.json")):
         run = read(path)
         device = f"{run.header['device']}, {run.header['processor']}"
-        if tunables := run.header.get("GLIBC_TUNABLES"):
-            device = f"{device}, with {tunables}"
+        for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
+            if value := run.header.get(name):
+                device = f"{device}, with {value}"
         runs.setdefault(device, []).append(run)
         parts.setdefault(device, [f"## {device}"]).extend(sections(run))
         picture = _picture_name(path, folder)
@@ -130,8 +131,8 @@ Figures that `python -m benchmarks` measured. A benchmark measures ours and its 
 one run: the candidates take turns, block by block, and each runs in its own process if
 a peer comes from another library. A turn begins with a step that is not timed, except
 in the older figures of the Xeon. Goals on a CPU are for float32. Where a device's
-heading says `with`, the environment variable GLIBC_TUNABLES had that value, for the
-peers too.
+heading says `with`, the environment variable GLIBC_TUNABLES or XLA_FLAGS had that
+value; GLIBC_TUNABLES for the peers too.
 
 | column | meaning |
 | --- | --- |
@@ -140,6 +141,9 @@ peers too.
 | `ours faster by` | the candidate's time divided by ours |
 | `of the peak` | operations per second relative to a matrix product's in the same \
 run; a multiply-add is two operations, a training step three forward passes |
+| `start` | from the start of a process to the end of its first step, where each \
+candidate started once; the parts of one GPU run \
+reuse each other's compiled programs |
 | `cold start` | from the start of a process, with the weights at hand, to the end of \
 its first step, without any compiled program |
 | `warm start` | the same, with the programs that the cold start compiled |
@@ -152,8 +156,15 @@ what changed."""
 
 _SHORT = """## Where a figure falls short, and why
 
-No GPU was available, so nothing was measured on one. On the CPUs, the following comes
-from `jax.profiler.trace` around two steps of
+No GPU was available, so nothing was measured on one, and the goals on a GPU have no
+figures. They are for an H200 in bfloat16: its memory's 4.8 TB/s allow about 14,000
+images/s in ResNet-50's training, whose unfused BatchNorms move each of the 11.1 M
+activations per image about 15 times. With a GPU, `python -m benchmarks gpu --minutes 12
+--out FOLDER` measures them in order of worth, stops in time, and leaves raw results,
+profiles and `table.md`; this page takes its JSON files from
+`measurements/performance/h200`. The command was rehearsed on a CPU, with `--rehearse`.
+
+On the CPUs, the following comes from `jax.profiler.trace` around two steps of
 `benchmarks.network_programs.training(NAME, {}, 8, 224, "float32")`, and from
 `resource.getrusage` before and after one step.
 

@@ -50,6 +50,15 @@ def test_a_figure_comes_from_one_run_in_which_both_took_turns():
     assert line(runs=([faster], ROWS[1:]))[-2] == "not measured"
 
 
+def test_the_best_run_counts_where_no_peer_is_compared():
+    runs = [[{**ROWS[0], "median": m}] for m in (2.0, 4.0, 3.0)]
+    fields = {"peers": (), "value": lambda case: case["ours"]["median"], "runs": runs}
+    assert line(**fields)[-2] == "2.00"
+    assert line(**fields, best=True)[-2] == "4.00"
+    assert line(**fields, best=True, is_cost=True)[-2] == "2.00"
+    assert line(**{**fields, "runs": [[]]}, best=True)[-2] == "not measured"
+
+
 @pytest.mark.parametrize(
     ("required", "target", "reached"),
     [(0.2, 0.1, "required"), (0.3, 0.2, "target"), (0.1, None, "short")],
