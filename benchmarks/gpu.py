@@ -8,9 +8,7 @@ import argparse
 import contextlib
 import datetime
 import os
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,13 +19,13 @@ from rich.console import Console
 
 from benchmarks.flags import words
 from benchmarks.gpu_parts import PARTS, Part
+from benchmarks.gpu_process import failure, run_part
 from benchmarks.gpu_table import Result, write_table
-from benchmarks.measurements import read
 from cnn_flax.registry import nearest
 from train.console import say
 from train.errors import StorageError, UserError
 
-__all__ = ["main", "measure", "run_part"]
+__all__ = ["main", "measure"]
 
 _RESERVE = 10.0  # Seconds for the last part's end and the table.
 
@@ -108,8 +106,8 @@ def measure(
                 if end - start < part.needs(rehearse):
                     say(console, f"{part.name}: not reached")
                     continue
-                say(console, f"{part.name}: {result.path}")
                 result.state = "interrupted"
+                say(console, f"{part.name}: {result.path}")
                 # An earlier day's results are not this one's.
                 result.path.unlink(missing_ok=True)
                 log = result.path.with_suffix(".log")
@@ -127,40 +125,6 @@ def measure(
         finally:
             write_table(folder, results, rehearse)
     return results
-
-
-def run_part(
-    command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float
-) -> int | None:
-    """Runs a command and ends it, with the processes that it started, in time.
-
-    Args:
-      command: to run, in a process group of its own.
-      environment: variables in addition to this process's.
-      log: file for its output.
-      seconds: after which it is ended.
-
-    Returns:
-      Its status; None if it was ended.
-    """
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            # Raw results are replaced whole, so that nothing needs a gentle end.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def _environment(part: Part, caches: Path, rehearse: bool) -> dict[str, str]:
@@ -181,25 +145,7 @@ def _environment(part: Part, caches: Path, rehearse: bool) -> dict[str, str]:
 def _state(status: int | None, path: Path, log: Path) -> str:
     if status is None:
         return "stopped, as time was over"
-    return "measured" if status == 0 else f"failed: {_reason(path, log)}"
-
-
-def _reason(path: Path, log: Path) -> str:
-    """Returns one line on why a part failed."""
-    text = log.read_text("utf-8", "replace") if log.exists() else ""
-    # XLA ends the process at a flag that it does not know, after pages of help.
-    found = re.search(
-        r"Unknown flag.* in XLA_FLAGS: .*|Couldn't interpret value .*", text
-    )
-    if found is None and path.exists():
-        for row in read(path).rows:
-            if "error" in row:
-                return f"{row['candidate']}: {row['error']}"[:300]
-    found = found or re.search(r"^(error: |\w+ failed: ).*", text, re.MULTILINE)
-    if found is not None:
-        return found[0][:300]
-    lines = text.strip().splitlines() or [f"{log} is empty"]
-    return lines[-1].strip()[:300]
+    return "measured" if status == 0 else f"failed: {failure(path, log)}"
 
 
 def _require_gpu() -> None:

@@ -59,8 +59,8 @@ def _sections(results: Sequence[Result], rehearse: bool) -> Iterator[str]:
     yield "# A rehearsal on the CPU" if rehearse else "# A GPU's figures"
     if rehearse:
         yield (
-            "Each part ran with two images of 32 px, and for ResNet-50 with one block of "
-            "ResNet-18: the figures mean nothing."
+            "Each part ran with two images of 32 px, and for ResNet-50 with one block "
+            "of ResNet-18: the figures mean nothing."
         )
     runs = {
         result.path.stem: (result.part, run)
