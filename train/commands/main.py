@@ -14,8 +14,10 @@ python -m train noisy-student RECIPE --out DIR [--FLAG ..]
                                               train on a model's own labels, in rounds
 """
 
+import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Union
 
@@ -34,6 +36,7 @@ from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
 from train.console import escape_what_cannot_be_encoded, say
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
+from train.hosts import has_failed
 
 __all__ = ["main"]
 
@@ -51,9 +54,26 @@ _PROGRAM = "python -m train"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default this process's; returns its exit code.
 
-    0: success. 1: a loss or gradient was not finite, or the disk filled up. 2: the
-    request cannot be fulfilled. 128 plus a signal's number: stopped by that signal.
+    0: success. 1: a loss or gradient was not finite, the disk filled up, or another
+    process of the run failed. 2: the request cannot be fulfilled. 128 plus a signal's
+    number: stopped by that signal.
     """
+    try:
+        code = _run(arguments)
+    except Exception:
+        if not has_failed():
+            raise
+        traceback.print_exc()
+        code = 1
+    if has_failed():  # A regular exit would wait for the other processes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs a command line, and reports its errors in one line."""
     escape_what_cannot_be_encoded()
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = f"{_PROGRAM} {shlex.join(words)}"

@@ -15,6 +15,7 @@ from train.compilation_cache import use_compilation_cache
 from train.config import Config
 from train.console import duration, figure_rows, literal, percent
 from train.errors import UserError
+from train.hosts import Hosts, is_leader, joined
 from train.recipes import Recipe
 
 __all__ = ["Run", "result_table", "run_command", "silence_orbax"]
@@ -34,11 +35,17 @@ class Run:
     extend: bool = False
     """Train the run in the folder for more epochs than it began with: give the new
     number as --epochs. The schedule then spans all of them."""
+    hosts: Annotated[Hosts, OmitArgPrefixes] = Hosts()
+    """Which processes it runs on."""
     recipe: Suppress[str] = ""
 
     def __call__(self) -> None:
         """Runs the command."""
         if self.dry_run:
+            if self.hosts.coordinator:
+                raise UserError(
+                    "--dry-run is for one process: leave out --coordinator."
+                )
             from train.commands.dry_run import dry_run
             from train.data.open_source import check_outside
 
@@ -47,17 +54,18 @@ class Run:
             return dry_run(self.config, self.recipe, Console())
         use_compilation_cache()
         silence_orbax()
-        from train.run.loop import fit
+        with joined(self.hosts):
+            from train.run.loop import fit
 
-        console = Console()
-        result = fit(
-            self.config,
-            self.out,
-            recipe=self.recipe,
-            console=console,
-            extend=self.extend,
-        )
-        console.print(result_table(self.out, result))
+            console = Console(quiet=bool(self.hosts.coordinator) and not is_leader())
+            result = fit(
+                self.config,
+                self.out,
+                recipe=self.recipe,
+                console=console,
+                extend=self.extend,
+            )
+            console.print(result_table(self.out, result))
 
 
 def run_command(recipe: Recipe) -> Any:

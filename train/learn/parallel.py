@@ -6,6 +6,7 @@ batch, and the step itself reduces over `AXIS`. JAX keeps `jax.pmap` in maintena
 only, as a wrapper of `jax.shard_map`: `jit` is the default.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,12 +28,19 @@ AXIS = "data"
 
 
 def choose_devices(count: int) -> list[Any]:
-    """The first `count` devices of the machine; all of them for 0.
+    """The first `count` devices; all of them, of every process, for 0.
 
     Raises:
-      UserError: if the machine has fewer.
+      UserError: if there are fewer, or processes have different numbers of devices.
     """
-    devices = jax.devices()
+    # Each process reads a contiguous part of a batch, for its own devices.
+    devices = sorted(jax.devices(), key=lambda device: device.process_index)
+    per_process = Counter(device.process_index for device in devices)
+    if len(set(per_process.values())) > 1:
+        raise UserError(
+            "All processes must have the same number of devices, and they have "
+            f"{', '.join(str(n) for _, n in sorted(per_process.items()))}."
+        )
     if count > len(devices):
         raise UserError(
             f"--devices is {count}, and there are {len(devices)}: "
@@ -56,6 +64,24 @@ class Placement:
         mesh = Mesh(self.devices, (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    @property
+    def fetched(self) -> NamedSharding:
+        """Sharding of rows that the host reads: several processes need a copy each."""
+        processes = {device.process_index for device in self.devices}
+        return self.sharded if len(processes) == 1 else self.replicated
+
+    def replicate(self, tree: Any) -> Any:
+        """Copies arrays, which are the same in every process, to every device."""
+        if self.fetched == self.sharded:
+            return jax.device_put(tree, self.replicated)
+        return jax.jit(_identity, out_shardings=self.replicated)(tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Arrays of rows, as every process can read them."""
+        if self.fetched == self.sharded:
+            return tree
+        return jax.jit(_identity, out_shardings=self.replicated)(tree)
 
     def round_up(self, batch_size: int) -> int:
         """The batch size, rounded up to a multiple of the number of devices."""
@@ -90,6 +116,10 @@ class Placement:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
         return jax.tree.map(shape, tree)
+
+
+def _identity(tree: Any) -> Any:
+    return tree
 
 
 def compile_step(

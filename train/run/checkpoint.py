@@ -12,6 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from cnn_flax.weights.runs import plainly_named
+from train import hosts
 from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
 
@@ -58,7 +59,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._open.close()
+        if not hosts.has_failed():  # Else a save would wait for processes that end.
+            self._open.close()
 
     @property
     def latest(self) -> int | None:

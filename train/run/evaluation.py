@@ -83,7 +83,7 @@ def evaluate(
     """
     parts = []
     for batch in batches:
-        parts.append({**eval_step(variables, batch), "index": batch["index"]})
+        parts.append({"index": batch["index"], **eval_step(variables, batch)})
         if len(parts) > 1:  # Fetch a batch while the device runs the next one.
             parts[-2] = jax.device_get(parts[-2])
     if not parts:

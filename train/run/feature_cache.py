@@ -60,10 +60,11 @@ def with_backbone_features(
             source,
             **program.eval_batch._replace(image_size=sizes[split])._asdict(),
             **decode_options(config, training=split == "train"),
+            **program.process,
             bad_images=bad_images[split],
         )
         on_device = prefetch_to_device(batches, placement.sharded)
-        rows = output_rows(partial(step, state.variables), on_device)
+        rows = output_rows(partial(step, state.variables), on_device, placement)
         path = run / f"features_{split}.npy"
         features = cached_rows(path, source.columns["features"], rows)
         return _with_features(

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from train import hosts
 from train.config import Config
 from train.config_file import read_record
 from train.console import class_line, say
@@ -29,6 +30,13 @@ from train.run.progress import RunProgress
 from train.run.record import check_pseudo_labels, environment_changes
 from train.run.teacher_cache import with_teacher_logits
 from train.run.tensorboard import TensorBoardLog, check_installed
+from train.run.together import (
+    Stop,
+    agree_on_data,
+    agree_on_request,
+    check_shared,
+    share_unreadable,
+)
 from train.run.training_batches import training_batches
 
 __all__ = ["fit"]
@@ -50,6 +58,9 @@ def fit(
     However a run was interrupted, it ends bit-equal to an uninterrupted one, on the
     same machine and versions. A run that is extended has the schedule of the new number
     of epochs from where it stands.
+
+    With several processes (`train.hosts`), all must call it, and process 0 alone writes
+    anything but checkpoints.
 
     Args:
       config: what to run.
@@ -76,11 +87,14 @@ def fit(
     """
     console = console or Console()
     record = read_record(run)
+    agree_on_request(config, recipe, record)
+    leads = hosts.is_leader()
     old_epochs = config.epochs
     if record is not None:
         run_folder.check_same_run(run, record, recipe, config, extend=extend)
         old_epochs = record["config"]["epochs"]
     result = run_folder.read_result(run)
+    hosts.agree({"whether the run has ended": result is not None})
     if result is not None and old_epochs == config.epochs:
         say(console, f"{run} has ended already.")
         return result
@@ -88,24 +102,29 @@ def fit(
         check_installed()
 
     with contextlib.ExitStack() as stack:
-        if record is not None:  # Lock before the slow part; a new run has no folder.
+        # Lock before the slow part; a new run has no folder.
+        if record is not None and leads:
             stack.enter_context(run_folder.lock(run))
-        else:
+        elif record is None:
             check_outside(run, config.input.data, config.unlabelled.unlabelled)
         program = build(config, recipe, unlabelled_set=unlabelled_set)
+        agree_on_data(program)
         run_folder.check_space(run, program.bytes, KEEP)
         if record is None:
             program.load_weights()  # Before the folder exists: they may not fit.
-            stack.enter_context(run_folder.lock(run))
-            run_folder.write_record(run, program.record)
+            if leads:
+                stack.enter_context(run_folder.lock(run))
+                run_folder.write_record(run, program.record)
         else:
             check_classes(program.train, record["class_names"])
             check_pseudo_labels(record, program.record)
             for change in environment_changes(record, program.record):
                 say(console, change)
             if old_epochs != config.epochs:
-                run_folder.extend(run, record, config.epochs)
+                if leads:
+                    run_folder.extend(run, record, config.epochs)
                 say(console, _extension(program, old_epochs))
+        check_shared(run)
         stack.enter_context(run_folder.storing(run))
         return _run(run, program, console)
 
@@ -135,7 +154,9 @@ def _run(run: Path, program: Program, console: Console) -> Json:
             program = with_teacher_logits(program, run)
     with Checkpoints(run) as checkpoints:
         try:
-            result, evaluation = _train(run, program, checkpoints, console)
+            # Before the checkpoints are closed: the other processes may be waiting.
+            with hosts.telling():
+                result, evaluation = _train(run, program, checkpoints, console)
         except NotFiniteError as error:
             checkpoints.wait()
             error.add_note(
@@ -143,8 +164,9 @@ def _run(run: Path, program: Program, console: Console) -> Json:
                 "lower --learning-rate or more --warmup-epochs, with another --out."
             )
             raise
-    run_folder.write_result(run, result)
-    draw(run, program.record, evaluation, program.test, console)
+    if hosts.is_leader():
+        run_folder.write_result(run, result)
+        draw(run, program.record, evaluation, program.test, console)
     return result
 
 
@@ -173,10 +195,11 @@ def _train(
             program = with_backbone_features(program, run, state, unreadable)
     split = config.selection.eval_split
     evaluation, figures = None, {}
+    agreed = Stop(program.placement)
 
     with (
         contextlib.closing(training_batches(program, start, unreadable)) as batches,
-        (TensorBoardLog if config.tensorboard else MetricsLog)(run, start) as log,
+        _log(run, config, start) as log,
         _signals() as signals,
         RunProgress(
             console, start=start, steps=program.steps, epochs=config.epochs
@@ -188,13 +211,14 @@ def _train(
             meter.add(step, metrics)
             progress.step()
             epoch_ends = step % program.steps_per_epoch == 0
-            stop = bool(signals)
+            stop = agreed(signals[0] if signals else 0)
             place = {"step": step, "epoch": round(step / program.steps_per_epoch, 4)}
 
             if step % config.log_every == 0 or step == program.steps:
                 rate = float(program.schedule(step - 1))
                 line = {**place, "split": "train", **meter.line()}
-                log.write({**line, "learning_rate": rate})
+                if log:
+                    log.write({**line, "learning_rate": rate})
                 progress.trained(line)
             if epoch_ends:
                 meter.settle()
@@ -202,22 +226,24 @@ def _train(
                     program, eval_step, state, unreadable["test"]
                 )
                 line = {**place, "split": split, **figures}
-                log.write(line)
+                if log:
+                    log.write(line)
                 progress.evaluated(line)
                 meter.start()
             # After the log lines up to this step, so that none is lost or repeated.
             if epoch_ends or stop or _is_due(step, config.checkpoint_every):
-                names = {split: bad.found for split, bad in unreadable.items()}
+                names = share_unreadable(unreadable)
                 meta = {"step": step, "meter": meter.settle(), "unreadable": names}
                 checkpoints.save(step, state, meta)
                 meter.start()
             if stop:
                 say(console, "Saving ...")
                 checkpoints.wait()
-                raise Interrupted(signals[0], step)
+                raise Interrupted(stop, step)
 
     if evaluation is None:  # The run was stopped after its last step.
         evaluation, figures = _evaluate(program, eval_step, state, unreadable["test"])
+    share_unreadable(unreadable)
     result = {
         **figures,
         "calibration_error": evaluation.calibration_error(),
@@ -247,6 +273,7 @@ def _evaluate(
             program.test,
             **program.eval_batch._asdict(),
             **program.decode_options(),
+            **program.process,
             bad_images=unreadable,
         )
         on_device = prefetch_to_device(batches, program.placement.sharded)
@@ -258,6 +285,15 @@ def _evaluate(
         averaged = evaluation_of(state.ema).figures()
         figures |= {f"ema_{name}": value for name, value in averaged.items()}
     return evaluation, figures
+
+
+def _log(
+    run: Path, config: Config, step: int
+) -> contextlib.AbstractContextManager[MetricsLog | None]:
+    """The log of a run from a step on; None in a process that does not write it."""
+    if not hosts.is_leader():
+        return contextlib.nullcontext()
+    return (TensorBoardLog if config.tensorboard else MetricsLog)(run, step)
 
 
 def _unreadable(

@@ -9,28 +9,38 @@ import jax
 import numpy as np
 
 from train.errors import UserError
+from train.hosts import gather, is_leader
+from train.learn.parallel import Placement
 
 __all__ = ["cached_rows", "output_rows"]
 
 
 def output_rows(
-    step: Callable[[jax.Array], jax.Array], batches: Iterable[Mapping[str, Any]]
+    step: Callable[[jax.Array], jax.Array],
+    batches: Iterable[Mapping[str, Any]],
+    placement: Placement | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the indices and outputs of the readable images, batch by batch.
 
     Args:
       step: maps pixels `uint8 [N, H, W, C]` to rows `[N, ...]`.
       batches: batches from `train.data.eval_batches`.
+      placement: where the batches are, if they may be on several processes; each yields
+        the rows of all.
     """
+    fetch = placement.fetch if placement else lambda tree: tree
     for batch in batches:
-        rows, readable = np.asarray(step(batch["image"])), np.asarray(batch["mask"]) > 0
-        yield np.asarray(batch["index"])[readable], rows[readable]
+        tree = fetch((step(batch["image"]), batch["index"], batch["mask"]))
+        rows, index, mask = map(np.asarray, tree)
+        yield index[mask > 0], rows[mask > 0]
 
 
 def cached_rows(
     path: Path, room: np.ndarray, rows: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """Reads the rows from a file; writes it first, atomically, if it does not exist.
+
+    Of several processes, the first writes it, and all iterate over the rows.
 
     Args:
       path: the file.
@@ -43,7 +53,11 @@ def cached_rows(
     Raises:
       UserError: if the file is for another number of images.
     """
-    if not path.exists():
+    exists = gather("yes" if path.exists() else "")[0]
+    if not exists and not is_leader():
+        for _ in rows:
+            pass
+    elif not exists:
         new = path.with_name(f".{path.name}.new")
         array = np.lib.format.open_memmap(new, "w+", dtype=room.dtype, shape=room.shape)
         array[:] = np.nan
@@ -51,6 +65,7 @@ def cached_rows(
             array[index] = part
         array.flush()
         os.replace(new, path)
+    gather("written")
     array = np.load(path, mmap_mode="r")
     if array.shape != room.shape:
         raise UserError(

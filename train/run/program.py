@@ -163,6 +163,14 @@ class Program:
         return {} if self.features else decode_options(self.config, training=training)
 
     @property
+    def process(self) -> dict[str, Any]:
+        """Which rows of a batch this process reads, as options of `train.data`."""
+        return {
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+
+    @property
     def parameters(self) -> int:
         """Number of the model's parameters."""
         return sum(x.size for x in jax.tree.leaves(self.shapes.variables["params"]))
@@ -310,7 +318,7 @@ def build(
         steps_per_epoch=per_epoch,
         steps=steps,
         placement=placement,
-        key=jax.device_put(key_run, placement.replicated),
+        key=placement.replicate(key_run),
         schedule=schedule,
         load_weights=load_weights,
         attach_teacher=attach_teacher,
@@ -438,10 +446,14 @@ def compile_eval_step(program: Program) -> EvalStep:
     placement = program.placement
     batch = _batch_shapes(program.test, program.eval_batch)
     batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
+
+    def with_index(variables, batch):  # Each process has its rows of the batch only.
+        return {**program.eval_step(variables, batch), "index": batch["index"]}
+
     return compile_step(
-        program.eval_step,
+        with_index,
         (program.shapes.variables, placement.shapes(batch, placement.sharded)),
-        out=placement.sharded,
+        out=placement.fetched,
     )
 
 

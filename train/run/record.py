@@ -139,6 +139,7 @@ def machine(parallelism: Parallelism) -> Json:
     return {
         "device": devices[0].device_kind,
         "devices": len(devices),
+        "processes": jax.process_count(),
         "parallel": parallelism.parallel,
         "cores": os.cpu_count(),
     }

@@ -36,7 +36,7 @@ def with_teacher_logits(program: Program, run: Path) -> Program:
     config, inputs = program.config, program.record["input"]
     teach = teacher_pass(program.teacher, inputs["mean"], inputs["std"])
     prepare, placement = pixel_inputs(program.record), program.placement
-    variables = jax.device_put(program.teacher.variables, placement.replicated)
+    variables = placement.replicate(program.teacher.variables)
     step = jax.jit(lambda variables, images: teach(variables, prepare(images))[0])
     options = program.train_batch._replace(batch_size=program.eval_batch.batch_size)
 
@@ -48,11 +48,12 @@ def with_teacher_logits(program: Program, run: Path) -> Program:
         batches = eval_batches(
             source,
             **options._asdict(),
+            **program.process,
             **decode_options(config, training=True),
             bad_images=bad,
         )
         on_device = prefetch_to_device(batches, placement.sharded)
-        rows = output_rows(partial(step, variables), on_device)
+        rows = output_rows(partial(step, variables), on_device, placement)
         path = run / f"{TEACHER_LOGITS}_{split}.npy"
         logits = cached_rows(path, source.columns[TEACHER_LOGITS], rows)
         return source.with_columns(**{TEACHER_LOGITS: logits})

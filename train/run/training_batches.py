@@ -37,6 +37,7 @@ def training_batches(
             seed=program.config.seed,
             start_step=start,
             bad_images=unreadable[split] if unreadable else None,
+            **program.process,
         )
 
     batches = batches_of("train", program.train, program.train_batch)

@@ -1,0 +1,179 @@
+"""What the processes of a run do together: agree, share a folder, and stop.
+
+With one process, nothing here has an effect.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train import hosts
+from train.config import Config
+from train.config_file import flag_values
+from train.data import BadImages, DecodeError, Source
+from train.errors import UserError
+from train.learn.parallel import Placement
+from train.run.program import Program
+from train.run.record import versions
+
+__all__ = [
+    "Stop",
+    "agree_on_data",
+    "agree_on_request",
+    "check_shared",
+    "share_unreadable",
+]
+
+Json = dict[str, Any]
+
+_NAMES, _IMAGES = 4096, 8  # Numbers of a source's names and images that are compared.
+
+
+def agree_on_request(config: Config, recipe: str, record: Json | None) -> None:
+    """Makes sure that all processes are to run the same, with the same software.
+
+    Args:
+      config: the requested config.
+      recipe: name of the requested recipe.
+      record: what this process finds in the run's folder.
+
+    Raises:
+      UserError: if they differ, or the run cannot have several processes.
+    """
+    if hosts.count() == 1:
+        return
+    flags = {f"--{k.replace('_', '-')}": v for k, v in flag_values(config).items()}
+    found = "nothing" if record is None else _digest(json.dumps(record).encode())
+    hosts.agree(
+        {"recipe": recipe, **flags, **versions(), "the content of --out": found}
+    )
+    if config.parallelism.parallel == "pmap":
+        raise UserError("--parallel pmap is for one process: use --parallel jit.")
+    if config.parallelism.devices:
+        raise UserError("--devices is for one process: several use all their devices.")
+
+
+def agree_on_data(program: Program) -> None:
+    """Makes sure that all processes read the same images.
+
+    Their number, their classes, and a sample of names and images are compared.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if hosts.count() == 1:
+        return
+    sources = {
+        "training": program.train,
+        "evaluation": program.test,
+        "unlabelled": program.unlabelled,
+    }
+    facts = {}
+    for split, source in sources.items():
+        if source is not None:
+            facts |= {f"{k} of the {split} data": v for k, v in _facts(source).items()}
+    hosts.agree(facts)
+
+
+def check_shared(run: Path) -> None:
+    """Makes sure that all processes see the run's folder, which process 0 has locked.
+
+    Raises:
+      UserError: in every process, if one does not.
+    """
+    if hosts.count() == 1:
+        return
+    hosts.gather("locked")
+    lock = run / ".lock"
+    first, *others = hosts.gather(lock.read_text("utf-8") if lock.exists() else "")
+    blind = [str(i) for i, other in enumerate(others, 1) if other != first]
+    if blind:
+        raise UserError(
+            f"--out {run} must be in a file system that all processes share, and "
+            f"process {', '.join(blind)} does not see what process 0 wrote there."
+        )
+
+
+def share_unreadable(unreadable: Mapping[str, BadImages]) -> Json:
+    """Tells all processes of the unreadable images that each has found.
+
+    Returns:
+      What was found in each source, over all processes, as `BadImages.found`.
+
+    Raises:
+      BadImagesError: if there are more than allowed.
+    """
+    ours = {split: bad.found for split, bad in unreadable.items()}
+    if hosts.count() == 1:
+        return ours
+    for theirs in map(json.loads, hosts.gather(json.dumps(ours))):
+        for split, found in theirs.items():
+            for name, reason in found.items():
+                if name not in ours[split]:
+                    unreadable[split].add(DecodeError(name, reason))
+    return {split: bad.found for split, bad in unreadable.items()}
+
+
+class Stop:
+    """A signal in any process stops all of them, after the same step.
+
+    The signals are reduced on the devices, like a metric, and read two steps later: no
+    process waits for them.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        """Takes the devices to reduce on."""
+        self._sharding = placement.sharded
+        self._local = sum(
+            device.process_index == jax.process_index() for device in placement.devices
+        )
+        self._largest = jax.jit(jnp.max, out_shardings=placement.replicated)
+        self._pending: deque[jax.Array] = deque()
+
+    def __call__(self, signal: int) -> int:
+        """The signal that all processes stop for; 0 for none.
+
+        Args:
+          signal: the signal that this process has received; 0 for none.
+        """
+        if hosts.count() == 1:
+            return signal
+        ours = np.full(self._local, signal, np.int32)
+        signals = jax.make_array_from_process_local_data(self._sharding, ours)
+        self._pending.append(self._largest(signals))
+        return int(self._pending.popleft()) if len(self._pending) > 2 else 0
+
+
+def _facts(source: Source) -> Json:
+    names = [source.name(i) for i in _sample(len(source), _NAMES)]
+    images = hashlib.sha256()
+    for i in _sample(len(source), _IMAGES):
+        try:
+            pixels, label = source.read(i), source.example(i, 0)[1]
+        except DecodeError:
+            continue
+        images.update(f"{pixels.shape} {label}".encode() + pixels.tobytes())
+    columns = {k: v[_sample(len(v), _NAMES)] for k, v in source.columns.items()}
+    return {
+        "number of images": len(source),
+        "classes": list(source.class_names),
+        "listing": _digest("\n".join(names).encode("utf-8", "surrogateescape")),
+        "images": images.hexdigest()[:12],
+        **{k: _digest(v.tobytes()) for k, v in columns.items()},
+    }
+
+
+def _sample(count: int, most: int) -> list[int]:
+    """At most this many indices, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
