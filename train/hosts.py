@@ -219,7 +219,10 @@ def _join(hosts: Hosts) -> Lifeline | None:
                 heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             )
         except (RuntimeError, ValueError) as error:
-            raise _not_joined(hosts, reached(), error) from error
+            failure = _not_joined(hosts, reached(), error)
+            # At exit, JAX would shut down what has never started, and fail again.
+            _state().client = _state().service = None
+            raise failure from error
     state = _state()
     if state.num_processes == 1:
         return None
