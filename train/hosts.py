@@ -7,19 +7,15 @@ coordinator, make sure that they agree on what to run, and end together.
 import contextlib
 import itertools
 import json
-import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
-from unittest import mock
 
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
-from train.lifeline import Lifeline, Listener, absorb
+from train.joining import Hosts, jax_state, join
+from train.lifeline import Lifeline
 
 __all__ = [
-    "Hosts",
     "agree",
     "count",
     "gather",
@@ -29,10 +25,6 @@ __all__ = [
     "telling",
 ]
 
-_AUTO = "auto"
-# JAX's own limit for a process that does not answer, such as one whose machine lost its
-# power. `Lifeline` notices a process that ends in any other way at once.
-_HEARTBEAT_SECONDS = 45
 _EXCHANGE_SECONDS = 3600  # One process may read a large data set much more slowly.
 
 _LIFELINE_SECONDS = 5
@@ -41,45 +33,6 @@ _SHARED = (Interrupted, NotFiniteError)
 
 _exchanges = itertools.count()
 _lifeline: Lifeline | None = None
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """The processes that train together, each with its own devices."""
-
-    coordinator: str = ""
-    """Train with other processes, which run the same command: address HOST:PORT of
-    process 0, where the others find it; or auto, on SLURM, Kubernetes, Open MPI and TPU
-    pods, where all three flags are found."""
-    processes: int = 1
-    """Number of these processes."""
-    process: int = 0
-    """Number of this process, from 0."""
-    join_seconds: int = 300
-    """How long to wait for the other processes to start."""
-
-    def __post_init__(self):
-        given = self.processes != 1 or self.process != 0
-        if self.coordinator in ("", _AUTO) and given:
-            raise UserError("--processes and --process need --coordinator HOST:PORT.")
-        if self.coordinator in ("", _AUTO):
-            return
-        port = re.fullmatch(r"\S+:(\d{1,5})", self.coordinator)
-        if port is None or not 0 < int(port[1]) < 2**16:
-            raise UserError(
-                f"--coordinator must be HOST:PORT or auto, got {self.coordinator}."
-            )
-        if self.processes < 1:
-            raise UserError(f"--processes must be at least 1, got {self.processes}.")
-        if not 0 <= self.process < self.processes:
-            raise UserError(
-                f"--process must be 0 to {self.processes - 1}, as --processes is "
-                f"{self.processes}; got {self.process}."
-            )
-        if self.join_seconds < 1:
-            raise UserError(
-                f"--join-seconds must be at least 1, got {self.join_seconds}."
-            )
 
 
 @contextlib.contextmanager
@@ -96,7 +49,7 @@ def joined(hosts: Hosts) -> Iterator[None]:
     if not hosts.coordinator:
         yield
         return
-    _lifeline = _join(hosts)
+    _lifeline = join(hosts)
     try:
         with telling():
             yield
@@ -134,12 +87,12 @@ def has_failed() -> bool:
 
 def count() -> int:
     """The number of processes of this run."""
-    return _state().num_processes
+    return jax_state().num_processes
 
 
 def is_leader() -> bool:
     """Whether this is the process that writes logs, pictures and results."""
-    return _state().process_id == 0
+    return jax_state().process_id == 0
 
 
 def gather(text: str) -> list[str]:
@@ -147,7 +100,7 @@ def gather(text: str) -> list[str]:
 
     No process goes on before all have called it.
     """
-    state = _state()
+    state = jax_state()
     if state.num_processes == 1:
         return [text]
     place = f"cnn_flax/{next(_exchanges)}"
@@ -188,78 +141,6 @@ def agree(facts: Mapping[str, Any]) -> None:
         )
 
 
-def _state() -> Any:
-    """The state of `jax.distributed`, which does not start JAX's backend."""
-    from jax._src import distributed
-
-    return distributed.global_state
-
-
-def _join(hosts: Hosts) -> Lifeline | None:
-    """Connects to the other processes; None if there are none."""
-    import jax
-
-    if "JAX_CPU_COLLECTIVES_IMPLEMENTATION" not in os.environ:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would take SIGTERM, which the loop handles.
-    jax.config.update("jax_enable_preemption_service", False)
-    options: dict[str, Any] = {}
-    if hosts.coordinator != _AUTO:
-        options = {
-            "coordinator_address": hosts.coordinator,
-            "num_processes": hosts.processes,
-            "process_id": hosts.process,
-            "cluster_detection_method": "deactivate",
-        }
-    with _gentle_client() as reached:
-        try:
-            jax.distributed.initialize(
-                **options,
-                initialization_timeout=hosts.join_seconds,
-                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            )
-        except (RuntimeError, ValueError) as error:
-            failure = _not_joined(hosts, reached(), error)
-            # At exit, JAX would shut down what has never started, and fail again.
-            _state().client = _state().service = None
-            raise failure from error
-    state = _state()
-    if state.num_processes == 1:
-        return None
-    try:
-        return _connect_lifeline(state, hosts.join_seconds)
-    except OSError as error:
-        raise UserError(
-            f"The processes cannot reach each other's ports: {error}."
-        ) from error
-
-
-def _connect_lifeline(state: Any, seconds: int) -> Lifeline:
-    place = "cnn_flax/lifeline"
-    if state.process_id == 0:
-        listener = Listener()
-        found = {
-            "port": listener.port,
-            "token": listener.token,
-            "processes": state.num_processes,
-        }
-        state.client.key_value_set(place, json.dumps(found))
-        return listener.accept(state.num_processes - 1, seconds)
-    found = json.loads(state.client.blocking_key_value_get(place, seconds * 1000))
-    host, _ = _host_and_port(state.coordinator_address)
-    lifeline = Lifeline.connect(
-        host, found["port"], found["token"], state.process_id, seconds
-    )
-    if found["processes"] != state.num_processes:
-        error = UserError(
-            f"--processes is {found['processes']} in process 0 and "
-            f"{state.num_processes} in process {state.process_id}."
-        )
-        lifeline.fail(str(error))
-        raise error
-    return lifeline
-
-
 def _leave() -> None:
     """Ends with the other processes, as planned."""
     import jax
@@ -268,55 +149,3 @@ def _leave() -> None:
     if _lifeline is not None:
         _lifeline.finish()
     jax.distributed.shutdown()
-
-
-@contextlib.contextmanager
-def _gentle_client() -> Iterator[Callable[[], bool]]:
-    """Keeps JAX's client from aborting this process; yields whether it was answered.
-
-    Without a callback, the client aborts when it cannot connect; with any, even one
-    that cannot be called, `jax.distributed.initialize` raises.
-    """
-    from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
-
-    original = _jax.get_distributed_runtime_client
-    answered: list[Callable[[], bool]] = []
-
-    def client(address: str, process: int, **options: Any) -> Any:
-        if process and not options.get("mtls_cert_file"):
-            port, reached = absorb(*_host_and_port(address))
-            answered.append(reached)
-            address = f"127.0.0.1:{port}"
-        callback = {"missed_heartbeat_callback": lambda status: None}
-        return original(address, process, **callback, **options)
-
-    with mock.patch.object(_jax, "get_distributed_runtime_client", client):
-        yield lambda: all(reached() for reached in answered)
-
-
-def _not_joined(hosts: Hosts, answered: bool, error: Exception) -> UserError:
-    """The error of a process that could not join the others."""
-    state = _state()
-    if state.client is None and hosts.coordinator == _AUTO:
-        return UserError(
-            f"--coordinator auto does not find the other processes: {error} Give "
-            "--coordinator HOST:PORT, --processes and --process."
-        )
-    address = state.coordinator_address or hosts.coordinator
-    if not answered:
-        return UserError(
-            f"The coordinator {address} did not answer within {hosts.join_seconds} s. "
-            "It is process 0: start it too, and check the address and the firewall."
-        )
-    if state.client is None:
-        return UserError(f"The coordinator cannot listen at {address}: {error}.")
-    return UserError(
-        f"Not all {state.num_processes} processes joined at {address} within "
-        f"{hosts.join_seconds} s: each must be started once, with its own --process, "
-        "and with the same --processes."
-    )
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)

@@ -15,7 +15,8 @@ from train.compilation_cache import use_compilation_cache
 from train.config import Config
 from train.console import duration, figure_rows, literal, percent
 from train.errors import UserError
-from train.hosts import Hosts, is_leader, joined
+from train.hosts import is_leader, joined
+from train.joining import Hosts
 from train.recipes import Recipe
 
 __all__ = ["Run", "result_table", "run_command", "silence_orbax"]

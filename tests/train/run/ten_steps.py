@@ -2,7 +2,7 @@
 
 A separate program, because the devices are set when JAX starts. Its arguments are the
 folder to write to, or "" to restore only; a folder whose checkpoints to restore and
-compare, or ""; and the flags of `train.hosts`. Process 0 writes the metrics, the last
+compare, or ""; and the flags of `train.joining`. Process 0 writes the metrics, the last
 state, an evaluation and a checkpoint of each method.
 """
 
@@ -18,7 +18,7 @@ import tyro
 
 from tests.support.runs import untrained_run
 from tests.train.learn.four_devices import CONFIG
-from train import hosts
+from train import hosts, joining
 from train.config import Augment, Distillation, Selection, Unlabelled
 from train.data import eval_batches, prefetch_to_device
 from train.run.checkpoint import Checkpoints
@@ -102,7 +102,7 @@ def main():
     out, other, *flags = sys.argv[1:]
     folder = Path(out)
     shared = Path(out or other).parent
-    with hosts.joined(tyro.cli(hosts.Hosts, args=flags)):
+    with hosts.joined(tyro.cli(joining.Hosts, args=flags)):
         for name, config in configs(shared).items():
             program = build(config)
             agree_on_data(program)

@@ -16,7 +16,8 @@ import pytest
 from tests.support.runs import untimed
 from train.config_file import config_from_json, read_record
 from train.errors import UserError
-from train.hosts import Hosts, agree, count, gather, is_leader
+from train.hosts import agree, count, gather, is_leader
+from train.joining import Hosts
 from train.run.checkpoint import Checkpoints
 from train.run.metrics import read_metrics
 from train.run.program import build
