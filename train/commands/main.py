@@ -9,6 +9,8 @@ python -m train compare DIR DIR ..            plot several runs in one picture
 python -m train predict DIR IMAGE ...         classify images with a run
 python -m train pseudo-label DIR --data ..    label images with a run, into a file
 python -m train advise --data .. --init ..    recommend how to transfer weights
+python -m train plan RECIPE --topology v5e:4x8
+                                              a run's cost on chips that are not here
 python -m train search-scaling RECIPE [..]    search EfficientNet's scaling coefficients
 python -m train noisy-student RECIPE --out DIR [--FLAG ..]
                                               train on a model's own labels, in rounds
@@ -30,6 +32,7 @@ from train.commands.advise import Advise
 from train.commands.compare import Compare
 from train.commands.evaluate import Evaluate
 from train.commands.noisy_student import noisy_student_command
+from train.commands.plan import plan_command
 from train.commands.predict import Predict
 from train.commands.pseudo_label import PseudoLabel
 from train.commands.run import run_command
@@ -110,6 +113,8 @@ def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
         return _list_recipes
     if name == "noisy-student":
         return noisy_student_command(words[1:], command_line, prog=_PROGRAM)
+    if name == "plan":
+        return plan_command(words[1:], prog=_PROGRAM)
     forms: list[Any] = [
         Annotated[form, tyro.conf.subcommand(name)] for name, form in _COMMANDS.items()
     ]
@@ -117,7 +122,7 @@ def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
     if name in recipes.names():
         forms.append(run_command(recipes.load(name)))
     elif name not in _COMMANDS:
-        raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student"])
+        raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])
     form: Any = Union[tuple(forms)]  # noqa: UP007
     return tyro.cli(form, prog=_PROGRAM, args=words)
 

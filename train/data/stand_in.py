@@ -10,8 +10,14 @@ from train.data.source import Source
 __all__ = ["stand_in"]
 
 
-def stand_in(config: Config) -> Source:
-    """A source with the config's classes and batch size, but no readable images."""
+def stand_in(config: Config, count: int = 0) -> Source:
+    """A source with the config's classes, but no readable images.
+
+    Args:
+      config: the run's config.
+      count: number of images; 0 for one batch.
+    """
+    count = count or config.input.batch_size
     network = config.network
     model = cnn_flax.create_model(network.model, **network.model_fields)
     classes = tuple(str(k) for k in range(getattr(model, "num_classes", 1000)))
@@ -22,10 +28,10 @@ def stand_in(config: Config) -> Source:
     return Source(
         config.input.data,
         classes,
-        config.input.batch_size,
+        count,
         example=example,
         name=str,
-        find_labels=lambda: np.zeros(config.input.batch_size, np.int32),
+        find_labels=lambda: np.zeros(count, np.int32),
         channels=len(config.input.mean),
         native_size=None,
     )

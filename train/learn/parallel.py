@@ -83,6 +83,11 @@ class Placement:
             return tree
         return jax.jit(_identity, out_shardings=self.replicated)(tree)
 
+    @property
+    def is_one_cpu(self) -> bool:
+        """Whether everything runs on a single CPU device."""
+        return len(self.devices) == 1 and self.devices[0].platform == "cpu"
+
     def round_up(self, batch_size: int) -> int:
         """The batch size, rounded up to a multiple of the number of devices."""
         return -(-batch_size // len(self.devices)) * len(self.devices)

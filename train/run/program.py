@@ -207,6 +207,8 @@ def build(
     images: tuple[Source, Source] | None = None,
     unlabelled: Source | None = None,
     unlabelled_set: Source | None = None,
+    *,
+    devices: Sequence[Any] | None = None,
 ) -> Program:
     """Opens the data and builds the steps; computes and writes nothing.
 
@@ -216,13 +218,18 @@ def build(
       images: the images to train and to evaluate on; None opens those of the config.
       unlabelled: the unlabelled images; None opens those of the config.
       unlabelled_set: the set that they are selected from, if it is open already.
+      devices: the devices to compile for, which may be those of a machine that is not
+        there; None for those of this machine that the config names.
 
     Raises:
       SourceError: if the data cannot be used.
       UserError: if the model, the teacher or the devices do not fit the config.
     """
     options = config.optimization
-    placement = Placement(choose_devices(config.parallelism.devices))
+    is_here = devices is None
+    if devices is None:
+        devices = choose_devices(config.parallelism.devices)
+    placement = Placement(devices)
     placement.check(
         config.input.batch_size, options.gradient_accumulation, config.augment.pairs
     )
@@ -289,7 +296,9 @@ def build(
     attach_teacher = partial(_attach_teacher, teacher_variables, placement)
     objective = freeze_stages(method.objective, stages)
     prepare = method.prepare
-    eval_step = make_eval_step(model, pixel_inputs(record))
+    # On a single CPU device a batch is evaluated in parts, and nowhere else.
+    whole = not placement.is_one_cpu
+    eval_step = make_eval_step(model, pixel_inputs(record), whole=whole)
     features = None
     if setup.layers and _caches_features(config):
         features = _backbone_output(model, shapes, image_shape)
@@ -318,7 +327,8 @@ def build(
         steps_per_epoch=per_epoch,
         steps=steps,
         placement=placement,
-        key=placement.replicate(key_run),
+        # A machine that is not there has no place for it, nor any use.
+        key=placement.replicate(key_run) if is_here else key_run,
         schedule=schedule,
         load_weights=load_weights,
         attach_teacher=attach_teacher,
