@@ -1,0 +1,71 @@
+import json
+
+from benchmarks.pages.folders import DOCS, MEASUREMENTS
+from benchmarks.pages.scale import replace_section, section
+
+RECORD = {
+    "model": "resnet50",
+    "topology": "v5e:2x4",
+    "chips": 8,
+    "parameters": 25_557_032,
+    "steps": {
+        "training": {
+            "images": 2048,
+            "needs": 9_500_000_000,
+            "cost": {
+                "temporaries": 9_200_000_000,
+                "flops": 6.16e12,
+                "traffic": 1.025e11,
+                "collectives": [
+                    {"kind": "all-gather", "count": 1, "bytes": 1_000_000},
+                    {"kind": "all-reduce", "count": 160, "bytes": 51_500_000},
+                ],
+            },
+            "roofline": {
+                "compute": 0.0313,
+                "memory": 0.1252,
+                "links": 0.0009,
+                "seconds": 0.1252,
+            },
+        }
+    },
+    "versions": {"jax": "1.2", "libtpu": "3.4"},
+    "date": "2026-11-30",
+}
+
+
+def test_a_row_has_the_figures_of_a_chip_and_an_empty_one_those_that_are_missing():
+    text = section([RECORD])
+    row = (
+        "| `resnet50` | 25.6 M | 8 | 9.50 | 9.20 | 6.16 | 102.5 | 161 | 52.5 | 31.30 "
+        "| 125.20 | 0.90 | 125.2 | 16,358 |"
+    )
+    assert row in text
+    assert "20 of the 21 were not compiled" in text
+    assert f"| `vgg16` |  | 256 |{'  |' * 11}" in text
+    assert "2026-11-30, JAX 1.2, libtpu 3.4" in text
+
+
+def test_a_net_that_does_not_fit_says_so():
+    step = RECORD["steps"]["training"] | {"cost": None, "roofline": None}
+    text = section([RECORD | {"steps": {"training": step}}])
+    assert "| `resnet50` | 25.6 M | 8 | does not fit |" in text
+
+
+def test_other_sections_of_the_page_stay():
+    before = "# Title\n\nText.\n\n## Before\n\nOne.\n\n"
+    page = f"{before}## Mine\n\nOld.\n\n### Sub\n\n## Z\n\n2.\n"
+    new = replace_section(page, "## Mine\n\nNew \\1.\n")
+    assert new == (
+        "# Title\n\nText.\n\n## Before\n\nOne.\n\n## Mine\n\nNew \\1.\n\n## Z\n\n2.\n"
+    )
+    assert replace_section(new, "## Mine\n\nNew \\1.\n") == new
+    assert replace_section("# Title\n", "## Mine\n\nNew.\n") == (
+        "# Title\n\n## Mine\n\nNew.\n"
+    )
+
+
+def test_the_page_is_what_the_program_writes():
+    lines = (MEASUREMENTS / "plan.jsonl").read_text("utf-8").splitlines()
+    page = (DOCS / "scale.md").read_text("utf-8")
+    assert replace_section(page, section([json.loads(line) for line in lines])) == page
