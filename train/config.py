@@ -391,11 +391,13 @@ class Unlabelled:
 
     unlabelled: str = ""
     """Data source as for --data, or files:PATH (all files below a folder), or the word
-    rest: the training images that --labels-per-class, --count or --share leave out."""
+    rest: the training images that --labels-per-class, --count or --share leave out; or
+    with --pseudo-labels DIR, shards:PATTERN or shards:@FILE (see docs/scale.md)."""
     ratio: int = 1
     """Unlabelled images per labelled image in a step."""
     pseudo_labels: str = ""
-    """Labels of the unlabelled images: a file from `python -m train pseudo-label`."""
+    """Labels of the unlabelled images: a file from `python -m train pseudo-label`, or
+    its folder of label shards."""
     pseudo_label_kind: Literal["soft", "hard"] = "soft"
     """Use a pseudo-label's probabilities (soft), or its most probable class (hard)."""
     min_confidence: float = 0.0
@@ -448,6 +450,11 @@ class Unlabelled:
             value = getattr(self, field)
             if value not in ("", "none") and not self.unlabelled:
                 raise UserError(f"{_flag(field)} {value} needs --unlabelled SOURCE.")
+        if self.unlabelled.startswith("shards:") and not self.pseudo_labels:
+            raise UserError(
+                f"--unlabelled {self.unlabelled} needs --pseudo-labels DIR: "
+                "`python -m train pseudo-label` writes it."
+            )
         if self.pseudo_labels and self.consistency != "none":
             raise UserError("Give one of --pseudo-labels and --consistency.")
 

@@ -1,10 +1,14 @@
 """Files on disk: atomic writes, locks, preallocation, and errors of full disks."""
 
+import contextlib
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from train.errors import StorageError, UserError
 
 try:
     import fcntl
@@ -16,6 +20,7 @@ __all__ = [
     "allocate",
     "read_json",
     "replace_file",
+    "storing",
     "try_lock",
     "write_json",
 ]
@@ -72,3 +77,14 @@ def allocate(file: IO[bytes], size: int) -> None:
         end += file.write(_ZEROS[: size - end])
     file.flush()
     file.seek(position)
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns errors of the operating system on writing a file into ours."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{path} cannot be written to: {error.strerror}."
+        error_type = StorageError if error.errno in DISK_FULL else UserError
+        raise error_type(message) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,17 +33,25 @@ class PseudoLabel:
 
     The same command resumes after it was stopped. The file is a NumPy array of
     probabilities, float32 [n, K], one row per image, NaN for an image that cannot be
-    read; FILE.json is its header. The flags of training decide whether the labels are
-    soft or hard, and which of them are used.
+    read; FILE.json is its header. With --data shards:... it is a folder, with one file
+    of the most probable classes per shard; workers share it, each with its --shards
+    I/N. The flags of training decide whether the labels are soft or hard, and which of
+    them are used.
     """
 
     run: Positional[Path]
     """Folder of the run: the teacher."""
     data: str
     """Data source as for a run, or files:PATH (all files below a folder), or the word
-    rest: the training images that the run left out."""
+    rest: the training images that the run left out. Or shards:PATTERN, such as
+    shards:/data/*.tar, or shards:@FILE, a file with one shard per line: tar,
+    array_record, parquet, or txt (one image file per line)."""
     out: Path
-    """The file to write."""
+    """The file to write; with shards, the folder."""
+    shards: str = ""
+    """With shards: label the part I/N of them, I from 0 to N - 1; all by default."""
+    top: int = 8
+    """With shards: number of most probable classes to keep of each image."""
     split: Literal["train", "val", "test"] = "train"
     """Split of the data."""
     batch_size: int | None = None
@@ -58,12 +67,19 @@ class PseudoLabel:
         """Runs the command."""
         if self.threads < 0:
             raise UserError(f"--threads must be at least 0, got {self.threads}.")
+        is_sharded = self.data.startswith("shards:")
+        part = _part(self.shards)
+        if self.shards and not is_sharded:
+            raise UserError(f"--shards {self.shards} needs --data shards:PATTERN.")
         use_compilation_cache()
         from cnn_flax.weights.preprocessing import allow_pixels
         from train.run.labelling import label_images, open_images_to_label
 
         allow_pixels(self.max_pixels)
         console = Console()
+        if is_sharded:
+            self._label_shards(*part, partial(say, console))
+            return
         source, opened = open_images_to_label(self.run, self.data, self.split)
         labels = label_images(
             self.run,
@@ -77,6 +93,30 @@ class PseudoLabel:
         )
         title = f"{self.out}: {source.spec} by {self.run}"
         console.print(pseudo_label_table(title, labels, source))
+
+    def _label_shards(self, index: int, count: int, say: Callable[[str], None]) -> None:
+        from train.data.shards import list_shards
+        from train.run.shard_labelling import ShardLabeller, label_shards
+
+        shards = list_shards(self.data).part(index, count)
+        labeller = ShardLabeller(
+            self.run,
+            self.out,
+            top=self.top,
+            batch_size=self.batch_size,
+            ema=self.ema,
+            threads=self.threads or None,
+            say=say,
+        )
+        label_shards(labeller, shards, say)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """I and N of `--shards I/N`; 0 and 1 if it is empty."""
+    index, _, count = (text or "0/1").partition("/")
+    if index.isdecimal() and count.isdecimal() and int(index) < int(count):
+        return int(index), int(count)
+    raise UserError(f"--shards must be I/N with I from 0 to N - 1, got {text}.")
 
 
 def pseudo_label_table(title: str, labels: PseudoLabels, source: Source) -> Table:

@@ -88,6 +88,11 @@ def open_source(
       SourceError: if there is no such set, split or subset, or a split would be empty.
     """
     kind, _, path = spec.partition(":")
+    if kind == "shards":
+        raise SourceError(
+            f"{spec}: shards are for `pseudo-label --data`, and for --unlabelled with "
+            "--pseudo-labels DIR, the labels that it writes"
+        )
     if kind not in _OPENERS:
         raise SourceError(f"unknown data {spec!r}: {_nearest(kind)}")
     if split not in get_args(Split):

@@ -75,11 +75,11 @@ def train_batches(
 ) -> Generator[Batch]:
     """The endless stream of training batches, from a given step on.
 
-    Each epoch is a new permutation of the set, drawn from the seed and the epoch's
-    number, and has `n // batch_size` steps: images that do not fill a batch are left
-    out of that epoch. An unreadable image is replaced, label included, by the next
-    readable one in the set's order: batches stay full, and the stream stays a function
-    of the position.
+    Each epoch is a new permutation of the set, or the source's own order, drawn from
+    the seed and the epoch's number, and has `n // batch_size` steps: images that do not
+    fill a batch are left out of that epoch. An unreadable image is replaced, label
+    included, by the next readable one in the set's order: batches stay full, and the
+    stream stays a function of the position.
 
     Args:
       source: the images.
@@ -117,7 +117,10 @@ def train_batches(
 
     def load(positions: np.ndarray) -> Batch:
         epoch = int(positions[0]) // epoch_size
-        order = _permutation(len(source), seed, epoch)
+        if source.order is None:
+            order = _permutation(len(source), seed, epoch)
+        else:
+            order = source.order(seed, epoch)
         indices = order[positions % epoch_size]
         batch, _ = _read(source, indices, positions, read_example, resize)
         return {**batch, "index": (positions % 2**31).astype(np.int32)}

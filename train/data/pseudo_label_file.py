@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from train.data import Source
-from train.errors import StorageError, UserError
-from train.storage import DISK_FULL, allocate, try_lock, write_json
+from train.errors import UserError
+from train.storage import allocate, storing, try_lock, write_json
 
 __all__ = [
     "FORMAT",
@@ -160,7 +160,7 @@ class PseudoLabelsWriter:
         if existing is not None:
             _check_same(path, existing, new)
         with contextlib.ExitStack() as stack:
-            with _storing(path):
+            with storing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if existing is None:  # First, so that no file is without a header.
                     write_json(header_path(path), new)
@@ -173,7 +173,7 @@ class PseudoLabelsWriter:
                 )
             # Read again: until now another process may have written it.
             self.header = read_header(path) or new
-            with _storing(path):
+            with storing(path):
                 self._allocate(new)
             stack.pop_all()
 
@@ -209,7 +209,7 @@ class PseudoLabelsWriter:
             "labelled": self.labelled + len(rows),
             "unreadable": {**self.header["unreadable"], **new_unreadable},
         }
-        with _storing(self._path):
+        with storing(self._path):
             self._file.seek(self._start + self.labelled * self._row_bytes)
             self._file.write(rows.data)
             self._file.flush()
@@ -255,17 +255,6 @@ def _describe_images(header: Mapping[str, Any]) -> str:
     # The digest tells apart two parts of one source.
     digest = header["digest"][:8]
     return f"{header['images']:,} of {header['data']} (digest {digest})"
-
-
-@contextlib.contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    """Turns errors of the operating system into ours."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{path} cannot be written to: {error.strerror}."
-        error_type = StorageError if error.errno in DISK_FULL else UserError
-        raise error_type(message) from error
 
 
 def images_digest(source: Source) -> str:

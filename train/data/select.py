@@ -9,8 +9,10 @@ import numpy as np
 from cnn_flax.weights.preprocessing import allow_pixels
 from train.config import Config
 from train.data import Source, open_source
+from train.data.label_stream import shard_labelled
 from train.data.open_source import Split, check_several_classes
 from train.data.pseudo_label_file import pseudo_labelled
+from train.data.shards import PREFIX, list_shards
 from train.errors import UserError
 
 __all__ = [
@@ -39,7 +41,8 @@ def unlabelled_images(
     """The unlabelled images, if the config names any.
 
     Labels that the source may have are not used. The column `image_index` holds each
-    image's index in the set. Pseudo-labels replace the labels, and select the images.
+    image's index in the set. Pseudo-labels replace the labels, and select the images;
+    those of shards are in random order without that column.
 
     Args:
       config: config of the run.
@@ -53,6 +56,16 @@ def unlabelled_images(
     options = config.unlabelled
     if not options.unlabelled:
         return None
+    if options.unlabelled.startswith(PREFIX):
+        allow_pixels(config.input.max_pixels)
+        return shard_labelled(
+            Path(options.pseudo_labels),
+            list_shards(options.unlabelled),
+            class_names=class_names,
+            min_confidence=options.min_confidence,
+            per_class=options.per_class,
+            kind=options.pseudo_label_kind,
+        )
     if source is None:
         source = open_unlabelled(config, options.unlabelled)
     index = np.arange(len(source), dtype=np.int32)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from train.errors import UserError
 
 __all__ = [
     "SPLIT_NAMES",
+    "Rows",
     "Source",
     "SourceError",
     "Splits",
@@ -48,6 +50,24 @@ class SourceError(UserError):
     """A set of images that cannot be used as asked."""
 
 
+class Rows(Protocol):
+    """A NumPy array `[n, ...]`, or what is indexed by images and has its shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """The data type."""
+        ...
+
+    def __getitem__(self, indices: np.ndarray, /) -> np.ndarray:
+        """The rows at the indices."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A set of images, each read when it is needed.
@@ -68,6 +88,9 @@ class Source:
       images: `uint8 [size, h, w, C]` if the whole set is in memory, else None.
       columns: further arrays `[size, ...]`, whose rows join the images in a batch under
         these names; `label` replaces the labels, by probabilities or classes.
+      order: `(seed, epoch)` -> the order of an epoch: indexed by positions `[m]`, gives
+        the images' indices; None for a permutation of the whole set.
+      digest: identifies images that are not known by name before they are read.
     """
 
     spec: str
@@ -79,7 +102,9 @@ class Source:
     channels: int
     native_size: tuple[int, int] | None
     images: np.ndarray | None = None
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, Rows] = field(default_factory=dict)
+    order: Callable[[int, int], Any] | None = None
+    digest: str = ""
 
     def __len__(self) -> int:
         return self.size
@@ -108,7 +133,7 @@ class Source:
             columns={name: rows[indices] for name, rows in self.columns.items()},
         )
 
-    def with_columns(self, **columns: np.ndarray) -> "Source":
+    def with_columns(self, **columns: Rows) -> "Source":
         """The set with more columns; they replace columns of the same name."""
         return replace(self, columns={**self.columns, **columns})
 

@@ -34,7 +34,7 @@ from train.learn.step import make_predict_step
 from train.run.load import load_run
 from train.run.record import environment_changes, machine, pixel_inputs, versions
 
-__all__ = ["label_images", "open_images_to_label"]
+__all__ = ["label_images", "open_images_to_label", "teacher_digest"]
 
 _SHARD = 8192  # Images per write, approximately.
 _EVERY = 10.0  # Seconds between lines of progress.
@@ -128,7 +128,7 @@ def label_images(
         "model": record["model"]["name"],
         "step": step,
         "ema": ema,
-        "teacher": _digest(variables),
+        "teacher": teacher_digest(variables),
         "data": source.spec,
         **(opened or {}),
         "images": len(source),
@@ -182,7 +182,7 @@ def label_images(
     return read_pseudo_labels(out)
 
 
-def _digest(variables: Any) -> str:
+def teacher_digest(variables: Any) -> str:
     """A digest of a teacher's variables."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(variables):

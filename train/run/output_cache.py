@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from train.data.source import Rows
 from train.errors import UserError
 from train.hosts import gather, is_leader
 from train.learn.parallel import Placement
@@ -36,7 +37,7 @@ def output_rows(
 
 
 def cached_rows(
-    path: Path, room: np.ndarray, rows: Iterable[tuple[np.ndarray, np.ndarray]]
+    path: Path, room: Rows, rows: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """Reads the rows from a file; writes it first, atomically, if it does not exist.
 

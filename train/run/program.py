@@ -237,6 +237,8 @@ def build(
     if unlabelled is None:
         unlabelled = unlabelled_images(config, train.class_names, unlabelled_set)
     record = describe(config, recipe, train)
+    if unlabelled is not None and unlabelled.digest:
+        record["pseudo_labels"]["shards"] = unlabelled.digest
     model = build_model(record)
     per_epoch = config.epoch_steps or steps_per_epoch(train, config.input.batch_size)
     steps = config.epochs * per_epoch

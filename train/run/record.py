@@ -16,6 +16,7 @@ import cnn_flax
 from train.config import Config, Parallelism
 from train.config_file import config_to_json
 from train.data import Source
+from train.data.label_shards import read_folder
 from train.data.pseudo_label_file import read_header
 from train.errors import UserError
 from train.learn.inputs import eval_inputs
@@ -105,12 +106,19 @@ def pixel_inputs(record: Json) -> partial[jax.Array]:
 def check_pseudo_labels(old: Json, new: Json) -> None:
     """Raises `UserError` if a run would be resumed with another teacher's labels."""
     name = "pseudo_labels"
-    if old.get(name) != new.get(name):
+    if old.get(name) == new.get(name):
+        return
+    was, now = ({**record[name], "shards": ""} for record in (old, new))
+    if was == now:
         raise UserError(
-            f"{new['config']['unlabelled'][name]} has labels from another teacher than "
-            "when the run began: step {step} of {run} then, ".format(**old[name])
-            + "step {step} of {run} now.".format(**new[name])
+            f"{new['config']['unlabelled']['unlabelled']} are other shards than when "
+            "the run began: with the same ones it can be resumed."
         )
+    raise UserError(
+        f"{new['config']['unlabelled'][name]} has labels from another teacher than "
+        "when the run began: step {step} of {run} then, ".format(**old[name])
+        + "step {step} of {run} now.".format(**new[name])
+    )
 
 
 def environment_changes(old: Json, new: Json) -> list[str]:
@@ -147,7 +155,10 @@ def machine(parallelism: Parallelism) -> Json:
 
 def _pseudo_labels(path: str) -> Json:
     """The teacher of a file of pseudo-labels: the file may have changed on resuming."""
-    header = read_header(Path(path)) if path else None
+    if path and Path(path).is_dir():
+        header = read_folder(Path(path))
+    else:
+        header = read_header(Path(path)) if path else None
     if header is None:
         return {}
     return {"pseudo_labels": {k: header[k] for k in ("run", "step", "teacher")}}
