@@ -20,6 +20,7 @@ BENCHMARKS = (
     "compile",
     "growth",
     "labelling_memory",
+    "shard_memory",
 )
 
 # The benchmarks that `--profile` and `--plot` apply to.

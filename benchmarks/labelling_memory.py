@@ -16,7 +16,7 @@ from benchmarks.tables import OURS, Columns
 from benchmarks.worker_process import peak_memory, resident_memory
 from train.huge_pages import use_huge_pages
 
-__all__ = ["COLUMNS", "TITLE", "measure"]
+__all__ = ["COLUMNS", "TITLE", "measure", "train_teacher"]
 
 TITLE = "memory of `pseudo-label`, by the number of images"
 COLUMNS: Columns = {
@@ -35,7 +35,7 @@ def measure(options: Options) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder, "run")
-        _train(teacher)
+        train_teacher(teacher)
         for count in (100, 10_000) if options.quick else (10_000, 1_000_000):
             images, out = Path(folder, str(count)), Path(folder, f"{count}.npy")
             _link(images, count)
@@ -55,7 +55,7 @@ def measure(options: Options) -> list[Row]:
     return rows
 
 
-def _train(folder: Path) -> None:
+def train_teacher(folder: Path) -> None:
     """Trains a net of one block on the digits for one epoch."""
     words = ["digits_resnet", "--out", str(folder), "--epochs", "1", "--model-fields"]
     fields = ["stage_sizes=(1,)", "width=4", "small_inputs=True"]

@@ -17,12 +17,13 @@ are ranked, they are finer than a probability in float32.
 A label shard is written whole and renamed, so that one that exists is complete.
 """
 
+import contextlib
 import io
 import json
 import os
 import socket
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ __all__ = [
     "label_path",
     "open_folder",
     "read_folder",
+    "read_label_header",
     "read_label_shard",
     "write_label_shard",
 ]
@@ -148,6 +150,16 @@ def write_label_shard(path: Path, labels: LabelShard) -> None:
             new.unlink(missing_ok=True)
 
 
+def read_label_header(path: Path) -> dict[str, Any]:
+    """Reads the header of a label shard, and no labels.
+
+    Raises:
+      UserError: if it does not exist or is damaged.
+    """
+    with _reading(path) as file:
+        return json.loads(file["header"].tobytes())
+
+
 def read_label_shard(path: Path) -> LabelShard:
     """Reads and checks a label shard.
 
@@ -155,11 +167,9 @@ def read_label_shard(path: Path) -> LabelShard:
       UserError: if it does not exist, is damaged, or its labels are not what they
         should be: in range, finite and in falling order of probability.
     """
-    try:
-        # NumPy leaves a damaged file open that it opened itself.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            header = json.loads(file["header"].tobytes())
-            arrays = {name: file[name] for name in _DTYPES}
+    with _reading(path) as file:
+        header = json.loads(file["header"].tobytes())
+        arrays = {name: file[name] for name in _DTYPES}
         shape = (header["top"], header["images"])
         shapes = {"keys": shape[1:], "classes": shape, "log_probs": shape}
         for name, dtype in _DTYPES.items():
@@ -167,6 +177,16 @@ def read_label_shard(path: Path) -> LabelShard:
             if array.shape != shapes[name] or array.dtype != np.dtype(dtype):
                 raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
         _check_values(arrays["classes"], arrays["log_probs"], header["classes"])
+    return LabelShard(**arrays, header=header)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """The arrays of a label shard; turns what NumPy and we raise into `UserError`."""
+    try:
+        # NumPy leaves a damaged file open that it opened itself.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"There is no file {path}; `pseudo-label` writes it.") from None
     except (
@@ -181,7 +201,6 @@ def read_label_shard(path: Path) -> LabelShard:
             f"{path} is not a label shard, or is damaged ({error}): remove it, and "
             "`pseudo-label` labels its shard again."
         ) from error
-    return LabelShard(**arrays, header=header)
 
 
 def _check_values(classes: np.ndarray, log_probs: np.ndarray, count: int) -> None:

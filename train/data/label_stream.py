@@ -24,6 +24,7 @@ from train.data.label_shards import (
     dense_probabilities,
     label_path,
     read_folder,
+    read_label_header,
     read_label_shard,
 )
 from train.data.shard_readers import ShardReader, open_shard
@@ -109,9 +110,8 @@ def _digests(folder: Path, shards: Shards, header: dict[str, Any]) -> list[str]:
     def check(name: str) -> str:
         path = label_path(folder, name)
         digest = shard_digest(shards.path(name))
-        labels = read_label_shard(path)
         expected = {**header, "digest": digest}
-        check_label_shard(path, labels.header, expected, shards.path(name))
+        check_label_shard(path, read_label_header(path), expected, shards.path(name))
         return digest
 
     with ThreadPoolExecutor(_DIGEST_THREADS) as pool:

@@ -22,7 +22,7 @@ from train.data.label_shards import (
     label_path,
     open_folder,
     read_folder,
-    read_label_shard,
+    read_label_header,
     write_label_shard,
 )
 from train.data.select import decode_options
@@ -122,7 +122,7 @@ class ShardLabeller:
         if not path.exists():
             return False
         expected = {**self._header, "digest": shard_digest(shard)}
-        check_label_shard(path, read_label_shard(path).header, expected, shard)
+        check_label_shard(path, read_label_header(path), expected, shard)
         return True
 
     def __call__(self, shard: Path, name: str) -> int:
