@@ -160,7 +160,10 @@ def _facts(source: Source) -> Json:
         except DecodeError:
             continue
         images.update(f"{pixels.shape} {label}".encode() + pixels.tobytes())
-    columns = {k: v[_sample(len(v), _NAMES)] for k, v in source.columns.items()}
+    columns = {
+        name: rows[np.array(_sample(rows.shape[0], _NAMES), int)]
+        for name, rows in source.columns.items()
+    }
     return {
         "number of images": len(source),
         "classes": list(source.class_names),
