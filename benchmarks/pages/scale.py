@@ -150,10 +150,7 @@ def _versions(record: Record) -> str:
 _FINDINGS = """### What the compiled programs show
 
 - Memory binds ResNet-50, not operations: 256 images take 31 ms of operations and 125
-  ms of traffic. Of what fusions write in pieces of more than 20 MB, 13.8 GB are
-  bfloat16 and 11.4 GB float32: outputs of convolutions, which BatchNorm reads. The
-  program rounds them to bfloat16 in between; the compiler leaves that out, also with
-  `xla_allow_excess_precision=False`, which was tried on two stages.
+  ms of traffic.
 - 256 images a chip fit with room: 9.5 GB of 17.2 GB.
 - A small ResNet-18 over four chips (`resnet18` in the raw results) has 52 all-reduces
   and no other collective. BatchNorm has two per layer forward, the sum of the first

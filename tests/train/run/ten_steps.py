@@ -55,10 +55,7 @@ def configs(folder):
             epoch_steps=20,
         ),
         "distillation": dataclasses.replace(
-            supervised,
-            # No policy or erasing: they take long to compile, and the first has them.
-            augment=dataclasses.replace(weak, mixup=0.2, cutmix=1.0),
-            distillation=Distillation(str(folder / "teacher")),
+            supervised, distillation=Distillation(str(folder / "teacher"))
         ),
     }
 
