@@ -7,6 +7,8 @@ training images at random, `_resumable` fields may change when a run is resumed.
 
 import ast
 import dataclasses
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -468,17 +470,45 @@ class Parallelism:
     maintenance only; the results are the same."""
     devices: int = _resumable(0)
     """Use this many of the machine's devices, the first ones; 0 for all."""
+    mesh: str = _resumable("")
+    """Axes of the devices, such as data=4,model=2: the batch is split over data; the
+    kernels, with their momentum and moving average, over model. By default all data."""
     bn: Literal["global", "local"] = "global"
     """BatchNorm statistics over the global batch, or over each device's part of it
     (with pmap)."""
 
     def __post_init__(self):
         _check(self.devices >= 0, "devices", self.devices, "at least 0")
+        if self.devices not in (0, self.device_count):
+            raise UserError(
+                f"--mesh {self.mesh} has {self.device_count} devices, and --devices is "
+                f"{self.devices}: leave out --devices."
+            )
+        if self.mesh and self.parallel == "pmap":
+            raise UserError("--mesh needs --parallel jit: pmap splits the batch only.")
         if self.bn == "local" and self.parallel == "jit":
             raise UserError(
                 "--bn local needs --parallel pmap: under jit the batch is global, "
                 "whichever devices it is on."
             )
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Devices along each axis of the mesh, `data` and `model`; empty by default."""
+        if not self.mesh:
+            return {}
+        found = re.fullmatch(r"data=([1-9]\d*),model=([1-9]\d*)", self.mesh)
+        if not found:
+            raise UserError(
+                f"--mesh is {self.mesh!r}, and must be such as data=4,model=2: the "
+                "batch in 4 parts, each on 2 devices."
+            )
+        return {"data": int(found[1]), "model": int(found[2])}
+
+    @property
+    def device_count(self) -> int:
+        """Number of devices to use, the first ones; 0 for all."""
+        return math.prod(self.axes.values()) if self.mesh else self.devices
 
 
 @dataclasses.dataclass(frozen=True)

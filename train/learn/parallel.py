@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import tree_map_with_path
 
 from train.errors import UserError
+from train.learn.sharding import MODEL, partition
 
 __all__ = [
     "AXIS",
@@ -43,7 +46,7 @@ def choose_devices(count: int) -> list[Any]:
         )
     if count > len(devices):
         raise UserError(
-            f"--devices is {count}, and there are {len(devices)}: "
+            f"{count} devices are asked for, and there are {len(devices)}: "
             f"{', '.join(map(str, devices))}."
         )
     return devices[: count or None]
@@ -54,14 +57,37 @@ class Placement:
 
     Attributes:
       devices: the devices, in the order of the batch's parts.
-      replicated: sharding of the state and the key: every device has a copy.
+      parts: number of parts that a batch is split into.
+      replicated: sharding of the key and of all of the state that is not split over
+        `model`: every device has a copy.
       sharded: sharding of batches along their first axis.
     """
 
-    def __init__(self, devices: Sequence[Any] | None = None) -> None:
-        """Uses these devices; None for all of the machine."""
+    def __init__(self, devices: Sequence[Any] | None = None, model: int = 1) -> None:
+        """Uses these devices; None for all of the machine.
+
+        Args:
+          devices: the devices.
+          model: number of consecutive devices that share a part of the batch, and that
+            the kernels are split over.
+
+        Raises:
+          UserError: if `model` does not divide their number, or those of a process.
+        """
         self.devices = list(jax.devices() if devices is None else devices)
-        mesh = Mesh(self.devices, (AXIS,), axis_types=(AxisType.Auto,))
+        processes = {device.process_index for device in self.devices}
+        if len(self.devices) // len(processes) % model:
+            each = " of each process" if len(processes) > 1 else ""
+            raise UserError(
+                f"--mesh has model={model}, which must divide the "
+                f"{len(self.devices) // len(processes)} devices{each}."
+            )
+        self.parts, self._model = len(self.devices) // model, model
+        mesh = Mesh(
+            np.array(self.devices).reshape(self.parts, model),
+            (AXIS, MODEL),
+            axis_types=(AxisType.Auto, AxisType.Auto),
+        )
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -89,8 +115,8 @@ class Placement:
         return len(self.devices) == 1 and self.devices[0].platform == "cpu"
 
     def round_up(self, batch_size: int) -> int:
-        """The batch size, rounded up to a multiple of the number of devices."""
-        return -(-batch_size // len(self.devices)) * len(self.devices)
+        """The batch size, rounded up to a multiple of the parts."""
+        return -(-batch_size // self.parts) * self.parts
 
     def check(self, batch_size: int, parts: int = 1, pairs: bool = False) -> None:
         """Raises `UserError` if the devices cannot split the parts of a batch evenly.
@@ -101,7 +127,7 @@ class Placement:
           pairs: whether images are mixed in pairs; both images of a pair must be on the
             same device.
         """
-        devices = len(self.devices)
+        devices = self.parts
         if batch_size % (devices * parts):
             times = f" times --gradient-accumulation {parts}" if parts > 1 else ""
             raise UserError(
@@ -116,11 +142,27 @@ class Placement:
 
     def shapes(self, tree: Any, sharding: NamedSharding) -> Any:
         """Shapes, dtypes and shardings of arrays, to compile for or restore into."""
+        return _shapes(tree, jax.tree.map(lambda leaf: sharding, tree))
 
-        def shape(leaf):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    def state(self, tree: Any) -> Any:
+        """The sharding of each array of a state; see `train.learn.sharding`."""
 
-        return jax.tree.map(shape, tree)
+        def sharding(path, leaf):
+            spec = partition(path, leaf.shape, self._model)
+            return NamedSharding(self.sharded.mesh, spec)
+
+        return tree_map_with_path(sharding, tree)
+
+    def state_shapes(self, tree: Any) -> Any:
+        """`shapes` of a state."""
+        return _shapes(tree, self.state(tree))
+
+
+def _shapes(tree: Any, shardings: Any) -> Any:
+    def shape(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(shape, tree, shardings)
 
 
 def _identity(tree: Any) -> Any:
@@ -141,7 +183,7 @@ def compile_step(
     Args:
       step: a pure function.
       arguments: trees of `jax.ShapeDtypeStruct` with shardings.
-      out: sharding of the results.
+      out: shardings of the results, or one of all.
       donate: indices of the arguments whose buffers are donated to the results.
     """
     jitted = jax.jit(step, out_shardings=out, donate_argnums=donate)

@@ -228,8 +228,13 @@ def build(
     options = config.optimization
     is_here = devices is None
     if devices is None:
-        devices = choose_devices(config.parallelism.devices)
-    placement = Placement(devices)
+        devices = choose_devices(config.parallelism.device_count)
+    elif config.parallelism.device_count not in (0, len(devices)):
+        raise UserError(
+            f"--mesh {config.parallelism.mesh} has "
+            f"{config.parallelism.device_count} devices, and there are {len(devices)}."
+        )
+    placement = Placement(devices, config.parallelism.axes.get("model", 1))
     placement.check(
         config.input.batch_size, options.gradient_accumulation, config.augment.pairs
     )
@@ -290,7 +295,7 @@ def build(
     load_weights = cache(
         partial(load_starting_weights, config.network, channels, shapes)
     )
-    start = jax.jit(init, out_shardings=placement.replicated)
+    start = jax.jit(init, out_shardings=placement.state(shapes))
     teacher_variables = None
     if teacher is not None and not config.distillation.cache_teacher:
         teacher_variables = teacher.variables
@@ -335,7 +340,7 @@ def build(
         load_weights=load_weights,
         attach_teacher=attach_teacher,
         init=lambda: attach_teacher(start(initial=load_weights())),
-        shapes=placement.shapes(shapes, placement.replicated),
+        shapes=placement.state_shapes(shapes),
         train_step=pmap_step(train_step, placement.devices) if axis else train_step,
         eval_step=eval_step,
         warnings=(*unreached(config), *_never_unfrozen(stages, steps)),
@@ -422,7 +427,9 @@ def _attach_teacher(
     variables: Any, placement: Placement, state: TrainState
 ) -> TrainState:
     # Copies, because a step donates all buffers of its state.
-    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placement.replicated)
+    copy = jax.jit(
+        partial(jax.tree.map, jnp.copy), out_shardings=placement.state(variables)
+    )
     return dataclasses.replace(state, teacher=copy(variables))
 
 
@@ -433,10 +440,11 @@ def compile_steps(program: Program) -> tuple[TrainStep, EvalStep]:
 
 def compile_train_step(program: Program) -> TrainStep:
     """Compiles the training step, which donates its state."""
+    placement = program.placement
     return compile_step(
         program.train_step,
         train_step_shapes(program),
-        out=program.placement.replicated,
+        out=(placement.state(program.shapes), placement.replicated),
         donate=(0,),
     )
 

@@ -143,7 +143,7 @@ def versions() -> dict[str, str]:
 
 def machine(parallelism: Parallelism) -> Json:
     """The hardware that a run's numbers depend on: it decides the order of sums."""
-    devices = choose_devices(parallelism.devices)
+    devices = choose_devices(parallelism.device_count)
     return {
         "device": devices[0].device_kind,
         "devices": len(devices),

@@ -131,9 +131,7 @@ class Stop:
     def __init__(self, placement: Placement) -> None:
         """Takes the devices to reduce on."""
         self._sharding = placement.sharded
-        self._local = sum(
-            device.process_index == jax.process_index() for device in placement.devices
-        )
+        self._local = placement.parts // hosts.count()
         self._largest = jax.jit(jnp.max, out_shardings=placement.replicated)
         self._pending: deque[jax.Array] = deque()
 

@@ -29,6 +29,7 @@ from train.config import (
 )
 from train.data import eval_batches, prefetch_to_device
 from train.learn.parallel import Placement, choose_devices
+from train.run.checkpoint import Checkpoints
 from train.run.evaluation import evaluate
 from train.run.program import build, compile_train_step
 from train.run.training_batches import training_batches
@@ -115,6 +116,13 @@ def run(parallelism, config=CONFIG):
     changes = jax.tree.map(np.not_equal, before, jax.device_get(state.method_state))
     return jax.device_get((metrics, state)), {
         "devices": len(program.placement.devices),
+        "split": sum(
+            not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state)
+        ),
+        "kernels": sum(
+            path[-1].key == "kernel"
+            for path, _ in jax.tree_util.tree_leaves_with_path(state.params)
+        ),
         "remembered": sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(changes)),
         "collectives": [kind for kind in kinds if kind in text],
     }
@@ -124,6 +132,30 @@ def difference(a, b):
     """The largest difference, over all metrics of all steps and the last state."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(float(np.abs(x - y).max()) for x, y in pairs)
+
+
+def restored(folder):
+    """Whether a checkpoint of a mesh is the same on one device, and the reverse."""
+    one, mesh = (
+        build(dataclasses.replace(CONFIG, parallelism=parallelism))
+        for parallelism in (
+            Parallelism(devices=1),
+            Parallelism(mesh="data=2,model=2"),
+        )
+    )
+    for name, program, other in (
+        ("mesh to one", mesh, one),
+        ("one to mesh", one, mesh),
+    ):
+        state = program.init()
+        with Checkpoints(folder / name) as checkpoints:
+            checkpoints.save(1, state, {})
+        with Checkpoints(folder / name) as checkpoints:
+            found, _ = checkpoints.restore(other.shapes)
+        shardings = [leaf.sharding for leaf in jax.tree.leaves(found)]
+        wanted = [leaf.sharding for leaf in jax.tree.leaves(other.shapes)]
+        equal = jax.tree.map(np.array_equal, *jax.device_get((state, found)))
+        yield name, shardings == wanted and all(jax.tree.leaves(equal))
 
 
 def evaluations():
@@ -153,6 +185,7 @@ def main():
     for way, parallelism in {
         "jit on 4": Parallelism("jit", 4),
         "pmap on 4": Parallelism("pmap"),
+        "mesh of 2 x 2": Parallelism(mesh="data=2,model=2"),
         "local on 4": Parallelism("pmap", bn="local"),
     }.items():
         other, report[way] = run(parallelism)
@@ -168,6 +201,8 @@ def main():
                 other, found = run(Parallelism(way, 4), config)
                 report[f"{way} on 4, {name}"] = found
                 found["difference"] = difference(expected, other)
+    with tempfile.TemporaryDirectory() as folder:
+        report["restored"] = dict(restored(Path(folder)))
     report["evaluations"] = list(evaluations())
     json.dump(report, sys.stdout)
 

@@ -3,8 +3,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec
 
 from tests.support.devices import on_four_devices
+from train.config import Parallelism
 from train.errors import UserError
 from train.learn.parallel import Placement, choose_devices, compile_step
 
@@ -43,8 +45,52 @@ def test_a_batch_that_does_not_divide_evenly_is_refused_or_rounded_up():
         placement.check(12, pairs=True)
 
 
+def test_a_mesh_must_fit_the_devices_and_the_other_flags():
+    for mesh in ("model=2", "data=0,model=2", "data=2,model=2,", "2x2"):
+        with pytest.raises(UserError, match="must be such as data=4,model=2"):
+            Parallelism(mesh=mesh)
+    with pytest.raises(UserError, match="has 8 devices, and --devices is 4"):
+        Parallelism(mesh="data=4,model=2", devices=4)
+    with pytest.raises(UserError, match="--mesh needs --parallel jit"):
+        Parallelism("pmap", mesh="data=4,model=2")
+    with pytest.raises(UserError, match="model=3, which must divide the 4 devices"):
+        Placement(jax.devices() * 4, model=3)
+
+
+def test_a_batch_is_split_over_the_axis_of_data_alone():
+    placement = Placement(jax.devices() * 4, model=2)
+    assert placement.parts == 2
+    placement.check(6)
+    with pytest.raises(UserError, match="multiple of the 2 devices, got 7"):
+        placement.check(7)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("kernel", (3, 3, 8, 16), (None, None, None, "model")),
+        ("kernel", (3, 3, 16, 8), (None, None, "model")),
+        ("kernel", (3, 3, 8, 8), (None, None, None, "model")),
+        ("kernel", (4096, 9), ("model",)),
+        ("kernel", (3, 3, 3, 7), ()),
+        ("scale", (16,), ()),
+        ("mean", (16,), ()),
+    ],
+)
+def test_a_kernel_is_split_along_its_largest_axis(name, shape, expected):
+    tree = {"conv": {name: jax.ShapeDtypeStruct(shape, jnp.float32)}}
+    placement = Placement(jax.devices() * 2, model=2)
+    for state in (tree, {"trace": [tree]}):  # As in the optimizer's state.
+        (sharding,) = jax.tree.leaves(placement.state(state))
+        assert sharding.spec == PartitionSpec(*expected)
+    (sharding,) = jax.tree.leaves(Placement(jax.devices()).state(tree))
+    assert sharding.is_fully_replicated
+
+
 def test_too_many_devices_is_an_error_that_names_the_existing_ones():
-    with pytest.raises(UserError, match="--devices is 9, and there are 1: .*[Cc]pu"):
+    with pytest.raises(
+        UserError, match="9 devices are asked for, and there are 1: .*[Cc]pu"
+    ):
         choose_devices(9)
     assert choose_devices(0) == choose_devices(1) == jax.devices()
 
@@ -57,11 +103,23 @@ def four_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
+@pytest.mark.parametrize("way", ["jit on 4", "pmap on 4", "mesh of 2 x 2"])
 def test_ten_steps_equal_those_of_one_device(four_devices, way):
     # Augmentation and drop path follow from each image's index; BatchNorm is global.
     assert four_devices[way]["devices"] == 4
     assert four_devices[way]["difference"] < 1e-9
+
+
+@pytest.mark.slow
+def test_a_mesh_splits_the_kernels_with_their_momentum(four_devices):
+    assert four_devices["jit on 4"]["split"] == 0
+    found = four_devices["mesh of 2 x 2"]
+    assert found["split"] == 2 * found["kernels"] > 0
+
+
+@pytest.mark.slow
+def test_a_mesh_and_one_device_restore_each_others_checkpoints(four_devices):
+    assert four_devices["restored"] == {"mesh to one": True, "one to mesh": True}
 
 
 @pytest.mark.slow

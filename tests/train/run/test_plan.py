@@ -4,14 +4,17 @@ import re
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax import lax
 
+from cnn_flax import create_model
 from tests.train.run.test_topology import needs_libtpu
 from train.__main__ import main
 from train.config import Network, Parallelism
 from train.data.stand_in import stand_in
 from train.errors import UserError
+from train.learn.parallel import Placement
 from train.run.plan import plan_run
 from train.run.program import build, train_step_shapes
 from train.run.topology import open_topology
@@ -78,6 +81,33 @@ def test_a_tpu_gets_the_plain_formulations_alone(config, monkeypatch):
     )
     jax.clear_caches()
     assert operations(config, devices) == for_tpus
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_two_devices_hold_a_tower_of_alexnet_each():
+    placement = Placement(open_topology("v5e:2x2").devices, model=2)
+    net = create_model("alexnet_lrn")
+    images = jax.ShapeDtypeStruct((8, 227, 227, 3), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), images)
+    program = jax.jit(net.apply).lower(
+        placement.state_shapes(variables), placement.shapes(images, placement.sharded)
+    )
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    found = re.findall(
+        rf" ({kinds})(?:-start)?\(.*op_name=\"[^\"]*/AlexNet/([^\"]*)\"",
+        program.compile().as_text(),
+    )
+    # Normalisation, which sees two maps of the other tower on either side; the input of
+    # layer3, the convolution that reads both towers; and the dense layers. No other
+    # convolution communicates, as in section 3.5 and figure 2 of the paper.
+    assert set(found) == {
+        ("collective-permute", "slice"),
+        ("all-gather", "reduce_window_max"),
+        ("all-to-all", "reshape"),
+        ("all-reduce", "layer6/dot_general"),
+        ("all-reduce", "head/dot_general"),
+    }
 
 
 def test_pmap_needs_the_chips(config):
