@@ -33,6 +33,7 @@ _SHARED = (Interrupted, NotFiniteError)
 
 _exchanges = itertools.count()
 _lifeline: Lifeline | None = None
+_could_not_join = False
 
 
 @contextlib.contextmanager
@@ -45,11 +46,15 @@ def joined(hosts: Hosts) -> Iterator[None]:
     Raises:
       UserError: if the processes cannot be joined.
     """
-    global _lifeline
+    global _lifeline, _could_not_join
     if not hosts.coordinator:
         yield
         return
-    _lifeline = join(hosts)
+    try:
+        _lifeline = join(hosts)
+    except BaseException:
+        _could_not_join = True
+        raise
     try:
         with telling():
             yield
@@ -68,7 +73,7 @@ def telling() -> Iterator[None]:
         raise
     except BaseException as error:
         if _lifeline is not None:
-            if type(error).__name__ == "JaxRuntimeError":
+            if type(error).__name__ == "JaxRuntimeError" and not has_failed():
                 # Perhaps because another process has gone: `Lifeline` knows, and ends
                 # this one with a better message.
                 time.sleep(_LIFELINE_SECONDS)
@@ -78,11 +83,11 @@ def telling() -> Iterator[None]:
 
 
 def has_failed() -> bool:
-    """Whether the other processes were told of an error in this one.
+    """Whether this process could not join the others, or has told them of an error.
 
-    They are gone then, and a regular exit would wait for them.
+    A regular exit would wait for them.
     """
-    return _lifeline is not None and _lifeline.has_failed
+    return _could_not_join or (_lifeline is not None and _lifeline.has_failed)
 
 
 def count() -> int:
@@ -103,12 +108,16 @@ def gather(text: str) -> list[str]:
     state = jax_state()
     if state.num_processes == 1:
         return [text]
-    place = f"cnn_flax/{next(_exchanges)}"
-    state.client.key_value_set(f"{place}/{state.process_id}", text)
-    return [
+    number = next(_exchanges)
+    place, own = f"cnn_flax/{number}", state.process_id
+    state.client.key_value_set(f"{place}/{own}", text)
+    found = [
         state.client.blocking_key_value_get(f"{place}/{i}", _EXCHANGE_SECONDS * 1000)
         for i in range(state.num_processes)
     ]
+    if number:  # All are here, so that all have read the exchange before.
+        state.client.key_value_delete(f"cnn_flax/{number - 1}/{own}")
+    return found
 
 
 def agree(facts: Mapping[str, Any]) -> None:

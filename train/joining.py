@@ -78,7 +78,7 @@ def join(hosts: Hosts) -> Lifeline | None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would take SIGTERM, which the loop handles.
     jax.config.update("jax_enable_preemption_service", False)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = _local_devices()
     if hosts.coordinator != _AUTO:
         options = {
             "coordinator_address": hosts.coordinator,
@@ -103,10 +103,27 @@ def join(hosts: Hosts) -> Lifeline | None:
         return None
     try:
         return _connect_lifeline(state, hosts.join_seconds)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise UserError(
             f"The processes cannot reach each other's ports: {error}."
         ) from error
+
+
+def _local_devices() -> dict[str, Any]:
+    """The GPUs of this process on SLURM, where it has one, or its machine to itself.
+
+    JAX takes that with the number of the task on the machine, which is right only
+    where every task sees all GPUs.
+    """
+    environment = os.environ
+    visible = [x for x in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if x]
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    if not visible or not tasks or "JAX_LOCAL_DEVICE_IDS" in environment:
+        return {}
+    # Such as "8", or "1(x4)" for one task on each of four machines.
+    if len(visible) > 1 and re.match(r"1(\D|$)", tasks) is None:
+        return {}
+    return {"local_device_ids": list(range(len(visible)))}
 
 
 def _connect_lifeline(state: Any, seconds: int) -> Lifeline:

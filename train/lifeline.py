@@ -55,11 +55,24 @@ class Listener:
                 server.settimeout(max(0.01, end - time.monotonic()))
                 connection, _ = server.accept()
                 connection.settimeout(10)
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    hello = json.loads(connection.makefile().readline())
-                    if secrets.compare_digest(hello["token"], self.token):
-                        found[hello["process"]] = connection
+                process = self.process_of(connection)
+                if process is None:
+                    connection.close()
+                else:
+                    found[process] = connection
         return Lifeline(0, found)
+
+    def close(self) -> None:
+        """Closes the port."""
+        self._server.close()
+
+    def process_of(self, connection: socket.socket) -> int | None:
+        """The number of the process that has connected; None for a stranger."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            hello = json.loads(connection.makefile().readline(1000))
+            if secrets.compare_digest(hello["token"], self.token):
+                return int(hello["process"])
+        return None
 
 
 class Lifeline:

@@ -70,7 +70,10 @@ def _product(weight, corner, is_read):
 
 
 def _gradient(arguments, product, dy):
-    """JAX's would mask `dy` as well, although the weight is 0 where nothing is read."""
+    """JAX's would mask `dy` as well, although the weight is 0 where nothing is read.
+
+    A `dy` that is not finite makes the gradient NaN at the pixel next to its position.
+    """
     del product
     weight, corner, is_read = arguments
     dweight = jnp.where(is_read, (corner * dy).sum(1), 0).astype(weight.dtype)

@@ -211,10 +211,11 @@ def _train(
             meter.add(step, metrics)
             progress.step()
             epoch_ends = step % program.steps_per_epoch == 0
-            stop = agreed(signals[0] if signals else 0)
+            is_last = step == program.steps
+            stop = agreed(signals[0] if signals else 0, is_last=is_last)
             place = {"step": step, "epoch": round(step / program.steps_per_epoch, 4)}
 
-            if step % config.log_every == 0 or step == program.steps:
+            if step % config.log_every == 0 or is_last:
                 rate = float(program.schedule(step - 1))
                 line = {**place, "split": "train", **meter.line()}
                 if log:

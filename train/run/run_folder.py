@@ -8,6 +8,7 @@ marks the run as ended.
 import contextlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,13 +51,16 @@ def lock(run: Path) -> Iterator[None]:
     with file:
         if not try_lock(file):
             file.seek(0)
+            process = file.read().partition("\n")[0]
             raise UserError(
-                f"{run} is in use by process {file.read().strip()}: end that process "
-                "first, or use another --out."
+                f"{run} is in use by process {process}: end that process first, or use "
+                "another --out."
             )
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
+        # With a token, by which other hosts know that it is this lock that they see.
+        file.write(f"{os.getpid()}\n{secrets.token_hex()}\n")
         file.flush()
+        os.fsync(file.fileno())  # Network file systems send on closing, or on this.
         yield
 
 

@@ -5,6 +5,7 @@ With one process, nothing here has an effect.
 
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ __all__ = [
 
 Json = dict[str, Any]
 
+# What a network file system may need to show another host a new file.
+_SHARED_SECONDS = 60
 _NAMES, _IMAGES = 4096, 8  # Numbers of a source's names and images that are compared.
 
 
@@ -90,15 +93,25 @@ def check_shared(run: Path) -> None:
     """
     if hosts.count() == 1:
         return
-    hosts.gather("locked")
     lock = run / ".lock"
-    first, *others = hosts.gather(lock.read_text("utf-8") if lock.exists() else "")
-    blind = [str(i) for i, other in enumerate(others, 1) if other != first]
+    written = hosts.gather(lock.read_text("utf-8") if hosts.is_leader() else "")[0]
+    end = time.monotonic() + _SHARED_SECONDS
+    while not (sees := _reads(lock, written)) and time.monotonic() < end:
+        time.sleep(0.1)
+    found = hosts.gather("yes" if sees else "")
+    blind = [str(i) for i, answer in enumerate(found) if not answer]
     if blind:
         raise UserError(
             f"--out {run} must be in a file system that all processes share, and "
             f"process {', '.join(blind)} does not see what process 0 wrote there."
         )
+
+
+def _reads(file: Path, text: str) -> bool:
+    try:
+        return file.read_text("utf-8") == text
+    except OSError:
+        return False
 
 
 def share_unreadable(unreadable: Mapping[str, BadImages]) -> Json:
@@ -135,21 +148,31 @@ class Stop:
         self._largest = jax.jit(jnp.max, out_shardings=placement.replicated)
         self._pending: deque[jax.Array] = deque()
 
-    def __call__(self, signal: int) -> int:
+    def __call__(self, signal: int, *, is_last: bool = False) -> int:
         """The signal that all processes stop for; 0 for none.
 
         Args:
           signal: the signal that this process has received; 0 for none.
+          is_last: whether this is the last step, so that nothing may stay unread.
         """
         if hosts.count() == 1:
             return signal
         ours = np.full(self._local, signal, np.int32)
         signals = jax.make_array_from_process_local_data(self._sharding, ours)
         self._pending.append(self._largest(signals))
+        if is_last:
+            return max(map(int, self._pending))
         return int(self._pending.popleft()) if len(self._pending) > 2 else 0
 
 
 def _facts(source: Source) -> Json:
+    facts = {
+        "number of images": len(source),
+        "number of classes": len(source.class_names),
+        "classes": _digest(json.dumps(list(source.class_names)).encode()),
+    }
+    if source.digest:  # Of shards: their images are not listed.
+        return {**facts, "shards": source.digest}
     names = [source.name(i) for i in _sample(len(source), _NAMES)]
     images = hashlib.sha256()
     for i in _sample(len(source), _IMAGES):
@@ -163,8 +186,7 @@ def _facts(source: Source) -> Json:
         for name, rows in source.columns.items()
     }
     return {
-        "number of images": len(source),
-        "classes": list(source.class_names),
+        **facts,
         "listing": _digest("\n".join(names).encode("utf-8", "surrogateescape")),
         "images": images.hexdigest()[:12],
         **{k: _digest(v.tobytes()) for k, v in columns.items()},

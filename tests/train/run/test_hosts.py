@@ -1,5 +1,6 @@
 """Runs of two processes, each with two devices, on this machine."""
 
+import json
 import os
 import pickle
 import signal
@@ -17,7 +18,8 @@ from tests.support.runs import untimed
 from train.config_file import config_from_json, read_record
 from train.errors import UserError
 from train.hosts import agree, count, gather, is_leader
-from train.joining import Hosts
+from train.joining import Hosts, _local_devices
+from train.lifeline import Listener
 from train.run.checkpoint import Checkpoints
 from train.run.metrics import read_metrics
 from train.run.program import build
@@ -52,6 +54,41 @@ def test_one_process_agrees_with_itself_and_leads():
     assert count() == 1 and is_leader()
 
 
+@pytest.mark.parametrize(
+    ("gpus", "tasks", "taken"),
+    [
+        ("0", "8(x4)", [0]),  # --gpus-per-task 1
+        ("0,1,2,3", "1(x2)", [0, 1, 2, 3]),
+        ("0,1,2,3", "1", [0, 1, 2, 3]),
+        ("0,1,2,3", "4(x2)", None),  # JAX's own choice: that with the task's number.
+        ("0,1,2,3", "12", None),
+        ("0,1", "", None),
+        ("", "1", None),
+    ],
+)
+def test_the_gpus_of_a_task_on_slurm(monkeypatch, gpus, tasks, taken):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+    assert _local_devices().get("local_device_ids") == taken
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "1")
+    assert _local_devices() == {}
+
+
+def test_strangers_are_not_taken_for_processes():
+    listener = Listener()
+
+    def process(line):
+        theirs, ours = socket.socketpair()
+        with theirs, ours:
+            theirs.sendall(f"{line}\n".encode())
+            return listener.process_of(ours)
+
+    for line in ("1", '{"token": 5}', '{"token": "\u00e4"}', "[]", "GET / HTTP/1.1"):
+        assert process(line) is None
+    assert process(json.dumps({"token": listener.token, "process": 1})) == 1
+    listener.close()
+
+
 class Pair:
     """Two processes of one program."""
 
@@ -62,15 +99,23 @@ class Pair:
         each=((), ()),
         folders=None,
         processes=(0, 1),
+        numbers=(2, 2),
         **environment,
     ):
-        """Starts it; each process has `words`, its own and the flags of its number."""
+        """Starts it; each process has `words`, its own and the flags of its number.
+
+        `numbers` are what each takes for the number of processes.
+        """
         with socket.create_server(("127.0.0.1", 0)) as server:
             address = f"127.0.0.1:{server.getsockname()[1]}"
-        joining = ["--coordinator", address, "--processes", "2", "--process"]
+
+        def joining(i):
+            flags = {"coordinator": address, "processes": numbers[i], "process": i}
+            return [word for k, v in flags.items() for word in (f"--{k}", str(v))]
+
         self.processes = {
             i: subprocess.Popen(
-                [sys.executable, program, *words, *each[i], *joining, str(i)],
+                [sys.executable, program, *words, *each[i], *joining(i)],
                 cwd=folders and folders / str(i),
                 env={
                     **os.environ,
@@ -225,6 +270,15 @@ def test_what_differs_is_named_by_every_process(tmp_path, programs):
     for code, error in ends:
         assert code in (1, 2) and message in error and "Traceback" not in error
     assert not run.exists()
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_ends_them(tmp_path, programs):
+    with run_pair(tmp_path / "run", programs, numbers=(2, 3)) as pair:
+        ends = pair.ends(100)
+    for code, error in ends:
+        assert code in (1, 2) and "Traceback" not in error
+        assert "--processes is 2 in process 0 and 3 in process 1." in error
 
 
 @pytest.mark.slow
