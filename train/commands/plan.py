@@ -18,10 +18,12 @@ from train.compilation_cache import use_compilation_cache
 from train.config import Config
 from train.console import duration, literal, percent, say
 from train.errors import UserError
+from train.storage import storing
 
 __all__ = ["Plan", "plan_command", "plan_table"]
 
 _STEPS = ("training", "evaluation", "labelling")
+_DOES_NOT_FIT = "does not fit"
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,15 @@ class Plan:
 
         console = Console()
         topology = open_topology(self.topology)
+        self._append("")  # Compiling takes minutes: now is the time to fail.
         images, is_known = self._images(console)
         with console.status("compiling"):
             plan = plan_run(self.config, self.recipe, topology, images, self.steps)
         largest = None
         if self.largest_batch and "training" in plan.steps:
             with console.status("searching for the largest batch"):
-                training = plan.steps["training"]
-                largest = largest_batch(
-                    self.config,
-                    self.recipe,
-                    topology,
-                    images,
-                    training,
-                    **({"limit": len(images[0])} if is_known else {}),
-                )
+                limit = {"limit": len(images[0])} if is_known else {}
+                largest = largest_batch(plan, images, **limit)
         record = plan.record()
         if not is_known:
             record |= {"training_steps": None, "seconds": None, "chip_hours": None}
@@ -82,15 +78,18 @@ class Plan:
         if topology.is_estimate:
             say(
                 console,
-                "These are estimates, from the programs for as many CPU devices: a "
-                "GPU's compiler fuses more, so that less moves and less is kept.",
+                "These are estimates, from the programs for as many CPU devices: XLA "
+                "fuses more on a GPU, so real traffic and memory are lower.",
             )
         say(
             console, "Nothing was run: the times are the shortest that the chips allow."
         )
+        self._append(json.dumps(record | _versions()) + "\n")
+
+    def _append(self, text: str) -> None:
         if self.json is not None:
-            with self.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record | _versions()) + "\n")
+            with storing(self.json), self.json.open("a", encoding="utf-8") as file:
+                file.write(text)
 
     def _images(self, console: Console) -> tuple[tuple[Any, Any], bool]:
         """The images, or stand-ins, and whether their number is known."""
@@ -163,11 +162,11 @@ def plan_table(record: Mapping[str, Any]) -> Table:
       record: of `train.run.plan.RunPlan`; also `largest_batch`, if it was searched for.
     """
     steps = list(record["steps"].values())
-    chips, chip = record["chips"], record["chip"]
+    parts, chip = record["batch_parts"], record["chip"]
     title = f"{record['model']}, {record['dtype']}, on {record['topology']}: per chip"
     table = Table("", *(step["name"] for step in steps), title_justify="left")
     table.title = literal(title, "table.title")
-    table.add_row("images", *(f"{step['images'] / chips:,g}" for step in steps))
+    table.add_row("images", *(f"{step['images'] / parts:,g}" for step in steps))
     columns = [_cost_cells(step, chip) for step in steps]
     for name in dict.fromkeys(name for cells in columns for name in cells):
         table.add_row(name, *(cells.get(name, "") for cells in columns))
@@ -176,9 +175,12 @@ def plan_table(record: Mapping[str, Any]) -> Table:
     for name in dict.fromkeys(name for cells in columns for name in cells):
         table.add_row(name, *(cells.get(name, "") for cells in columns))
     table.add_section()
-    if record.get("training_steps"):
-        hours = f"{record['chip_hours']:,.1f} chip-hours"
+    if record["training_steps"]:
         table.add_row("steps of the run", f"{record['training_steps']:,}")
+    if not record["fits"]:
+        table.add_row("its time", _DOES_NOT_FIT)
+    elif record["seconds"] is not None:
+        hours = f"{record['chip_hours']:,.1f} chip-hours"
         table.add_row("its time", f"{duration(record['seconds'])}, {hours}")
     if found := record.get("largest_batch"):
         above = f"; {found['exceeds']:,} does not" if found["exceeds"] else ""
@@ -191,7 +193,8 @@ def _cost_cells(step: Mapping[str, Any], chip: Mapping[str, Any]) -> dict[str, s
     """What a step needs of a chip, by the name of the row."""
     cost = step["cost"]
     if not cost:
-        return {"memory": f"more than {chip['memory'] / 1e9:,.1f} GB"}
+        most = f"more than {chip['memory'] / 1e9:,.1f} GB"
+        return {"memory": f"{most}: {_DOES_NOT_FIT}"}
     parts = {
         "state, batch": "arguments",
         "results": "results",
@@ -199,9 +202,10 @@ def _cost_cells(step: Mapping[str, Any], chip: Mapping[str, Any]) -> dict[str, s
         "program": "code",
     }
     share = percent(step["needs"] / chip["memory"])
+    verdict = "" if step["fits"] else f": {_DOES_NOT_FIT}"
     return {
         **{name: f"{cost[part] / 1e6:,.1f} MB" for name, part in parts.items()},
-        "memory": f"{step['needs'] / 1e9:,.3f} GB, {share}",
+        "memory": f"{step['needs'] / 1e9:,.3f} GB, {share}{verdict}",
         "operations": f"{cost['flops'] / 1e9:,.1f} GFLOP",
         "traffic": f"{cost['traffic'] / 1e9:,.3f} GB",
         **{

@@ -51,7 +51,7 @@ class Cost:
 
     Attributes:
       arguments: bytes of the state and the batch.
-      results: bytes of the results that are not in the arguments' memory.
+      results: bytes of the outputs that are not aliased with the donated state.
       temporaries: bytes of everything in between.
       code: bytes of the program itself.
       flops: operations.
@@ -124,7 +124,8 @@ def roofline(cost: Cost, chip: Chip, chips: int) -> Roofline:
 
     Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance
     model for multicore architectures", with the links between chips as a third roof. A
-    reduction over n chips sends 2 (n - 1) / n of its bytes.
+    reduction over n chips sends 2 (n - 1) / n of its bytes. Each collective counts as
+    one over all chips; with a mesh of two axes, some are over fewer, and send less.
     """
     sent = sum(c.bytes * _SENT[c.kind](chips) for c in cost.collectives)
     return Roofline(

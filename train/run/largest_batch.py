@@ -1,13 +1,12 @@
 """The largest batch that fits a chip's memory, found by compiling."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from train.config import Config
 from train.data import Source
-from train.run.plan import StepPlan, build_for, plan_step
-from train.run.topology import Topology
+from train.run.plan import RunPlan, build_for, plan_step
 
 __all__ = ["LargestBatch", "largest_batch", "largest_that_fits"]
 
@@ -21,7 +20,7 @@ class LargestBatch(NamedTuple):
     Attributes:
       fits: the largest batch that was compiled and fits, over all chips; 0 if none.
       exceeds: the smallest that was compiled and does not; 0 if none.
-      compilations: number of compilations.
+      compilations: number of compilations, without those of the plan.
     """
 
     fits: int
@@ -30,29 +29,26 @@ class LargestBatch(NamedTuple):
 
 
 def largest_batch(
-    config: Config,
-    recipe: str,
-    topology: Topology,
-    images: tuple[Source, Source],
-    known: StepPlan,
-    limit: int = 2**20,
+    plan: RunPlan, images: tuple[Source, Source], limit: int = 2**20
 ) -> LargestBatch:
-    """The largest training batch that fits, found by bisection.
+    """The largest training batch that fits, found as in `largest_that_fits`.
 
-    Each probe is a compilation of the training step. The search ends when the batch is
-    known to within a sixteenth.
+    Each probe is a compilation of the training step, except for the config's own batch.
+    The search ends when the batch is known to within a sixteenth, or to within the
+    smallest batch that the chips can split.
 
     Args:
-      config: the run's config.
-      recipe: name of its recipe.
-      topology: the chips.
+      plan: the run, with its training step.
       images: the images to train and to evaluate on, or stand-ins.
-      known: the training step at the config's own batch.
       limit: the largest batch to try, such as the number of training images.
     """
-    chips = topology.chips
-    unit = chips * config.optimization.gradient_accumulation
-    unit *= 2 if config.augment.pairs else 1
+    topology, program, known = plan.topology, plan.program, plan.steps["training"]
+    config = program.config
+    # Batches that `Placement.check` accepts are the multiples of this.
+    unit = program.placement.parts * math.lcm(
+        config.optimization.gradient_accumulation, 2 if config.augment.pairs else 1
+    )
+    compiled: list[int] = []
 
     def needs(units: int) -> int | None:
         if units * unit == known.images:
@@ -61,15 +57,18 @@ def largest_batch(
         # With a number of steps, since a batch may be larger than the training set.
         steps = config.epoch_steps or 1
         probe = dataclasses.replace(config, input=input, epoch_steps=steps)
-        program = build_for(probe, recipe, topology, images)
-        step = plan_step(program, "training", topology)
+        recipe = program.record["recipe"]
+        step = plan_step(
+            build_for(probe, recipe, topology, images), "training", topology
+        )
+        compiled.append(step.images)
         return step.needs if step.fits else None
 
     start = known.images // unit
     most = max(start, limit // unit)
     capacity = int(topology.chip.memory)
-    low, high, probes = largest_that_fits(needs, start, most, capacity)
-    return LargestBatch(low * unit, high * unit, probes - 1)
+    low, high = largest_that_fits(needs, start, most, capacity)
+    return LargestBatch(low * unit, high * unit, len(compiled))
 
 
 def largest_that_fits(
@@ -78,11 +77,13 @@ def largest_that_fits(
     most: int,
     capacity: int,
     precision: float = _PRECISION,
-) -> tuple[int, int, int]:
+) -> tuple[int, int]:
     """The largest size that fits, found with few probes.
 
-    The next size is a linear estimate from the two largest that fit, and the middle of
-    what is left where that estimate is of no help.
+    Once two sizes fit, the next one is a linear estimate from the two largest that do:
+    a little above it until a size does not fit, then the estimate itself, if it is
+    between the largest that fits and the smallest that does not. If it is not, or fewer
+    than two fit, it is the middle of these two, or twice the largest while all fit.
 
     Args:
       needs: what a size needs, about linear in it; None if that is too much.
@@ -92,20 +93,19 @@ def largest_that_fits(
       precision: the search ends when what fits is within this share of what does not.
 
     Returns:
-      The largest size that fits, the smallest that does not, either 0 if there is none,
-      and the number of calls of `needs`.
+      The largest size that fits and the smallest that does not, either 0 if there is
+      none.
     """
     fitting: dict[int, int] = {}
-    low, high, size, probes = 0, 0, start, 0
+    low, high, size = 0, 0, start
     while True:
         needed = needs(size)
-        probes += 1
         if needed is None:
             high = size
         else:
             low, fitting[size] = size, needed
         if low == most or (high and high - low <= max(1, precision * high)):
-            return low, high, probes
+            return low, high
         size = min(_next_size(fitting, low, high, capacity), most)
 
 

@@ -39,7 +39,7 @@ class StepPlan:
     Attributes:
       name: what it does.
       images: images per step, over all chips.
-      cost: what it costs each chip; None if it does not fit.
+      cost: what it costs each chip; None if the compiler found no room for it.
       roofline: its shortest time; None if it does not fit.
       fits: whether its memory is that of the chip at most.
       needs: bytes of memory that it needs; 0 if unknown.
@@ -78,14 +78,22 @@ class RunPlan:
     steps: dict[StepName, StepPlan]
 
     @property
-    def seconds(self) -> float:
+    def fits(self) -> bool:
+        """Whether what was compiled of the run's training and evaluation fits."""
+        run = [self.steps.get("training"), self.steps.get("evaluation")]
+        return all(step.fits for step in run if step is not None)
+
+    @property
+    def seconds(self) -> float | None:
         """The run's shortest time: its training steps, and the evaluations.
 
-        Evaluation counts only if it was compiled.
+        Evaluation counts only if it was compiled. None if training was not compiled, or
+        if either does not fit.
         """
-        program, total = self.program, 0.0
-        if step := self.steps.get("training"):
-            total += program.steps * (step.roofline.seconds if step.roofline else 0)
+        program, training = self.program, self.steps.get("training")
+        if not self.fits or training is None or training.roofline is None:
+            return None
+        total = program.steps * training.roofline.seconds
         step = self.steps.get("evaluation")
         if step is not None and step.roofline is not None:
             models = 2 if program.config.optimization.ema_decay else 1
@@ -94,9 +102,10 @@ class RunPlan:
         return total
 
     @property
-    def chip_hours(self) -> float:
+    def chip_hours(self) -> float | None:
         """The same, over all chips, in hours."""
-        return self.seconds * self.topology.chips / 3600
+        seconds = self.seconds
+        return None if seconds is None else seconds * self.topology.chips / 3600
 
     def record(self) -> dict[str, Any]:
         """The figures, for JSON."""
@@ -110,9 +119,11 @@ class RunPlan:
             "parameters": self.program.parameters,
             "topology": topology.name,
             "chips": topology.chips,
+            "batch_parts": self.program.placement.parts,
             "chip": dataclasses.asdict(topology.chip),
             "is_estimate": topology.is_estimate,
             "steps": {name: step.record() for name, step in self.steps.items()},
+            "fits": self.fits,
             "training_steps": self.program.steps,
             "seconds": self.seconds,
             "chip_hours": self.chip_hours,
@@ -178,7 +189,7 @@ def plan_step(program: Program, name: StepName, topology: Topology) -> StepPlan:
     seconds = time.perf_counter() - started
     cost = cost_of(compiled, parts)
     fits = cost.memory <= topology.chip.memory
-    roof = roofline(cost, topology.chip, topology.chips)
+    roof = roofline(cost, topology.chip, topology.chips) if fits else None
     return plan(cost, roof, fits, cost.memory, seconds)
 
 

@@ -111,6 +111,7 @@ CHIPS = {
         "https://www.nvidia.com/en-us/data-center/h200/ (SXM, without sparsity)",
     ),
 }
+_MOST_GPUS = 4096  # Each is a device of the CPU.
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _DEEP = "2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4 and larger ones in multiples of 4"
 
@@ -167,7 +168,7 @@ def _tpus(name: str, chip: Chip, slice_: str) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"{name} needs libtpu, which compiles for TPUs without one: "
-            "pip install 'cnn-flax[plan]'."
+            "pip install 'cnn-flax[plan]', on Linux."
         )
     options: dict[str, Any] = {"chip_config_name": chip.config}
     if math.prod(sides) == 1:
@@ -187,6 +188,8 @@ def _gpus(name: str, gpu: str, count: int) -> Topology:
     chip = CHIPS.get(gpu)
     if chip is None or chip.dimensions:
         raise _unknown(name)
+    if count > _MOST_GPUS:
+        raise UserError(f"{name} has too many GPUs: there can be {_MOST_GPUS:,}.")
     with contextlib.suppress(RuntimeError):  # Too late: JAX has made its devices.
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")

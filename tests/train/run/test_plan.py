@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,13 @@ from jax import lax
 from cnn_flax import create_model
 from tests.train.run.test_topology import needs_libtpu
 from train.__main__ import main
+from train.commands.plan import plan_table
 from train.config import Network, Parallelism
 from train.data.stand_in import stand_in
 from train.errors import UserError
 from train.learn.parallel import Placement
-from train.run.plan import plan_run
+from train.run.compiled_cost import Roofline
+from train.run.plan import RunPlan, StepPlan, plan_run, plan_step
 from train.run.program import build, train_step_shapes
 from train.run.topology import open_topology
 
@@ -108,6 +111,95 @@ def test_two_devices_hold_a_tower_of_alexnet_each():
         ("all-reduce", "layer6/dot_general"),
         ("all-reduce", "head/dot_general"),
     }
+
+
+def a_plan(program, **steps):
+    """A plan of steps of so many seconds, or that do not fit for None."""
+    plans = {
+        name: StepPlan(
+            name,
+            100,
+            None,
+            Roofline(seconds, 0, 0) if seconds else None,
+            seconds is not None,
+            0,
+            0,
+        )
+        for name, seconds in steps.items()
+    }
+    return RunPlan(open_topology("gpu:h200"), program, plans)
+
+
+def test_a_run_has_a_time_only_if_its_steps_were_compiled_and_fit(config):
+    program = build(config, "tiny", images(config), devices=jax.devices()[:1])
+    # 3 epochs of 3 steps, and of 2 batches of evaluation.
+    assert a_plan(program, training=1.0, evaluation=0.5).seconds == 9 + 3
+    assert a_plan(program, training=1.0, labelling=None).seconds == 9
+    for steps, verdict in (
+        ({"training": None, "evaluation": 0.5}, ["does not fit"]),
+        ({"training": 1.0, "evaluation": None}, ["does not fit"]),
+        ({"evaluation": 0.5}, []),
+    ):
+        plan = a_plan(program, **steps)
+        assert plan.seconds is plan.chip_hours is None
+        table = plan_table(plan.record())
+        names, *columns = (list(column.cells) for column in table.columns)
+        assert [
+            cell
+            for name, cell in zip(names, columns[0], strict=False)  # Ragged at the end.
+            if name == "its time"
+        ] == verdict
+
+
+def test_a_step_that_needs_more_than_the_chip_has_no_time(config, monkeypatch):
+    compiled = SimpleNamespace(
+        memory_analysis=lambda: SimpleNamespace(
+            argument_size_in_bytes=2000,
+            output_size_in_bytes=500,
+            alias_size_in_bytes=400,
+            temp_size_in_bytes=3000,
+            generated_code_size_in_bytes=10,
+        ),
+        cost_analysis=lambda: {"flops": 1e9, "bytes accessed": 1e6},
+        as_text=lambda: "",
+    )
+    monkeypatch.setattr("train.run.plan.compile_eval_step", lambda program: compiled)
+    program = build(config, "tiny", images(config), devices=jax.devices()[:1])
+    topology = open_topology("gpu:h200")
+
+    def step(memory):
+        chip = dataclasses.replace(topology.chip, memory=memory)
+        on = dataclasses.replace(topology, chip=chip)
+        plan = plan_step(program, "evaluation", on)
+        record = RunPlan(on, program, {"evaluation": plan}).record()
+        names, values = (list(column.cells) for column in plan_table(record).columns)
+        # The roof that is called memory too comes later.
+        return plan, dict(zip(names[::-1], values[::-1], strict=True))
+
+    fitting, cells = step(5110)
+    assert fitting.fits and fitting.roofline and "does not" not in cells["memory"]
+    exceeding, cells = step(5109)
+    assert exceeding.needs == 5110 and not exceeding.fits and not exceeding.roofline
+    assert cells["memory"] == "0.000 GB, 100.02 %: does not fit"
+    assert "step" not in cells
+
+
+def test_a_mesh_is_planned_for_as_many_chips(config):
+    config = dataclasses.replace(config, parallelism=Parallelism(mesh="data=2,model=2"))
+    with pytest.raises(UserError, match="data=2,model=2 has 4 devices, .* there are 1"):
+        plan_run(config, "tiny", open_topology("gpu:h200"), images(config))
+
+
+def test_json_that_cannot_be_written_ends_the_command_first(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("train.run.plan.plan_run", lambda *_: pytest.fail("compiled"))
+    out = tmp_path / "no" / "plan.jsonl"
+    words = ["plan", "digits_resnet", "--topology", "gpu:h200", "--json", str(out)]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"{out} cannot be written to: No such file or directory.\n"
+    )
 
 
 def test_pmap_needs_the_chips(config):

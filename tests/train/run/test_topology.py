@@ -53,7 +53,7 @@ def test_a_missing_libtpu_names_the_extra(monkeypatch, capsys):
     assert main(["plan", "digits_resnet", "--topology", "v5e:2x2"]) == 2
     assert capsys.readouterr().err.strip() == (
         "v5e:2x2 needs libtpu, which compiles for TPUs without one: "
-        "pip install 'cnn-flax[plan]'."
+        "pip install 'cnn-flax[plan]', on Linux."
     )
 
 
@@ -64,3 +64,8 @@ def test_gpus_are_estimated_on_devices_of_the_cpu():
     # JAX has its devices by now.
     with pytest.raises(UserError, match="xla_force_host_platform_device_count=4096"):
         open_topology("gpu:a100x4096")
+
+
+def test_the_number_of_gpus_has_an_upper_bound():
+    with pytest.raises(UserError, match="^gpu:h200x100000 .* there can be 4,096.$"):
+        open_topology("gpu:h200x100000")
