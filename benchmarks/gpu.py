@@ -76,7 +76,7 @@ def measure(
 ) -> list[Result]:
     """Runs the parts in order, and those alone for which enough time is left.
 
-    `table.md` is written after each part, and when the day is interrupted.
+    `table.md` is written after each part, and when a part is interrupted.
 
     Args:
       parts: to run.
@@ -108,7 +108,7 @@ def measure(
                     continue
                 result.state = "interrupted"
                 say(console, f"{part.name}: {result.path}")
-                # An earlier day's results are not this one's.
+                # The results of an earlier run are not this one's.
                 result.path.unlink(missing_ok=True)
                 log = result.path.with_suffix(".log")
                 status = run(

@@ -23,7 +23,7 @@ class Result:
     """What became of a part.
 
     Attributes:
-      part: of the day.
+      part: what was to be measured.
       path: of its raw results, which exist if anything was measured.
       state: "not reached", "interrupted", "measured", "stopped, ..." or "failed: ...".
       seconds: duration, if it ran to its end.

@@ -156,13 +156,12 @@ what changed."""
 
 _SHORT = """## Where a figure falls short, and why
 
-No GPU was available, so nothing was measured on one, and the goals on a GPU have no
-figures. They are for an H200 in bfloat16: its memory's 4.8 TB/s allow about 14,000
-images/s in ResNet-50's training, whose unfused BatchNorms move each of the 11.1 M
-activations per image about 15 times. With a GPU, `python -m benchmarks gpu --minutes 12
---out FOLDER` measures them in order of worth, stops in time, and leaves raw results,
-profiles and `table.md`; this page takes its JSON files from
-`measurements/performance/h200`. The command was rehearsed on a CPU, with `--rehearse`.
+There are no GPU figures yet; `python -m benchmarks gpu --minutes 12 --out FOLDER`
+measures them in order of worth, stops in time, and leaves raw results, profiles and
+`table.md`; this page takes its JSON files from `measurements/performance/h200`. The
+goals are for an H200 in bfloat16: its memory's 4.8 TB/s allow about 14,000 images/s in
+ResNet-50's training, whose unfused BatchNorms move each of the 11.1 M activations per
+image about 15 times. `--rehearse` tries the command on a CPU, with small images.
 
 On the CPUs, the following comes from `jax.profiler.trace` around two steps of
 `benchmarks.network_programs.training(NAME, {}, 8, 224, "float32")`, and from

@@ -25,7 +25,7 @@ def part(name, seconds=100, flags=""):
     return Part(name, ("training",), "resnet50", 256, ("ours",), seconds, flags)
 
 
-class Day:
+class Session:
     """A clock and a runner, whose parts take these seconds and give these images/s."""
 
     def __init__(self, folder, durations, rates=(), status=0):
@@ -63,10 +63,10 @@ def states(results):
     return {result.part.name: result.state for result in results}
 
 
-def test_a_day_stops_in_time_and_lists_what_was_not_reached(tmp_path):
-    day = Day(tmp_path, {"a": 100, "b": 500, "c": 0}, {"a": 7000, "b": 8000})
-    results = day.measure([part("a"), part("b"), part("c")], 400)
-    assert day.time - 1000 == 400 - 10  # The reserve for the table.
+def test_a_session_stops_in_time_and_lists_what_was_not_reached(tmp_path):
+    session = Session(tmp_path, {"a": 100, "b": 500, "c": 0}, {"a": 7000, "b": 8000})
+    results = session.measure([part("a"), part("b"), part("c")], 400)
+    assert session.time - 1000 == 400 - 10  # The reserve for the table.
     assert states(results) == {
         "a": "measured",
         "b": "stopped, as time was over",
@@ -80,16 +80,16 @@ def test_a_day_stops_in_time_and_lists_what_was_not_reached(tmp_path):
 
 
 def test_a_part_starts_only_if_its_time_is_left_and_a_shorter_one_may(tmp_path):
-    day = Day(tmp_path, {"a": 100, "c": 40})
-    results = day.measure([part("a"), part("b", 101), part("c", 50)], 210)
-    assert day.ran == ["a", "c"]
+    session = Session(tmp_path, {"a": 100, "c": 40})
+    results = session.measure([part("a"), part("b", 101), part("c", 50)], 210)
+    assert session.ran == ["a", "c"]
     assert states(results)["b"] == "not reached"
 
 
 def test_the_table_is_whole_after_each_part(tmp_path):
-    day = Day(tmp_path, {"a": 10, "b": 10, "c": 10}, {"a": 7000, "b": 12000})
-    day.measure([part("a"), part("b"), part("c")], 1000)
-    first, second = day.tables
+    session = Session(tmp_path, {"a": 10, "b": 10, "c": 10}, {"a": 7000, "b": 12000})
+    session.measure([part("a"), part("b"), part("c")], 1000)
+    first, second = session.tables
     assert "| a |  | measured | 10 | training 7,000 |" in first
     assert "| b |  | not reached |  |  |" in first
     goal = "| ResNet-50, training, images/s |  | 6,900 | 11,000 |"
@@ -102,9 +102,9 @@ def test_the_table_is_whole_after_each_part(tmp_path):
 
 def test_flags_have_their_own_caches_and_no_share_in_the_goals(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--of_mine")
-    day = Day(tmp_path, {"a": 1, "b": 1, "f": 1}, {"f": 20000})
-    day.measure([part("a"), part("f", flags="--xla_x=1"), part("b")], 1000)
-    a, f, b = (day.environments[name] for name in ("a", "f", "b"))
+    session = Session(tmp_path, {"a": 1, "b": 1, "f": 1}, {"f": 20000})
+    session.measure([part("a"), part("f", flags="--xla_x=1"), part("b")], 1000)
+    a, f, b = (session.environments[name] for name in ("a", "f", "b"))
     assert f["XLA_FLAGS"] == "--of_mine --xla_x=1"
     assert "XLA_FLAGS" not in a
     assert a == b
@@ -114,27 +114,27 @@ def test_flags_have_their_own_caches_and_no_share_in_the_goals(tmp_path, monkeyp
     assert "| 6,900 | 11,000 | not measured |" in text
 
 
-def test_results_of_another_day_do_not_count(tmp_path):
-    Day(tmp_path, {"a": 1, "b": 1}, {"a": 1, "b": 2}).measure(
+def test_results_of_another_session_do_not_count(tmp_path):
+    Session(tmp_path, {"a": 1, "b": 1}, {"a": 1, "b": 2}).measure(
         [part("a"), part("b")], 900
     )
-    day = Day(tmp_path, {"a": 1})
-    day.measure([part("a"), part("b", 1000)], 900)
+    session = Session(tmp_path, {"a": 1})
+    session.measure([part("a"), part("b", 1000)], 900)
     text = (tmp_path / "table.md").read_text()
     assert "| a |  | measured | 1 |  |" in text
     assert "| b |  | not reached |  |  |" in text
 
 
 def test_ctrl_c_leaves_the_table(tmp_path):
-    day = Day(tmp_path, {"a": 10}, {"a": 7000})
+    session = Session(tmp_path, {"a": 10}, {"a": 7000})
 
     def run(command, environment, log, seconds):
-        if "01_" in log.name or not day.ran:
-            return day.run(command, environment, log, seconds)
+        if "01_" in log.name or not session.ran:
+            return session.run(command, environment, log, seconds)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        day.measure([part("a"), part("b"), part("c")], 1000, run=run)
+        session.measure([part("a"), part("b"), part("c")], 1000, run=run)
     text = (tmp_path / "table.md").read_text()
     assert "| a |  | measured | 10 | training 7,000 |" in text
     assert "| b |  | interrupted |  |  |" in text
@@ -156,11 +156,11 @@ def test_ctrl_c_leaves_the_table(tmp_path):
     ],
 )
 def test_a_part_that_fails_is_one_line_and_the_next_runs(tmp_path, log, rows, reason):
-    day = Day(tmp_path, {"a": 1, "b": 1})
+    session = Session(tmp_path, {"a": 1, "b": 1})
 
     def run(command, environment, path, seconds):
         if path.stem.endswith("b"):
-            return day.run(command, environment, path, seconds)
+            return session.run(command, environment, path, seconds)
         path.write_text(log)
         names = {"benchmark": "training", "case": "c", "candidate": "ours"}
         if rows:
@@ -168,7 +168,7 @@ def test_a_part_that_fails_is_one_line_and_the_next_runs(tmp_path, log, rows, re
             write(path.with_suffix(".json"), Measurements(HEADER, own))
         return 1
 
-    results = day.measure([part("a"), part("b")], 1000, run=run)
+    results = session.measure([part("a"), part("b")], 1000, run=run)
     assert states(results) == {"a": f"failed: {reason}", "b": "measured"}
     assert f"| failed: {reason} | 0 |" in (tmp_path / "table.md").read_text()
 
@@ -241,25 +241,25 @@ def test_xla_knows_the_flags_of_every_part():
 def test_two_parts_are_rehearsed_on_the_cpu(tmp_path):
     parts = "resnet50_training,resnet50_nchw"
     command = [sys.executable, "-m", "benchmarks", "gpu", "--rehearse"]
-    command += ["--parts", parts, "--minutes", "30", "--out", "day"]
+    command += ["--parts", parts, "--minutes", "30", "--out", "session"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    text = (tmp_path / "day" / "table.md").read_text()
+    text = (tmp_path / "session" / "table.md").read_text()
     assert "| resnet50_training |  | measured |" in text
     assert "| resnet50_nchw | `--xla_gpu_force_conv_nchw=true` | measured |" in text
     assert "## 01_resnet50_training" in text
     assert text.count("| longest operations |") == 3  # Training, then both.
-    flagged = (tmp_path / "day" / "11_resnet50_nchw.json").read_text()
+    flagged = (tmp_path / "session" / "11_resnet50_nchw.json").read_text()
     assert (
         "--xla_gpu_force_conv_nchw=true" in json.loads(flagged)["header"]["XLA_FLAGS"]
     )
-    assert list((tmp_path / "day").glob("01_*.profile/**/*.xplane.pb"))
+    assert list((tmp_path / "session").glob("01_*.profile/**/*.xplane.pb"))
 
 
 @pytest.mark.slow
 def test_a_signal_ends_the_workers_and_leaves_the_table(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "gpu", "--rehearse"]
-    command += ["--parts", "resnet50_inference", "--minutes", "30", "--out", "day"]
+    command += ["--parts", "resnet50_inference", "--minutes", "30", "--out", "session"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -268,6 +268,6 @@ def test_a_signal_ends_the_workers_and_leaves_the_table(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert b"Stopped. What was measured: day/table.md" in output
-    text = (tmp_path / "day" / "table.md").read_text()
+    assert b"Stopped. What was measured: session/table.md" in output
+    text = (tmp_path / "session" / "table.md").read_text()
     assert "| resnet50_inference |  | interrupted |" in text

@@ -4,6 +4,7 @@ from benchmarks.pages.folders import DOCS, MEASUREMENTS
 from benchmarks.pages.scale import replace_section, section
 
 RECORD = {
+    "recipe": "imagenet_resnet50",
     "model": "resnet50",
     "topology": "v5e:2x4",
     "chips": 8,
@@ -34,15 +35,17 @@ RECORD = {
 }
 
 
-def test_a_row_has_the_figures_of_a_chip_and_an_empty_one_those_that_are_missing():
-    text = section([RECORD])
+def test_a_row_has_the_figures_of_a_chip():
+    other = RECORD | {"recipe": "digits_resnet", "model": "resnet18"}
+    text = section([RECORD | {"parameters": 0}, RECORD, other])
     row = (
         "| `resnet50` | 25.6 M | 8 | 9.50 | 9.20 | 6.16 | 102.5 | 161 | 52.5 | 31.30 "
         "| 125.20 | 0.90 | 125.2 | 16,358 |"
     )
     assert row in text
-    assert "20 of the 21 were not compiled" in text
-    assert f"| `vgg16` |  | 256 |{'  |' * 11}" in text
+    # The last measurement counts, and another recipe's has no row.
+    assert text.count("| `resnet") == 1
+    assert "The table is for `resnet50`:" in text
     assert "2026-11-30, JAX 1.2, libtpu 3.4" in text
 
 
@@ -50,6 +53,9 @@ def test_a_net_that_does_not_fit_says_so():
     step = RECORD["steps"]["training"] | {"cost": None, "roofline": None}
     text = section([RECORD | {"steps": {"training": step}}])
     assert "| `resnet50` | 25.6 M | 8 | does not fit |" in text
+    step = RECORD["steps"]["training"] | {"roofline": None}
+    text = section([RECORD | {"steps": {"training": step}}])
+    assert "| 8 | 9.50 |" in text and "| 52.5 |  |  |  | does not fit |  |" in text
 
 
 def test_other_sections_of_the_page_stay():
