@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,8 +19,10 @@ except ModuleNotFoundError:  # Windows, which `train.commands.main` refuses.
 __all__ = [
     "DISK_FULL",
     "allocate",
+    "create_file",
     "read_json",
     "replace_file",
+    "replacement",
     "storing",
     "try_lock",
     "write_json",
@@ -27,6 +30,9 @@ __all__ = [
 
 # Errors of a disk that accepts no more data; only writes fail with them.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+# Errors of file systems that have no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 _ZEROS = bytes(2**20)
 
@@ -43,9 +49,65 @@ def write_json(path: Path, tree: Any) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """Writes text atomically: readers see the old file or the new one."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, "utf-8", "backslashreplace")
-    os.replace(new, path)
+    with replacement(path) as new:
+        new.write_text(text, "utf-8", "backslashreplace")
+
+
+def create_file(path: Path, text: str) -> bool:
+    """Writes text atomically unless the file exists: of several writers, one wins.
+
+    Returns:
+      Whether this call created the file.
+    """
+    new = _temporary(path)
+    try:
+        new.write_text(text, "utf-8", "backslashreplace")
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_without_links(path, new.read_bytes())
+    finally:
+        new.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_links(path: Path, data: bytes) -> bool:
+    """One writer still wins, but readers may see the file before its contents."""
+    try:
+        file = path.open("xb", buffering=0)
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(data)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A new file that replaces `path` at the end, or is removed after an error.
+
+    Its name is unique, so that several writers do not disturb each other: the last one
+    to finish wins.
+    """
+    new = _temporary(path)
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name next to a file, unique among threads, processes and hosts."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
 
 
 def try_lock(file: IO[Any]) -> bool:

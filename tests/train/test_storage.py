@@ -1,10 +1,19 @@
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from train import storage
-from train.storage import allocate, read_json, try_lock, write_json
+from train.storage import (
+    allocate,
+    create_file,
+    read_json,
+    replace_file,
+    try_lock,
+    write_json,
+)
 
 
 @pytest.fixture(params=[True, False], ids=["posix_fallocate", "zeros"])
@@ -58,6 +67,54 @@ def test_json_is_written_atomically(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         write_json(path, {"a": 2})
     assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def together(write):
+    """Results of 8 threads that call `write` with their number at once."""
+    start = threading.Barrier(8)
+
+    def work(number):
+        start.wait()
+        return write(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(work, range(8)))
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "file"
+    for _ in range(20):
+        together(lambda number: replace_file(path, f"{number}" * 1000))
+        text = path.read_text()
+        assert text == text[0] * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [0, errno.EPERM, errno.ENOSYS])
+def test_one_writer_creates_a_file_with_hard_links_and_without(
+    tmp_path, monkeypatch, code
+):
+    def fail(*paths):
+        raise OSError(code, os.strerror(code))
+
+    if code:
+        monkeypatch.setattr(os, "link", fail)
+    path = tmp_path / "file"
+    created = together(lambda number: create_file(path, f"{number}" * 1000))
+    assert sum(created) == 1
+    assert path.read_text() == f"{created.index(True)}" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_created_is_not_there(tmp_path, monkeypatch):
+    def fail(*paths):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(OSError, match="No space left"):
+        create_file(tmp_path / "file", "text")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_is_held_once_and_released_when_the_file_is_closed(tmp_path):

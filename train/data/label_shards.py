@@ -21,7 +21,6 @@ import contextlib
 import io
 import json
 import os
-import socket
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from train.errors import UserError
-from train.storage import read_json, storing, write_json
+from train.storage import create_file, read_json, replacement, storing
 
 __all__ = [
     "FOLDER_FORMAT",
@@ -95,8 +94,14 @@ def read_folder(folder: Path) -> dict[str, Any]:
     )
 
 
-def open_folder(folder: Path, header: Mapping[str, Any]) -> None:
+def open_folder(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     """Creates a folder of label shards, or checks that it is by the same teacher.
+
+    Of workers that start together, one creates the folder; the others check theirs
+    against it.
+
+    Returns:
+      The contents of `DIR/labels.json`.
 
     Raises:
       UserError: if it is by another teacher or something else, or cannot be written.
@@ -104,22 +109,23 @@ def open_folder(folder: Path, header: Mapping[str, Any]) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: label shards need a folder of their own.")
-    if (folder / _HEADER).exists():
-        existing = read_folder(folder)
-        if existing["teacher"] != header["teacher"]:
-            raise UserError(
-                f"{folder} has labels by another teacher: {_teacher(existing)} there, "
-                f"{_teacher(header)} here. Choose another --out."
-            )
-        if existing["top"] != header["top"]:
-            raise UserError(
-                f"{folder} has the {existing['top']} most probable classes of each "
-                f"image, not {header['top']}: choose the same --top, or another --out."
-            )
-        return
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _HEADER, {"format": FOLDER_FORMAT, **header})
+    if not (folder / _HEADER).exists():
+        text = json.dumps({"format": FOLDER_FORMAT, **header}, indent=2) + "\n"
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            create_file(folder / _HEADER, text)
+    existing = read_folder(folder)
+    if existing["teacher"] != header["teacher"]:
+        raise UserError(
+            f"{folder} has labels by another teacher: {_teacher(existing)} there, "
+            f"{_teacher(header)} here. Choose another --out."
+        )
+    if existing["top"] != header["top"]:
+        raise UserError(
+            f"{folder} has the {existing['top']} most probable classes of each image, "
+            f"not {header['top']}: choose the same --top, or another --out."
+        )
+    return existing
 
 
 def write_label_shard(path: Path, labels: LabelShard) -> None:
@@ -136,18 +142,12 @@ def write_label_shard(path: Path, labels: LabelShard) -> None:
         **{name: getattr(labels, name).astype(t) for name, t in _DTYPES.items()},
         header=np.frombuffer(text, np.uint8),
     )
-    # Another worker may write the same shard: the last one wins, with the same labels.
-    new = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.new")
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(new, "wb") as file:
-                file.write(stream.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        finally:
-            new.unlink(missing_ok=True)
+        with replacement(path) as new, open(new, "wb") as file:
+            file.write(stream.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_label_header(path: Path) -> dict[str, Any]:

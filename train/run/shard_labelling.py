@@ -21,7 +21,6 @@ from train.data.label_shards import (
     check_label_shard,
     label_path,
     open_folder,
-    read_folder,
     read_label_header,
     write_label_shard,
 )
@@ -47,7 +46,7 @@ class ShardLabeller:
     """Labels one shard at a time with a run's last checkpoint, on all devices.
 
     An engine such as Ray Data or Apache Beam makes one per worker and calls it with the
-    shards that it hands out; see `examples`.
+    shards that it hands out.
 
     Args:
       run: the run's folder.
@@ -81,7 +80,7 @@ class ShardLabeller:
         if top < 1:
             raise UserError(f"--top must be at least 1, got {top}.")
         self._run, self._out, self._say = run, out, say
-        open_folder(
+        self._header = open_folder(
             out,
             {
                 "run": str(run.resolve()),
@@ -96,7 +95,6 @@ class ShardLabeller:
                 "machine": machine(Parallelism()),
             },
         )
-        self._header = read_folder(out)
         self._max_bad_share = config.input.max_bad_share
         self._placement = Placement()
         options = decode_options(config)
@@ -202,7 +200,7 @@ class ShardLabeller:
 def label_shards(
     labeller: ShardLabeller, shards: Shards, say: Callable[[str], None] = print
 ) -> None:
-    """Labels a worker's shards, one after the other; those that have labels are passed.
+    """Labels a worker's shards in order, and skips those that have labels.
 
     A shard that cannot be labelled does not keep the others from it.
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -111,6 +112,27 @@ def test_every_damage_of_a_file_is_found(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="not a label shard, or is damaged"):
             read_label_shard(path)
+
+
+@pytest.mark.parametrize("changes", [{"teacher": "u"}, {"top": 3}, {"run": "moved"}])
+def test_of_workers_that_start_together_the_first_one_decides(
+    tmp_path, monkeypatch, changes
+):
+    link, first = os.link, {**FOLDER, **changes}
+
+    def after_another(*paths):
+        monkeypatch.setattr(os, "link", link)
+        open_folder(tmp_path, first)
+        link(*paths)
+
+    monkeypatch.setattr(os, "link", after_another)
+    if "run" in changes:
+        assert open_folder(tmp_path, FOLDER)["run"] == "moved"
+    else:
+        with pytest.raises(UserError, match="another --out"):
+            open_folder(tmp_path, FOLDER)
+    assert read_folder(tmp_path) == {"format": label_shards.FOLDER_FORMAT, **first}
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
 
 
 def test_a_folder_is_of_one_teacher_and_one_k(tmp_path):
