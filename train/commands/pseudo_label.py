@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PseudoLabel", "pseudo_label_table"]
 
 _BAR = 20  # Length of a bar for all images, in characters.
+_TOP = 8  # Classes of each image in label shards.
 _ENDS = 10  # With many classes, this many of the most and the least frequent show.
 
 
@@ -50,10 +51,11 @@ class PseudoLabel:
     """The file to write; with shards, the folder."""
     shards: str = ""
     """With shards: label the part I/N of them, I from 0 to N - 1; all by default."""
-    top: int = 8
-    """With shards: number of most probable classes to keep of each image."""
-    split: Literal["train", "val", "test"] = "train"
-    """Split of the data."""
+    top: int | None = None
+    """With shards: number of most probable classes to keep of each image; 8 by
+    default."""
+    split: Literal["train", "val", "test"] | None = None
+    """Split of the data, train by default; shards have none."""
     batch_size: int | None = None
     """Images per step; by default the run's."""
     ema: bool = False
@@ -71,6 +73,10 @@ class PseudoLabel:
         part = _part(self.shards)
         if self.shards and not is_sharded:
             raise UserError(f"--shards {self.shards} needs --data shards:PATTERN.")
+        if self.top is not None and not is_sharded:
+            raise UserError(f"--top {self.top} needs --data shards:PATTERN.")
+        if self.split and is_sharded:
+            raise UserError(f"--split {self.split}: shards have no splits.")
         use_compilation_cache()
         from cnn_flax.weights.preprocessing import allow_pixels
         from train.run.labelling import label_images, open_images_to_label
@@ -80,7 +86,9 @@ class PseudoLabel:
         if is_sharded:
             self._label_shards(*part, partial(say, console))
             return
-        source, opened = open_images_to_label(self.run, self.data, self.split)
+        source, opened = open_images_to_label(
+            self.run, self.data, self.split or "train"
+        )
         labels = label_images(
             self.run,
             source,
@@ -102,7 +110,7 @@ class PseudoLabel:
         labeller = ShardLabeller(
             self.run,
             self.out,
-            top=self.top,
+            top=_TOP if self.top is None else self.top,
             batch_size=self.batch_size,
             ema=self.ema,
             threads=self.threads or None,

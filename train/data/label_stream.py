@@ -7,6 +7,7 @@ function of the seed, the epoch and the position, so that a step number resumes 
 """
 
 import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ def shard_labelled(
             f"{folder} has no labels of {len(missing):,} of {len(shards):,} shards, "
             f"such as {missing[0]}. The command that labels them resumes."
         )
-    digests = _digests(folder, shards, header)
+    identity = _identity(folder, shards, header)
 
     def tops() -> Iterator[TopClasses]:
         for name in shards.names:
@@ -87,7 +88,6 @@ def shard_labelled(
     )
     images = _ChosenImages(folder, shards, choice)
     label = _Labels(images, len(names), kind)
-    identity = hashlib.sha256("\n".join((*shards.names, *digests)).encode())
     size = len(images)
     return Source(
         shards.spec,
@@ -100,22 +100,31 @@ def shard_labelled(
         native_size=None,
         columns={"label": label},
         order=images.order,
-        digest=identity.hexdigest(),
+        digest=identity,
     )
 
 
-def _digests(folder: Path, shards: Shards, header: dict[str, Any]) -> list[str]:
-    """The shards' digests; raises `UserError` if labels are of other shards."""
+def _identity(folder: Path, shards: Shards, header: dict[str, Any]) -> str:
+    """A hash of what the order depends on; checks that labels are of these shards.
+
+    It is of `top` and of each shard's name, digest and unreadable images.
+
+    Raises:
+      UserError: if labels are of other shards or by another teacher.
+    """
 
     def check(name: str) -> str:
         path = label_path(folder, name)
         digest = shard_digest(shards.path(name))
-        expected = {**header, "digest": digest}
-        check_label_shard(path, read_label_header(path), expected, shards.path(name))
-        return digest
+        labels = read_label_header(path)
+        check_label_shard(path, labels, {**header, "digest": digest}, shards.path(name))
+        return json.dumps([name, digest, list(labels["unreadable"])])
 
+    identity = hashlib.sha256(str(header["top"]).encode())
     with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
-        return list(pool.map(check, shards.names))
+        for line in pool.map(check, shards.names):
+            identity.update(line.encode())
+    return identity.hexdigest()
 
 
 class _OpenShard(NamedTuple):

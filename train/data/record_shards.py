@@ -60,7 +60,8 @@ class ParquetShard:
         from pyarrow import parquet
 
         self._path = path
-        self._file: Any = parquet.ParquetFile(path, memory_map=True)
+        # Where a file is mapped, an error on reading ends the process.
+        self._file: Any = parquet.ParquetFile(path, memory_map=False)
         self._column, self._is_struct = _image_column(path, self._file.schema_arrow)
         metadata = self._file.metadata
         groups = [
@@ -77,7 +78,7 @@ class ParquetShard:
         try:
             with self._lock:
                 value = self._rows(group)[index - int(self._starts[group])].as_py()
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(self._path, index, error) from error
         value = value and (value["bytes"] if self._is_struct else value)
         if value is None:

@@ -16,7 +16,7 @@ from train.data.decode import DecodeError
 from train.data.record_shards import ArrayRecordShard, ParquetShard
 from train.data.source import SourceError
 
-__all__ = ["SHARD_KINDS", "ShardReader", "open_shard", "shard_kind"]
+__all__ = ["SHARD_KINDS", "ShardReader", "open_shard", "read_lines", "shard_kind"]
 
 SHARD_KINDS = (
     ".tar, .array_record, .parquet, or .txt, a list of image files, one per line"
@@ -91,7 +91,8 @@ class _Tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # pyright: ignore  # Or it keeps them all.
                 key, suffix = _split_key(member.name)
-                if not member.isfile() or suffix not in _IMAGE_SUFFIXES:
+                is_image = member.isfile() and suffix in _IMAGE_SUFFIXES
+                if not is_image or _is_hidden(member.name):
                     continue
                 if self.names and self.names[-1] == key:
                     continue
@@ -105,7 +106,14 @@ class _Tar:
 
     def read(self, index: int) -> bytes:
         start, size = self._places[index].tolist()
-        return os.pread(self._file.fileno(), size, start)
+        name = f"{self._path}[{self.names[index]}]"
+        try:
+            data = os.pread(self._file.fileno(), size, start)
+        except OSError as error:
+            raise DecodeError(name, error.strerror or str(error)) from error
+        if len(data) < size:
+            raise DecodeError(name, f"{len(data)} of its {size} bytes are there")
+        return data
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -117,8 +125,7 @@ class _List:
 
     def __init__(self, path: Path) -> None:
         self._folder = path.parent
-        text = path.read_text("utf-8", "surrogateescape")
-        self.names = [line for line in text.splitlines() if line.strip()]
+        self.names = read_lines(path)
 
     def read(self, index: int) -> bytes:
         path = self._folder / self.names[index]
@@ -126,6 +133,8 @@ class _List:
             return path.read_bytes()
         except OSError as error:
             raise DecodeError(str(path), error.strerror or str(error)) from error
+        except ValueError as error:  # The line has a null character.
+            raise DecodeError(str(path), str(error)) from error
 
 
 _READERS: dict[str, Callable[[Path], ShardReader]] = {
@@ -134,6 +143,23 @@ _READERS: dict[str, Callable[[Path], ShardReader]] = {
     "parquet": ParquetShard,
     "txt": _List,
 }
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""The lines of a list of files, without blanks around them and empty lines.
+
+    Lines end with `\n` or `\r\n` only: any other character may be part of a path.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    return [name for line in text.split("\n") if (name := line.strip(" \t\r"))]
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a tar's member is a hidden file, as macOS adds: `a/._b.jpg`."""
+    return name.rpartition("/")[2].startswith(".")
 
 
 def _split_key(name: str) -> tuple[str, str]:

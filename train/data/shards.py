@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.decode import Pixels, TargetSide, decode_image
-from train.data.shard_readers import ShardReader, open_shard, shard_kind
+from train.data.shard_readers import ShardReader, open_shard, read_lines, shard_kind
 from train.data.source import Source, SourceError
 
 __all__ = ["PREFIX", "Shards", "image_keys", "list_shards", "shard_digest", "source_of"]
@@ -75,12 +75,9 @@ def list_shards(spec: str) -> Shards:
 
 def _from_list(spec: str, path: Path) -> tuple[Path, list[str]]:
     try:
-        text = path.read_text("utf-8", "surrogateescape")
+        lines = [os.path.normpath(line) for line in read_lines(path)]
     except OSError as error:
         raise SourceError(f"{spec}: {path}: {error.strerror}") from error
-    lines = [
-        os.path.normpath(line) for line in map(str.strip, text.split("\n")) if line
-    ]
     if any(os.path.isabs(line) or line.startswith("..") for line in lines):
         absolute = (os.path.abspath(path.parent / line) for line in lines)
         return Path("/"), [line.lstrip("/") for line in absolute]

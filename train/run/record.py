@@ -112,7 +112,8 @@ def check_pseudo_labels(old: Json, new: Json) -> None:
     if was == now:
         raise UserError(
             f"{new['config']['unlabelled']['unlabelled']} are other shards than when "
-            "the run began: with the same ones it can be resumed."
+            "the run began, or their labels have another --top or other unreadable "
+            "images: with the same ones it can be resumed."
         )
     raise UserError(
         f"{new['config']['unlabelled'][name]} has labels from another teacher than "

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import tarfile
 
 import numpy as np
 import pytest
@@ -80,6 +81,58 @@ def test_an_unreadable_image_is_named_by_shard_and_name(tmp_path):
     path = write_tar(tmp_path / "x", [FILES[0], b"none"])
     with pytest.raises(DecodeError, match=r"x\.tar\[a/0001\] cannot be read"):
         source_of(path).read(1)
+
+
+def test_an_error_on_reading_is_an_image_that_cannot_be_read(tmp_path, monkeypatch):
+    def stale(*arguments):
+        raise OSError(116, "Stale file handle")
+
+    reader = open_shard(write_tar(tmp_path / "x", FILES[:2]))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", stale)
+        with pytest.raises(
+            DecodeError, match=r"x\.tar\[a/0001\] .*: Stale file handle"
+        ):
+            reader.read(1)
+    assert reader.read(1) == FILES[1]
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_shard_that_is_cut_while_it_is_open_has_images_that_cannot_be_read(
+    tmp_path, kind
+):
+    data = [os.urandom(5000) for _ in range(9)]
+    path = WRITERS[kind](tmp_path / "x", data)
+    reader = open_shard(path)
+    os.truncate(path, 4000)
+    for index in (0, 8):
+        with pytest.raises(
+            DecodeError, match=rf"x\.{kind}\[.*{index}\] cannot be read"
+        ):
+            reader.read(index)
+
+
+def test_hidden_members_of_a_tar_are_no_images(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("./._1.png", "./1.png", "a/._2.png", "a/2.png", ".3.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(FILES[0])
+            tar.addfile(info, io.BytesIO(FILES[0]))
+    assert list(open_shard(path).names) == ["./1", "a/2"]
+
+
+def test_lists_of_shards_and_of_images_are_read_alike(tmp_path):
+    names = ["a b", "\x0bc\x0c", "d\u2028e\x85", "f\x1cg\udcff"]
+    path = tmp_path / "x.txt"
+    text = "".join(f"  {name}.tar \r\n\n" for name in names)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    listed = list_shards(f"shards:@{path}")
+    assert listed.names == tuple(f"{name}.tar" for name in names)
+    assert list(open_shard(path).names) == list(listed.names)
+    path.write_bytes(b"a\0b\n")
+    with pytest.raises(DecodeError, match="null"):
+        open_shard(path).read(0)
 
 
 def test_the_column_of_a_parquet_must_be_clear(tmp_path):
