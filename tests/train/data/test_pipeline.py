@@ -277,8 +277,8 @@ def test_too_many_unreadable_images_stop_the_stream_with_their_names(damaged, st
     assert str(caught.value).startswith("2 of 80 images cannot be read, more than the ")
     assert damaged.name(10) in str(caught.value)
     assert damaged.name(11) in str(caught.value)
-    # One is more than 1 % of 80 images, the default.
-    with pytest.raises(BadImagesError, match=r"1 of 80 .* allowed share of 0\.01"):
+    # One is more than 1 % of 80 images, the default; another thread may find a second.
+    with pytest.raises(BadImagesError, match=r"[12] of 80 .* allowed share of 0\.01"):
         stream(damaged)
 
 
