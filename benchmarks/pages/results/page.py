@@ -2,7 +2,7 @@
 
 from benchmarks.measurements import read_lines
 from benchmarks.pages.folders import MEASUREMENTS
-from benchmarks.pages.results import augmentation, few_labels, transfer
+from benchmarks.pages.results import augmentation, few_labels, top_classes, transfer
 
 __all__ = ["EXPERIMENTS", "page"]
 
@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "few_labels": few_labels,
     "transfer": transfer,
     "augmentation": augmentation,
+    "top_classes": top_classes,
 }
 
 _HEAD = """# Results

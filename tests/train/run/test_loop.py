@@ -420,7 +420,10 @@ def test_a_run_whose_classes_have_changed_is_refused(
             "alexnet cannot be built for images of 8 x 8 x 1",
         ),
         ({"network": Network("resnet18", dtype="float64")}, "JAX_ENABLE_X64=1"),
-        ({"parallelism": Parallelism(devices=9)}, "9 devices are asked for, and there are 1"),
+        (
+            {"parallelism": Parallelism(devices=9)},
+            "9 devices are asked for, and there are 1",
+        ),
         (
             {"input": Input(image_size=8, mean=(0.1, 0.2, 0.3), std=(1.0,))},
             "--mean must be one value or 1, one per channel of the images; got 3",
