@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.gpu_parts import Part
 from benchmarks.measurements import Measurements, Row, read
-from benchmarks.pages.goals import GPU, goal_lines
+from benchmarks.pages.goals import GPU
 from benchmarks.pages.markdown import table
-from benchmarks.pages.performance import sections
+from benchmarks.pages.performance import goals_table, sections
 from benchmarks.tables import OURS
 from train.storage import replace_file
 
@@ -74,8 +74,7 @@ def _sections(results: Sequence[Result], rehearse: bool) -> Iterator[str]:
         )
     yield f"## Parts\n\n{_parts(results)}"
     usual = [run for part, run in runs.values() if not part.flags]
-    header = ("figure", "times as fast as", "required", "target", "measured", "reached")
-    yield f"## Goals\n\n{table(header, goal_lines(GPU, usual))}"
+    yield f"## Goals\n\n{goals_table(GPU, usual)}"
     for stem, (part, run) in runs.items():
         yield f"## {stem}"
         if part.flags:

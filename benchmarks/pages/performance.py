@@ -11,7 +11,7 @@ from benchmarks.pages.markdown import table
 from benchmarks.plot import plot_accuracy
 from benchmarks.tables import IN_PARTS, OURS, tabulate
 
-__all__ = ["goals_section", "main", "page", "readme_table", "sections"]
+__all__ = ["goals_section", "goals_table", "main", "page", "readme_table", "sections"]
 
 _PERFORMANCE = MEASUREMENTS / "performance"
 
@@ -65,8 +65,13 @@ def goals_section(
     """
     if runs:
         goals = [goal for goal in goals if goal.figure_of_one_run(runs) is not None]
+    return f"## Goals: {device}\n\n{goals_table(goals, runs)}"
+
+
+def goals_table(goals: Sequence[Goal], runs: Sequence[Measurements]) -> str:
+    """Returns the goals and their measured figures, one line each."""
     header = ("figure", "times as fast as", "required", "target", "measured", "reached")
-    return f"## Goals: {device}\n\n{table(header, goal_lines(goals, runs))}"
+    return table(header, goal_lines(goals, runs))
 
 
 def readme_table(folder: Path = _PERFORMANCE) -> str:

@@ -18,7 +18,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_tar(path: Path, files: list[bytes]) -> Path:
-    """With a text beside each image, as WebDataset has them."""
+    """With a text next to each image, as WebDataset has them."""
     path = path.with_suffix(".tar")
     with tarfile.open(path, "w") as tar:
         for i, data in enumerate(files):

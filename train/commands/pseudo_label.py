@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["PseudoLabel", "pseudo_label_table"]
 
 _BAR = 20  # Length of a bar for all images, in characters.
-_TOP = 8  # Classes of each image in label shards.
 _ENDS = 10  # With many classes, this many of the most and the least frequent show.
 
 
@@ -110,7 +109,7 @@ class PseudoLabel:
         labeller = ShardLabeller(
             self.run,
             self.out,
-            top=_TOP if self.top is None else self.top,
+            **({} if self.top is None else {"top": self.top}),
             batch_size=self.batch_size,
             ema=self.ema,
             threads=self.threads or None,

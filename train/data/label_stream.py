@@ -28,6 +28,7 @@ from train.data.label_shards import (
     read_label_header,
     read_label_shard,
 )
+from train.data.pseudo_label_file import check_class_names
 from train.data.shard_readers import ShardReader, open_shard
 from train.data.shards import Shards, image_keys, shard_digest
 from train.data.source import Source, SourceError
@@ -65,11 +66,7 @@ def shard_labelled(
     """
     header = read_folder(folder)
     names = header["class_names"]
-    if class_names is not None and list(class_names) != names:
-        raise UserError(
-            f"{folder} has labels of other classes: {len(names)} there ({names[0]}, "
-            f"...), {len(class_names)} here ({class_names[0]}, ...)."
-        )
+    check_class_names(folder, names, class_names)
     missing = [n for n in shards.names if not label_path(folder, n).exists()]
     if missing:
         raise UserError(

@@ -31,6 +31,7 @@ __all__ = [
     "PseudoLabels",
     "PseudoLabelsWriter",
     "SelectedPseudoLabels",
+    "check_class_names",
     "check_images",
     "header_path",
     "images_digest",
@@ -314,12 +315,7 @@ def pseudo_labelled(
     """
     labels = read_pseudo_labels(path)
     check_images(path, labels, source)
-    labelled = labels.header["class_names"]
-    if class_names is not None and list(class_names) != labelled:
-        raise UserError(
-            f"{path} has labels of other classes: {_abbreviate(labelled)} there, "
-            f"{_abbreviate(class_names)} here."
-        )
+    check_class_names(path, labels.header["class_names"], class_names)
     selected = select_pseudo_labels(
         labels.probabilities,
         min_confidence=min_confidence,
@@ -328,6 +324,17 @@ def pseudo_labelled(
         seed=seed,
     )
     return source.take(selected.indices).with_columns(label=selected.labels)
+
+
+def check_class_names(
+    path: Path, labelled: Sequence[str], class_names: Sequence[str] | None
+) -> None:
+    """Raises `UserError` if labels are of other classes; None allows any."""
+    if class_names is not None and list(class_names) != list(labelled):
+        raise UserError(
+            f"{path} has labels of other classes: {_abbreviate(labelled)} there, "
+            f"{_abbreviate(class_names)} here."
+        )
 
 
 def _abbreviate(names: Sequence[str]) -> str:

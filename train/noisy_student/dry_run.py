@@ -27,8 +27,8 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
     """Builds each model and its training step, and prints their cost.
 
     The steps are traced and lowered, not compiled; even so the largest models take
-    minutes. It trains and writes nothing. If the images are missing, it says so, and
-    uses a stand-in with the teacher's default number of classes.
+    minutes. It trains and writes nothing. If the images cannot be used, it says so,
+    and uses a stand-in with the teacher's default number of classes.
 
     Raises:
       UserError: if a stage cannot be run.

@@ -30,7 +30,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,7 @@ from cnn_flax.weights import load_pretrained
 from cnn_flax.weights.identify import identify_weights
 from train.config import Config, Input, Network, Optimization, Selection, Transfer
 from train.data import Source, SourceError, eval_batches, open_source
-from train.data.decode import CropMode, Interpolation
-from train.data.select import evaluation_images, training_images
+from train.data.select import decode_options, evaluation_images, training_images
 from train.data.source import subset
 from train.errors import UserError
 from train.learn.inputs import eval_inputs
@@ -289,9 +288,7 @@ def _features(
         batch_size=min(config.input.batch_size, len(source)),
         image_size=size,
         channels=source.channels,
-        crop_pct=config.input.crop_pct,
-        interpolation=cast(Interpolation, config.input.interpolation),
-        crop_mode=cast(CropMode, config.input.crop_mode),
+        **decode_options(config),
     )
     parts = list(output_rows(step, batches))
     rows = np.full((len(source), parts[0][1].shape[1]), np.nan)

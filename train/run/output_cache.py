@@ -1,6 +1,5 @@
 """On-disk cache of a frozen model's outputs, one row per image."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from train.data.source import Rows
 from train.errors import UserError
 from train.hosts import gather, is_leader
 from train.learn.parallel import Placement
+from train.storage import replacement
 
 __all__ = ["cached_rows", "output_rows"]
 
@@ -59,13 +59,14 @@ def cached_rows(
         for _ in rows:
             pass
     elif not exists:
-        new = path.with_name(f".{path.name}.new")
-        array = np.lib.format.open_memmap(new, "w+", dtype=room.dtype, shape=room.shape)
-        array[:] = np.nan
-        for index, part in rows:
-            array[index] = part
-        array.flush()
-        os.replace(new, path)
+        with replacement(path) as new:
+            array = np.lib.format.open_memmap(
+                new, "w+", dtype=room.dtype, shape=room.shape
+            )
+            array[:] = np.nan
+            for index, part in rows:
+                array[index] = part
+            array.flush()
     gather("written")
     array = np.load(path, mmap_mode="r")
     if array.shape != room.shape:

@@ -19,6 +19,7 @@ from train import hosts
 from train.config import Config
 from train.config_file import flag_values
 from train.data import BadImages, DecodeError, Source
+from train.data.decode import to_array
 from train.errors import UserError
 from train.learn.parallel import Placement
 from train.run.program import Program
@@ -177,9 +178,10 @@ def _facts(source: Source) -> Json:
     images = hashlib.sha256()
     for i in _sample(len(source), _IMAGES):
         try:
-            pixels, label = source.read(i), source.example(i, 0)[1]
+            image, label = source.example(i, 0)
         except DecodeError:
             continue
+        pixels = to_array(image)
         images.update(f"{pixels.shape} {label}".encode() + pixels.tobytes())
     columns = {
         name: rows[np.array(_sample(rows.shape[0], _NAMES), int)]
