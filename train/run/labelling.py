@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from train.config import Parallelism
+from train.config import Config, Parallelism
 from train.config_file import config_from_json, load_record
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.open_source import Split, check_outside
@@ -34,7 +34,13 @@ from train.learn.step import make_predict_step
 from train.run.load import load_run
 from train.run.record import environment_changes, machine, pixel_inputs, versions
 
-__all__ = ["label_images", "open_images_to_label", "teacher_digest"]
+__all__ = [
+    "batch_options",
+    "label_images",
+    "one_behind",
+    "open_images_to_label",
+    "teacher_digest",
+]
 
 _SHARD = 8192  # Images per write, approximately.
 _EVERY = 10.0  # Seconds between lines of progress.
@@ -148,15 +154,11 @@ def label_images(
             found=dict(writer.header["unreadable"].values()),
         )
         placement = Placement()
-        options = decode_options(config)
         batches = eval_batches(
             source,
-            batch_size=placement.round_up(batch_size or config.input.batch_size),
-            image_size=record["input"]["image_size"],
-            channels=record["input"]["channels"],
             start=writer.labelled,
             bad_images=bad,
-            **{**options, "threads": threads or options["threads"]},
+            **batch_options(record, config, placement, batch_size, threads),
         )
         predict = jax.jit(make_predict_step(model, pixel_inputs(record)))
         teacher = partial(predict, jax.device_put(variables, placement.replicated))
@@ -164,7 +166,7 @@ def label_images(
         with contextlib.closing(
             prefetch_to_device(batches, placement.sharded)
         ) as ready:
-            for log_probs, index, mask in _shards(_label(teacher, ready)):
+            for log_probs, index, mask in _shards(one_behind(_label(teacher, ready))):
                 is_image = index < len(source)
                 readable = mask[is_image] > 0
                 probabilities = np.exp(log_probs[is_image], dtype=np.float32)
@@ -190,20 +192,49 @@ def teacher_digest(variables: Any) -> str:
     return digest.hexdigest()
 
 
+def batch_options(
+    record: Mapping[str, Any],
+    config: Config,
+    placement: Placement,
+    batch_size: int | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Options of `train.data.eval_batches` for a run's teacher.
+
+    Args:
+      record: the contents of the run's `config.json`.
+      config: its config.
+      placement: the devices.
+      batch_size: images per step; None for the run's.
+      threads: number of threads that read images; None for the run's.
+    """
+    options = decode_options(config)
+    return {
+        "batch_size": placement.round_up(batch_size or config.input.batch_size),
+        "image_size": record["input"]["image_size"],
+        "channels": record["input"]["channels"],
+        **{**options, "threads": threads or options["threads"]},
+    }
+
+
+def one_behind(results: Iterable[Any]) -> Iterator[Any]:
+    """Fetches each result while the device computes the next one."""
+    last = None
+    for result in results:
+        if last is not None:
+            yield jax.device_get(last)
+        last = result
+    if last is not None:
+        yield jax.device_get(last)
+
+
 def _label(
     teacher: Callable[[jax.Array], jax.Array], batches: Iterable[Mapping[str, Any]]
 ) -> Iterator[_Rows]:
-    """The teacher's predictions, batch by batch."""
-    last = None
+    """The teacher's predictions, batch by batch, on the devices."""
     for batch in batches:
-        # Fetch the last batch while the device runs this one.
         log_probs: Any = teacher(batch["image"])
-        rows = _Rows(log_probs, batch["index"], batch["mask"])
-        if last is not None:
-            yield jax.device_get(last)
-        last = rows
-    if last is not None:
-        yield jax.device_get(last)
+        yield _Rows(log_probs, batch["index"], batch["mask"])
 
 
 def _shards(batches: Iterable[_Rows]) -> Iterator[_Rows]:

@@ -24,13 +24,12 @@ from train.data.label_shards import (
     read_label_header,
     write_label_shard,
 )
-from train.data.select import decode_options
 from train.data.shard_readers import open_shard
 from train.data.shards import Shards, image_keys, shard_digest, source_of
 from train.errors import UserError
 from train.learn.parallel import Placement
 from train.learn.step import make_predict_step
-from train.run.labelling import teacher_digest
+from train.run.labelling import batch_options, one_behind, teacher_digest
 from train.run.load import load_run
 from train.run.record import machine, pixel_inputs, versions
 
@@ -97,15 +96,9 @@ class ShardLabeller:
         )
         self._max_bad_share = config.input.max_bad_share
         self._placement = Placement()
-        options = decode_options(config)
-        self._batches = {
-            "batch_size": self._placement.round_up(
-                batch_size or config.input.batch_size
-            ),
-            "image_size": record["input"]["image_size"],
-            "channels": record["input"]["channels"],
-            **{**options, "threads": threads or options["threads"]},
-        }
+        self._batches = batch_options(
+            record, config, self._placement, batch_size, threads
+        )
         predict = make_predict_step(model, pixel_inputs(record))
         self._variables = jax.device_put(variables, self._placement.replicated)
         self._teacher = jax.jit(_top_classes(predict, self._header["top"]))
@@ -183,7 +176,7 @@ class ShardLabeller:
         batches = eval_batches(source, bad_images=bad, **self._batches)
         sharding = self._placement.sharded
         with contextlib.closing(prefetch_to_device(batches, sharding)) as ready:
-            for found, index, mask in _one_behind(self._predictions(ready)):
+            for found, index, mask in one_behind(self._predictions(ready)):
                 is_image = index < len(source)
                 rows = index[is_image]
                 classes[:, rows] = found[0][is_image].T
@@ -253,14 +246,3 @@ def _top_classes(predict: Callable[..., jax.Array], top: int) -> Callable[..., A
         return classes.astype(jnp.uint16), log_probs.astype(jnp.float16)
 
     return top_classes
-
-
-def _one_behind(predictions: Iterator[Any]) -> Iterator[Any]:
-    """Fetches each result while the device computes the next one."""
-    last = None
-    for result in predictions:
-        if last is not None:
-            yield jax.device_get(last)
-        last = result
-    if last is not None:
-        yield jax.device_get(last)
