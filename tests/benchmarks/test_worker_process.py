@@ -54,6 +54,7 @@ def test_a_peers_process_has_no_jax():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_a_worker_profiles_its_program(tmp_path):
     with WorkerProcess("benchmarks.network_programs:copy", {"megabytes": 1}) as worker:
         worker.profile(2, tmp_path)
