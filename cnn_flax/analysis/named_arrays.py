@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax import traverse_util
 from flax.core import DenyList
 from jax.extend import core
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 from cnn_flax.analysis.jaxpr import abstract_images
 from cnn_flax.analysis.propagation import (
@@ -27,10 +28,13 @@ __all__ = [
     "Array",
     "Model",
     "ReceptiveFieldError",
+    "Trace",
+    "arrays_of",
     "checked_position",
     "find_array",
     "named_arrays",
     "position_axes",
+    "trace",
     "trace_arrays",
 ]
 
@@ -81,6 +85,48 @@ def named_arrays(
     return partial(_results, model, options)
 
 
+class Trace(NamedTuple):
+    """A model's program, which returns its arrays by name.
+
+    Attributes:
+      program: of the leaves of the variables and the images, to the arrays.
+      names: of the arrays that it returns, in their order.
+      images: the abstract images.
+    """
+
+    program: ClosedJaxpr
+    names: Sequence[str]
+    images: jax.ShapeDtypeStruct
+
+
+def trace(
+    model: Model,
+    images: jax.ShapeDtypeStruct,
+    options: dict[str, Any],
+    variables: Any = None,
+) -> Trace:
+    """Traces a model.
+
+    Args:
+      model: a module, or a function of images.
+      images: abstract images.
+      options: further arguments of its call.
+      variables: of a module, abstract; None: those that it initializes.
+
+    Raises:
+      TypeError: if `model` is neither a module nor a function.
+    """
+    arrays = named_arrays(model, options)
+    if not isinstance(model, nn.Module):
+        variables = {}
+    elif variables is None:
+        key = jax.random.key(0)
+        init = partial(model.init, {"params": key, "dropout": key}, **options)
+        variables = jax.eval_shape(init, images)
+    program, shapes = jax.make_jaxpr(arrays, return_shape=True)(variables, images)
+    return Trace(program, sorted(shapes), images)
+
+
 def trace_arrays(
     model: Model,
     image_size: int | Sequence[int],
@@ -97,32 +143,28 @@ def trace_arrays(
       TypeError: if `model` is neither a module nor a function.
       ValueError: if `image_size` is invalid.
     """
-    arrays = named_arrays(model, options)
     images = abstract_images(image_size, channels)
-    if isinstance(model, nn.Module):
-        key = jax.random.key(0)
-        init = partial(model.init, {"params": key, "dropout": key}, **options)
-        variables = jax.eval_shape(init, images)
-    else:
-        variables = {}
-    program, shapes = jax.make_jaxpr(arrays, return_shape=True)(variables, images)
-    arguments = [
-        *[Independent()] * len(jax.tree.leaves(variables)),
-        image(images.shape),
-    ]
+    return arrays_of(trace(model, images, options), ignore_global=ignore_global)
+
+
+def arrays_of(traced: Trace, *, ignore_global: bool) -> dict[str, Array]:
+    """Returns what the arrays of a traced model see, as `trace_arrays` does."""
+    program, names, images = traced
+    variables = len(program.jaxpr.invars) - 1
+    arguments = [*[Independent()] * variables, image(images.shape)]
     values = propagate(program, arguments, ignore_global=ignore_global)
     lines = {
         variable: i
         for i, eqn in enumerate(program.jaxpr.eqns)
         for variable in eqn.outvars
     }
-    traced = [
+    arrays = [
         (name, Array(value, _line(variable, lines), np.shape(variable.aval)))
         for name, value, variable in zip(
-            sorted(shapes), values, program.jaxpr.outvars, strict=True
+            names, values, program.jaxpr.outvars, strict=True
         )
     ]
-    return dict(sorted(traced, key=lambda pair: pair[1].line))
+    return dict(sorted(arrays, key=lambda pair: pair[1].line))
 
 
 def find_array(arrays: dict[str, Array], at: str | None) -> tuple[str, Seen]:

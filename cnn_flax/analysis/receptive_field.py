@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnn_flax.analysis.named_arrays import (
+    Array,
     Model,
     ReceptiveFieldError,
     find_array,
@@ -25,6 +26,7 @@ from cnn_flax.analysis.propagation import Seen
 __all__ = [
     "ReceptiveField",
     "field_of",
+    "fields_of",
     "pixels",
     "receptive_field",
     "receptive_fields",
@@ -143,6 +145,11 @@ def receptive_fields(
         channels=channels,
         options=options,
     )
+    return fields_of(arrays)
+
+
+def fields_of(arrays: dict[str, Array]) -> dict[str, ReceptiveField]:
+    """The fields of those arrays that have one, by name."""
     return {
         name: field_of(name, array.value)
         for name, array in arrays.items()

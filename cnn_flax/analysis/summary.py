@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from cnn_flax.analysis.jaxpr import abstract_images, abstract_variables, labelled
 from cnn_flax.analysis.multiply_adds import multiply_adds
-from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_fields
+from cnn_flax.analysis.named_arrays import arrays_of, trace
+from cnn_flax.analysis.receptive_field import ReceptiveField, fields_of
 
 __all__ = ["BlockSummary", "Summary", "summary"]
 
@@ -97,18 +98,11 @@ def summary(
     params = variables.get("params", {})
 
     shapes: dict[str | None, tuple[int, ...] | None] = {}
-
-    def forward(variables, images):
-        return model.apply(variables, images, **arguments)
-
     with labelled(_block), nn.intercept_methods(partial(_record_shape, shapes)):
-        program = jax.make_jaxpr(forward)(variables, images)
+        traced = trace(model, images, arguments, variables)
     itself = type(model).__name__
-    costs = multiply_adds(program.jaxpr, itself)
-    size = images.shape[1:3]
-    fields = receptive_fields(
-        model, size, channels=channels, ignore_global=ignore_global, **arguments
-    )
+    costs = multiply_adds(traced.program.jaxpr, itself)
+    fields = fields_of(arrays_of(traced, ignore_global=ignore_global))
 
     blocks = [
         BlockSummary(
@@ -126,7 +120,7 @@ def summary(
         blocks.append(
             BlockSummary(itself, shapes[None], own, costs[itself], fields.get("output"))
         )
-    return Summary(size, tuple(blocks))
+    return Summary(images.shape[1:3], tuple(blocks))
 
 
 def _block(module: nn.Module) -> str | None:

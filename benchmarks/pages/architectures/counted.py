@@ -130,10 +130,13 @@ except that both variants keep the 1x1 after the pooling, so that their outputs 
 same shape."""
 
 
+_WHOLE_NETS = ("resnet34", "resnet50", "densenet121", "densenet201")
+
+
 def whole_nets() -> str:
     """Returns the table of whole nets for the section on DenseNet."""
     rows = []
-    for name in ("resnet34", "resnet50", "densenet121", "densenet201"):
+    for name in _WHOLE_NETS:
         info = cnn_flax.model_info(name)
         summary = cnn_flax.summary(cnn_flax.create_model(name))
         rows.append(

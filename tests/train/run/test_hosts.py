@@ -237,7 +237,7 @@ def test_processes_end_together_and_resume_bit_equal(tmp_path, programs):
             ends = pair.ends(60)
             assert time.monotonic() - started < 60
         code, message = ends[1 - victim]
-        assert code == 1
+        assert code == 1, message
         assert f"Process {victim} of this run has ended: it was killed" in message
         assert "Traceback" not in message and "stack trace" not in message
 
