@@ -35,8 +35,16 @@ def test_logits_match_the_reference_in_float32(name, reference_name):
     check_logits(name, reference_name)
 
 
+# Of each kind of block the smallest net; the logits cover depth and width.
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "reference_name"), REFERENCES)
+@pytest.mark.parametrize(
+    ("name", "reference_name"),
+    [
+        (name, reference_name)
+        for name, reference_name in REFERENCES
+        if name not in ("resnet34", "resnet152", "wide_resnet50_2")
+    ],
+)
 def test_a_training_pass_matches_the_reference_in_float64(
     name, reference_name, float64, request
 ):
