@@ -66,6 +66,7 @@ def test_no_images_are_mixed_to_no_images(mix):
     chex.assert_shape((images, labels), [EMPTY.shape, (0, 5)])
 
 
+@pytest.mark.slow
 def test_numpys_numbers_are_pythons():
     for call, number in (
         (lambda n: augment.resize(IMAGES, n), 8),  # The short side, not a square.

@@ -51,6 +51,7 @@ def test_outputs_are_the_same_with_flaxs_layers(train):
     assert Conv not in types
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_with_flaxs_layers():
     variables = random_variables(RESNET, *IMAGES.shape)
 

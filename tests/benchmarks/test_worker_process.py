@@ -7,6 +7,7 @@ from benchmarks.profiles import operations
 from benchmarks.worker_process import WorkerError, WorkerProcess, start_workers
 
 
+@pytest.mark.slow
 def test_a_worker_builds_a_program_and_runs_it_often():
     options = {"megabytes": 8}
     with WorkerProcess("benchmarks.network_programs:copy", options) as worker:
@@ -19,6 +20,7 @@ def test_a_worker_builds_a_program_and_runs_it_often():
             assert worker.peak_memory() > worker.extra_memory
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_reported():
     with pytest.raises(WorkerError, match="AttributeError: .* no attribute 'none'"):
         WorkerProcess("benchmarks.compare:none", {})

@@ -107,6 +107,7 @@ def test_bad_arguments_are_refused(shape, groups, message):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize(
     ("channels", "features", "groups"),

@@ -73,6 +73,7 @@ def assert_close(actual, expected, tolerance):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_every_gradient_are_torchvisions_in_float64(name, float64):
     arguments, gradients, y, cotangent = reference(name, jnp.float64)

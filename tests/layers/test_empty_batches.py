@@ -116,6 +116,7 @@ def test_blocks():
         assert y.shape[:3] == X.shape[:3]
 
 
+@pytest.mark.slow
 def test_rematerialized_layers():
     class Net(nn.Module):
         @nn.compact

@@ -41,6 +41,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 def test_a_convolution(arguments):
     conv = layers.Conv(4, **arguments)
@@ -71,6 +72,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_an_operator(operator):
     assert_exports(

@@ -230,6 +230,7 @@ def flat(tree) -> Any:
     return traverse_util.flatten_dict(tree, sep="/")
 
 
+@pytest.mark.slow
 def test_output_is_finite_in_float32_and_bfloat16(net):
     logits, features, _ = net.evaluated
     low, low_features, _ = forward(

@@ -41,6 +41,7 @@ def parameters_of(name):
     return cnn_flax.model_info(name).parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize(("version", "outputs"), [("dcn", 18), ("dcnv2", 27)])
 def test_the_branches_are_what_a_resnet_gains(depth, version, outputs):
@@ -90,6 +91,7 @@ def without_branches(params):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "modulated", "share"), [(BasicBlock, False, 1), (Bottleneck, True, 0.5)]
 )
@@ -112,6 +114,7 @@ def test_a_new_net_is_the_plain_one_with_half_the_kernels_in_v2(
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_features_have_the_plain_nets_shapes():
     shapes = [
         feature_shapes(cnn_flax.create_model(name), 1, 224, 224, 3)
@@ -135,6 +138,7 @@ def test_every_parameter_of_a_new_net_gets_a_gradient():
         assert np.abs(gradient).max() > 0, path
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     model = small(dtype=jnp.bfloat16)
     variables = random_variables(model, *SHAPE)

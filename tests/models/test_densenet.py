@@ -56,6 +56,7 @@ def small(**fields: Any) -> DenseNet:
     return DenseNet(**{**sizes, "num_classes": 5, **fields})
 
 
+@pytest.mark.slow
 def test_features_leave_under_their_names_with_the_papers_sizes():
     model = cnn_flax.create_model("densenet121")
     assert feature_shapes(model, 1, 224, 224, 3) == {
@@ -97,6 +98,7 @@ def test_small_inputs_keep_their_size_up_to_stage_1():
     assert shapes["stage2"][1:3] == (4, 4)
 
 
+@pytest.mark.slow
 def test_images_that_would_vanish_are_refused():
     model = cnn_flax.create_model("densenet121")
     feature_shapes(model, 1, 29, 29, 3)
@@ -139,6 +141,7 @@ def test_remat_changes_neither_parameters_nor_the_pass(float64):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_dropout_is_on_in_training_alone(remat):
     model = small(dropout_rate=0.5, remat=remat)

@@ -176,6 +176,7 @@ def test_drop_path_grows_linearly_over_the_blocks():
     assert rates == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["dropout_rate", "drop_path_rate"])
 def test_noise_is_on_in_training_alone(field):
     quiet = small(**NOISELESS)
@@ -224,6 +225,7 @@ def test_kernels_begin_with_the_variance_of_their_fan_out():
     assert jnp.abs(head).max() == pytest.approx(1 / math.sqrt(5), rel=0.01)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_in_float32():
     model = small(dtype=jnp.bfloat16)
     variables = random_variables(model, 2, 8, 8, 3)

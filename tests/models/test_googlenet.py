@@ -72,6 +72,7 @@ def test_features_leave_under_their_names_with_the_papers_sizes(name):
     }
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("size", [1, 31, 224])
 def test_every_size_has_a_map_for_the_auxiliary_heads(name, size):

@@ -56,6 +56,7 @@ def test_features_leave_under_their_names_with_the_papers_sizes():
     }
 
 
+@pytest.mark.slow
 def test_any_image_size_is_taken_and_halves_are_rounded_up():
     model = cnn_flax.create_model("mobilenet_v2")
     shapes = feature_shapes(model, 1, 65, 97, 3)
@@ -157,6 +158,7 @@ def test_padding_is_explicit():
     assert seen == {(1, 0), (3, 1)}
 
 
+@pytest.mark.slow
 def test_parameters_begin_as_torchvisions():
     model = small(width_multiplier=2.0, num_classes=50)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
@@ -187,6 +189,7 @@ def test_drop_path_grows_linearly_over_the_blocks():
     assert rates == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["dropout_rate", "drop_path_rate"])
 def test_noise_is_on_in_training_alone(field):
     quiet = small(dropout_rate=0.0)
