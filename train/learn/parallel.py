@@ -6,6 +6,7 @@ batch, and the step itself reduces over `AXIS`. JAX keeps `jax.pmap` in maintena
 only, as a wrapper of `jax.shard_map`: `jit` is the default.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -115,6 +116,10 @@ class Placement:
     def round_up(self, batch_size: int) -> int:
         """The batch size, rounded up to a multiple of the parts."""
         return -(-batch_size // self.parts) * self.parts
+
+    def batch_unit(self, parts: int = 1, pairs: bool = False) -> int:
+        """The number whose multiples are the batches that pass `check`."""
+        return self.parts * math.lcm(parts, 2 if pairs else 1)
 
     def check(self, batch_size: int, parts: int = 1, pairs: bool = False) -> None:
         """Raises `UserError` if the devices cannot split the parts of a batch evenly.

@@ -1,7 +1,6 @@
 """The largest batch that fits a chip's memory, found by compiling."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,9 +43,8 @@ def largest_batch(
     """
     topology, program, known = plan.topology, plan.program, plan.steps["training"]
     config = program.config
-    # Batches that `Placement.check` accepts are the multiples of this.
-    unit = program.placement.parts * math.lcm(
-        config.optimization.gradient_accumulation, 2 if config.augment.pairs else 1
+    unit = program.placement.batch_unit(
+        config.optimization.gradient_accumulation, config.augment.pairs
     )
     compiled: list[int] = []
 

@@ -110,7 +110,7 @@ class Program:
       shapes: the shapes of that state, with shardings.
       train_step: the training step, not compiled.
       eval_step: the evaluation step, not compiled.
-      warnings: what the run will never reach, one line each.
+      warnings: what the run does otherwise than asked or never reaches, one line each.
     """
 
     config: Config
@@ -241,7 +241,9 @@ def build(
     train, test = images or (training_images(config), evaluation_images(config))
     if unlabelled is None:
         unlabelled = unlabelled_images(config, train.class_names, unlabelled_set)
+    # The run's record keeps the batch size that was asked for.
     record = describe(config, recipe, train)
+    config, smaller = _fit_batch(config, len(train), placement)
     if unlabelled is not None and unlabelled.digest:
         record["pseudo_labels"]["shards"] = unlabelled.digest
     model = build_model(record)
@@ -343,8 +345,32 @@ def build(
         shapes=placement.state_shapes(shapes),
         train_step=pmap_step(train_step, placement.devices) if axis else train_step,
         eval_step=eval_step,
-        warnings=(*unreached(config), *_never_unfrozen(stages, steps)),
+        warnings=(*smaller, *unreached(config), *_never_unfrozen(stages, steps)),
     )
+
+
+def _fit_batch(
+    config: Config, images: int, placement: Placement
+) -> tuple[Config, list[str]]:
+    """The config with a batch that the training images fill, and a line if it changed.
+
+    With a number of steps per epoch, the images are repeated to fill the batch instead.
+    """
+    asked = config.input.batch_size
+    if config.epoch_steps or asked <= images:
+        return config, []
+    unit = placement.batch_unit(
+        config.optimization.gradient_accumulation, config.augment.pairs
+    )
+    size = images // unit * unit
+    if size == 0:  # Fewer images than devices: `steps_per_epoch` says so.
+        return config, []
+    smaller = dataclasses.replace(config.input, batch_size=size)
+    line = (
+        f"--batch-size {asked} is more than the {images:,} training images: a batch "
+        f"has {size}, and an epoch one step."
+    )
+    return dataclasses.replace(config, input=smaller), [line]
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import jax
@@ -43,6 +44,22 @@ def test_a_batch_that_does_not_divide_evenly_is_refused_or_rounded_up():
     placement.check(8, pairs=True)
     with pytest.raises(UserError, match="2 for each of the 4 devices, got 12"):
         placement.check(12, pairs=True)
+
+
+def test_the_batches_that_are_not_refused_are_the_multiples_of_one_number():
+    placement = Placement(jax.devices() * 4)
+
+    def passes(size, parts, pairs):
+        try:
+            placement.check(size, parts, pairs)
+        except UserError:
+            return False
+        return True
+
+    for parts, pairs in itertools.product((1, 2, 3), (False, True)):
+        unit = placement.batch_unit(parts, pairs)
+        passing = [n for n in range(1, 50) if passes(n, parts, pairs)]
+        assert passing == list(range(unit, 50, unit))
 
 
 def test_a_mesh_must_fit_the_devices_and_the_other_flags():

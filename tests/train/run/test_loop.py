@@ -467,10 +467,19 @@ def test_too_little_disk_space_is_an_error_before_anything_is_computed(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_larger_than_the_set_is_refused(tmp_path, tiny, quiet):
-    large = dataclasses.replace(tiny.input, batch_size=2000)
-    with pytest.raises(SourceError, match="batch size 2000 must be 1 to 1438"):
-        fit(dataclasses.replace(tiny, input=large), tmp_path / "run", console=quiet)
+def test_a_batch_larger_than_the_set_has_all_of_its_images(tiny):
+    few = dataclasses.replace(tiny, selection=Selection(count=30))
+    program = build(few)
+    assert program.train_batch.batch_size == program.config.input.batch_size == 30
+    assert (program.steps_per_epoch, program.steps) == (1, 3)
+    assert program.warnings[0] == (
+        "--batch-size 100 is more than the 30 training images: a batch has 30, and an "
+        "epoch one step."
+    )
+    # The same command resumes the run.
+    assert program.record["config"]["input"]["batch_size"] == 100
+    # With a number of steps, the images are repeated to fill the batch.
+    assert build(dataclasses.replace(few, epoch_steps=2)).train_batch.batch_size == 100
 
 
 def test_a_run_is_evaluated_on_the_requested_split(tmp_path, tiny, quiet):
