@@ -17,6 +17,7 @@ import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
 from cnn_flax.gallery import draw_sheets
 from cnn_flax.info import model_info
+from cnn_flax.installing import install_command
 from cnn_flax.registry import UnknownModelError, list_models, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -369,7 +370,7 @@ def _predict(options: argparse.Namespace) -> None:
     others = ": --entry names others" if len(found.candidates) > 1 else ""
     _print(f"Images prepared as for {found.preparation}{others}.")
     if classes == _IMAGENET_CLASSES and not class_names:
-        _print("For the classes' names: pip install 'cnn-flax[cli]'.")
+        _print(f"For the classes' names: {install_command('cli')}")
     if errors:
         raise UserError(" ".join(errors))
 

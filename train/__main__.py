@@ -7,7 +7,15 @@ if __name__ == "__main__":
 
     use_huge_pages()  # Before any import that takes long.
 
-from train.commands.main import main
+try:
+    from train.commands.main import main
+except ModuleNotFoundError as error:
+    from train.extras import missing_extra
+
+    if __name__ != "__main__" or (message := missing_extra(error)) is None:
+        raise
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 __all__ = ["main"]
 

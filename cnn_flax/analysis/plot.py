@@ -14,6 +14,7 @@ from cnn_flax.analysis.effective_field import (
 )
 from cnn_flax.analysis.named_arrays import Model
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_field
+from cnn_flax.installing import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +69,7 @@ def plot_receptive_field(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "plot_receptive_field needs matplotlib: pip install 'cnn-flax[plots]'."
+            f"plot_receptive_field needs matplotlib: {install_command('plots')}."
         ) from error
     if np.ndim(images) != 4:
         raise ValueError(f"images must be [N, H, W, C], got shape {np.shape(images)}.")

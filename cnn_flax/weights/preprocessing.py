@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 
 from cnn_flax.info import ModelInfo
+from cnn_flax.installing import install_command
 from cnn_flax.published import PublishedWeights
 from cnn_flax.weights.enlarging import enlarged_window, is_mostly_cut_off
 from cnn_flax.weights.identify import IdentifiedWeights
@@ -113,7 +114,7 @@ def _require_pillow() -> None:
         import PIL  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Images are read with Pillow; install it: pip install 'cnn-flax[cli]'."
+            f"Images are read with Pillow; install it: {install_command('cli')}."
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from cnn_flax.installing import install_command
 from cnn_flax.registry import create_model
 from cnn_flax.weights.errors import WeightsError
 from cnn_flax.weights.variables import Sizes, variable_shapes
@@ -106,7 +107,7 @@ def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
     except ImportError as error:
         raise WeightsError(
             f"The checkpoints of the run {folder} are read with Orbax; install it: "
-            "pip install 'cnn-flax[train]'."
+            f"{install_command('train')}."
         ) from error
 
     targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import urllib.request
 
+from cnn_flax.installing import install_command
 from cnn_flax.published import published_weights
 from cnn_flax.weights.errors import CheckpointError, WeightsError
 from cnn_flax.weights.shards import parse_index
@@ -84,7 +85,7 @@ def _from_hub(repository: str) -> pathlib.Path:
     except ImportError as error:
         raise WeightsError(
             f"There is no file or folder {repository}; to look for it on the Hugging "
-            f"Face Hub, install the extra: pip install 'cnn-flax[hub]'. {by_hand}"
+            f"Face Hub, install the extra: {install_command('hub')}. {by_hand}"
         ) from error
     reason, offline = "", False
 

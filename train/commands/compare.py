@@ -60,7 +60,9 @@ def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
-        say(console, "For a picture of the runs: pip install 'cnn-flax[plots]'")
+        from cnn_flax.installing import install_command
+
+        say(console, f"For a picture of the runs: {install_command('plots')}")
         return
     figure = plots.comparison({label: lines for label, (_, lines) in logs.items()})
     try:

@@ -39,6 +39,7 @@ from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
 from train.console import escape_what_cannot_be_encoded, say
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
+from train.extras import missing_extra
 from train.hosts import has_failed
 
 __all__ = ["main"]
@@ -98,6 +99,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except StorageError as error:
         _complain(f"{error} Make room; to resume: {command_line}")
         return 1
+    except ModuleNotFoundError as error:
+        if (message := missing_extra(error)) is None:
+            raise
+        _complain(message)
+        return 2
     except ValueError as error:
         if not isinstance(error, (UserError, *_library_errors())):
             raise

@@ -32,6 +32,13 @@ _FASHION = (
     "Bag",
     "Ankle boot",
 )
+# Where the recipes' images come from, as the end of a message.
+_GET_FASHION = (
+    ". For Fashion-MNIST, on Debian and Ubuntu: sudo apt install "
+    "dataset-fashion-mnist; elsewhere, put the four files *-ubyte.gz of "
+    "https://github.com/zalandoresearch/fashion-mnist, folder data/fashion, into a "
+    "folder and give --data idx:FOLDER"
+)
 
 
 def digits(path: str) -> Splits:
@@ -68,7 +75,8 @@ def idx(path: str) -> Splits:
     """
     folder = Path(path).expanduser()
     if not path or not folder.is_dir():
-        raise SourceError(f"idx:{path}: no such folder")
+        hint = _GET_FASHION if "fashion" in path.lower() else ""
+        raise SourceError(f"idx:{path}: no such folder{hint}")
     return {
         "train": partial(_idx, folder, "train", f"idx:{path}"),
         "test": partial(_idx, folder, "t10k", f"idx:{path}"),

@@ -94,7 +94,7 @@ def open_source(
             "--pseudo-labels DIR, the labels that it writes"
         )
     if kind not in _OPENERS:
-        raise SourceError(f"unknown data {spec!r}: {_nearest(kind)}")
+        raise SourceError(f"unknown data {spec!r}: {_nearest(spec)}")
     if split not in get_args(Split):
         raise SourceError(f"unknown split {split!r}: {', '.join(get_args(Split))}")
     splits = _OPENERS[kind](path)
@@ -215,7 +215,17 @@ def _list(names) -> str:
     return ", ".join(sorted(names))
 
 
-def _nearest(kind: str) -> str:
-    near = difflib.get_close_matches(kind, _OPENERS, n=1)
+def _nearest(spec: str) -> str:
+    """What an unknown source may mean: a path without its kind, or a misspelt kind."""
     kinds = f"available: {_list(_OPENERS)}"
+    if kind := _kind_of(Path(spec).expanduser()):
+        return f"did you mean {kind}:{spec}? ({kinds})"
+    near = difflib.get_close_matches(spec.partition(":")[0], _OPENERS, n=1)
     return f"did you mean {near[0]}? ({kinds})" if near else kinds
+
+
+def _kind_of(path: Path) -> str:
+    """The kind of source that a path is of; empty if it is of none."""
+    if path.is_dir():
+        return "idx" if any(path.glob("*-idx3-ubyte*")) else "folder"
+    return "npz" if path.is_file() and path.suffix == ".npz" else ""

@@ -6,6 +6,7 @@ import cnn_flax
 from train.config import Config
 from train.data.decode import DecodeError, TargetSide
 from train.data.source import Source
+from train.errors import UserError
 
 __all__ = ["stand_in"]
 
@@ -16,10 +17,16 @@ def stand_in(config: Config, count: int = 0) -> Source:
     Args:
       config: the run's config.
       count: number of images; 0 for one batch.
+
+    Raises:
+      UserError: if the model does not exist, or does not have the fields.
     """
     count = count or config.input.batch_size
     network = config.network
-    model = cnn_flax.create_model(network.model, **network.model_fields)
+    try:
+        model = cnn_flax.create_model(network.model, **network.model_fields)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
     classes = tuple(str(k) for k in range(getattr(model, "num_classes", 1000)))
 
     def example(index: int, target_side: TargetSide):

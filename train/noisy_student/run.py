@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cnn_flax.installing import install_command
 from train.config import Unlabelled
 from train.config_file import read_record
 from train.console import say
@@ -242,7 +243,7 @@ def _write_report(
     """Writes the page and the poster, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return say(
-            console, "For report.html and report.png: pip install 'cnn-flax[plots]'"
+            console, f"For report.html and report.png: {install_command('plots')}"
         )
     from train.noisy_student.report import write_report
 

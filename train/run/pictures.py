@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cnn_flax.installing import install_command
 from train.console import say
 from train.data import Source
 from train.run.evaluation import Evaluation
@@ -37,7 +38,7 @@ def draw(
       console: prints the paths of the pictures.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        say(console, "For pictures of the run: pip install 'cnn-flax[plots]'")
+        say(console, f"For pictures of the run: {install_command('plots')}")
         return
     from train.run import plots
 

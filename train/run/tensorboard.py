@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cnn_flax.installing import install_command
 from train.errors import UserError
 from train.run.metrics import MetricsLog
 
@@ -15,7 +16,7 @@ def check_installed() -> None:
     """Raises `UserError` if tensorboardX is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
-            "--tensorboard needs an extra: pip install 'cnn-flax[tensorboard]'"
+            f"--tensorboard needs an extra: {install_command('tensorboard')}"
         )
 
 

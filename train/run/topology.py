@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from cnn_flax.installing import install_command
 from train.errors import UserError
 
 __all__ = ["CHIPS", "Chip", "Topology", "open_topology"]
@@ -168,7 +169,7 @@ def _tpus(name: str, chip: Chip, slice_: str) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"{name} needs libtpu, which compiles for TPUs without one: "
-            "pip install 'cnn-flax[plan]', on Linux."
+            f"{install_command('plan')}, on Linux."
         )
     options: dict[str, Any] = {"chip_config_name": chip.config}
     if math.prod(sides) == 1:

@@ -43,7 +43,7 @@ def test_without_matplotlib_the_table_is_still_printed(
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr("train.run.plots", raising=False)
     compare(runs, tmp_path / "both.png", quiet)
-    assert "pip install 'cnn-flax[plots]'" in quiet.file.getvalue()
+    assert "[plots]'" in quiet.file.getvalue()
     assert not (tmp_path / "both.png").exists()
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from cnn_flax.installing import install_command
 from train import recipes
 from train.__main__ import main
 
@@ -108,6 +109,28 @@ def test_a_user_error_is_one_line_and_exit_code_2(
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_one_line_that_installs_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("train.commands.run.use_compilation_cache", lambda: None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert main(["digits_resnet", "--out", str(tmp_path / "run")]) == 2
+    command = install_command("train")
+    expected = f"The package 'sklearn' is missing: {command}\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_without_tyro_and_jax_the_first_line_says_what_to_install():
+    code = """
+import runpy, sys
+sys.modules["tyro"] = sys.modules["jax"] = None
+runpy.run_module("train", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "The package 'tyro' is missing: pip install -e '.[train]', in the checkout\n"
+    )
 
 
 def test_model_fields_are_numbers_booleans_tuples_and_strings():

@@ -49,6 +49,25 @@ def test_unknown_data_names_the_nearest():
         open_source("/home/me/images")
 
 
+def test_a_path_without_its_kind_suggests_the_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").touch()
+    (tmp_path / "set.npz").touch()
+    for path, kind in (("photos", "folder"), ("mnist", "idx"), ("set.npz", "npz")):
+        with pytest.raises(SourceError, match=f"did you mean {kind}:{path}. "):
+            open_source(path)
+
+
+def test_a_missing_fashion_mnist_says_how_to_get_it():
+    message = "no such folder. .*apt install dataset-fashion-mnist; .*zalandoresearch"
+    with pytest.raises(SourceError, match=message):
+        open_source("idx:/nowhere/fashion-mnist")
+    with pytest.raises(SourceError, match="no such folder$"):
+        open_source("idx:/nowhere/mnist")
+
+
 def test_unknown_split_names_the_splits():
     with pytest.raises(SourceError, match="unknown split 'dev': train, val, test"):
         open_source("digits", "dev")  # pyright: ignore[reportArgumentType]

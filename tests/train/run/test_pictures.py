@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cnn_flax.installing import install_command
 from train.data import open_source
 from train.run.pictures import draw
 
@@ -15,5 +16,5 @@ def test_without_matplotlib_a_line_says_how_to_get_pictures(tmp_path, monkeypatc
     evaluation: Any = None  # Not needed without matplotlib.
     draw(tmp_path, {}, evaluation, source, console)
     text = console.file.getvalue()  # pyright: ignore
-    assert text == "For pictures of the run: pip install 'cnn-flax[plots]'\n"
+    assert text == f"For pictures of the run: {install_command('plots')}\n"
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@ import importlib.util
 
 import pytest
 
+from cnn_flax.installing import install_command
 from train.__main__ import main
 from train.errors import UserError
 from train.run.topology import CHIPS, open_topology
@@ -53,7 +54,7 @@ def test_a_missing_libtpu_names_the_extra(monkeypatch, capsys):
     assert main(["plan", "digits_resnet", "--topology", "v5e:2x2"]) == 2
     assert capsys.readouterr().err.strip() == (
         "v5e:2x2 needs libtpu, which compiles for TPUs without one: "
-        "pip install 'cnn-flax[plan]', on Linux."
+        f"{install_command('plan')}, on Linux."
     )
 
 
