@@ -2,7 +2,7 @@
 
 python -m train                               list the recipes
 python -m train RECIPE --out DIR [--FLAG ..]  run a recipe, or resume the run in DIR
-python -m train RECIPE --help                 show the flags
+python -m train RECIPE --help                 show the flags; --help-all: all of them
 python -m train evaluate DIR [--data ..]      evaluate a run
 python -m train evaluate MODEL --data ..      evaluate published weights, or a file
 python -m train compare DIR DIR ..            plot several runs in one picture
@@ -21,6 +21,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Union
 
 import tyro
@@ -37,6 +38,7 @@ from train.commands.predict import Predict
 from train.commands.pseudo_label import PseudoLabel
 from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
+from train.commands.short_help import all_help, asks_for_help, short_help
 from train.console import escape_what_cannot_be_encoded, say
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
 from train.extras import missing_extra
@@ -126,7 +128,11 @@ def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
     ]
     # The named recipe alone, so that suggestions are from its flags.
     if name in recipes.names():
-        forms.append(run_command(recipes.load(name)))
+        recipe = recipes.load(name)
+        forms.append(run_command(recipe))
+        if asks_for_help(words[1:]):
+            return partial(print, short_help(recipe, _PROGRAM))
+        words = all_help(words)
     elif name not in _COMMANDS:
         raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])
     form: Any = Union[tuple(forms)]  # noqa: UP007

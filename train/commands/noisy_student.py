@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -11,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from train import recipes
 from train.commands.run import silence_orbax
+from train.commands.short_help import all_help, asks_for_help, short_help
 from train.compilation_cache import use_compilation_cache
 from train.errors import UserError
 from train.noisy_student import NoisyStudent
@@ -70,21 +72,42 @@ def noisy_student_command(
     by_name = {name: recipes.load(name) for name in recipes.names()}
     students = [recipe for recipe in by_name.values() if recipe.noisy_student]
     names = ", ".join(recipe.name for recipe in students)
-    usage = f"noisy-student RECIPE --out DIR [--FLAG ..]; recipes: {names}"
+    prog = f"{prog} noisy-student"
     if not words:
-        raise UserError(f"Name a recipe: {prog} {usage}.")
-    if words[0] in ("-h", "--help"):
-        return lambda: print(f"{prog} {usage}")
+        raise UserError(
+            f"Name a recipe: {prog} RECIPE --out DIR [--FLAG ..]; recipes: {names}."
+        )
+    if words[0] in ("-h", "--help", "--help-all"):
+        return partial(print, _help(students, prog))
     if words[0] not in by_name:
         raise recipes.no_recipe(words[0])
     if by_name[words[0]] not in students:
         raise UserError(
-            f"{words[0]} is not a Noisy Student: run it with `{prog} {words[0]}`. The "
+            f"{words[0]} is not a Noisy Student: run it with `python -m train "
+            f"{words[0]}`. The "
             f"Noisy Students are: {names}."
         )
+    if asks_for_help(words[1:]):
+        return partial(print, short_help(by_name[words[0]], prog))
     forms = tuple(_form(recipe, command_line) for recipe in students)
     form: Any = Union[forms]  # noqa: UP007
-    return tyro.cli(form, prog=f"{prog} noisy-student", args=words)
+    return tyro.cli(form, prog=prog, args=all_help(words))
+
+
+def _help(students: Sequence[recipes.Recipe], prog: str) -> str:
+    """The help of the command: its recipes, and where their flags are."""
+    lines = [
+        f"usage: {prog} RECIPE [--out DIR] [--FLAG VALUE ...]",
+        "",
+        "Trains a model, labels images with it, and trains the next model on them, in",
+        "rounds. The same command resumes after it was stopped.",
+        "",
+        "Recipes:",
+    ]
+    for recipe in students:
+        title = recipe.text.strip().partition("\n")[0]
+        lines += [f"  {recipe.name}", f"      {title}"]
+    return "\n".join([*lines, "", f"Flags: {prog} RECIPE --help"])
 
 
 def _form(recipe: recipes.Recipe, command_line: str) -> Any:
