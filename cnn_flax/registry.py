@@ -98,12 +98,20 @@ def create_model(name: str, **fields: Any) -> nn.Module:
 
     Raises:
       UnknownModelError: if there is no such model; names the nearest ones.
-      TypeError: if the model has no such field; names the nearest ones.
+      TypeError: if the model has no such field; names the nearest ones. `pretrained`
+        is none either: `cnn_flax.load_pretrained(name)` gives a model with weights.
     """
     factory = registration(name).factory
     allowed = [f.name for f in dataclasses.fields(type(factory())) if f.init]
     allowed = [f for f in allowed if f not in ("parent", "name")]
     for field in fields:
+        if field in ("pretrained", "weights"):
+            raise TypeError(
+                f"create_model builds a module, which has no weights: leave out "
+                f"{field}={fields[field]!r}. For published weights, call "
+                f"`model, variables = cnn_flax.load_pretrained({name!r})`; for others, "
+                "add their file, folder or id on the Hugging Face Hub."
+            )
         if field not in allowed:
             raise TypeError(
                 f"{name} has no field {field!r}. {nearest(field, allowed)} "

@@ -39,6 +39,13 @@ def test_an_unknown_field_is_refused_with_the_nearest_names():
         cnn_flax.create_model("resnet18", num_clases=10)
 
 
+@pytest.mark.parametrize("field", ["pretrained", "weights"])
+def test_a_model_with_weights_is_what_load_pretrained_gives(field):
+    call = r"cnn_flax\.load_pretrained\('resnet18'\)"
+    with pytest.raises(TypeError, match=f"leave out {field}=True.*{call}"):
+        cnn_flax.create_model("resnet18", **{field: True})
+
+
 def test_info_says_what_is_known_of_a_model():
     info = cnn_flax.model_info("resnet50")
     assert info.name == "resnet50"
