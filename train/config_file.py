@@ -1,6 +1,7 @@
-"""Reads a run's `config.json`; converts a `Config` to JSON and back."""
+"""Reads a run's `config.json`; converts a `Config` to JSON and back; changes it."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "flag_values",
     "load_record",
     "read_record",
+    "replace",
 ]
 
 Json = dict[str, Any]
@@ -56,6 +58,42 @@ def flag_values(config: Config) -> Json:
     for name, value in config_to_json(config).items():
         values |= value if isinstance(value, dict) else {name: value}
     return values
+
+
+def replace(config: Config, **values: Any) -> Config:
+    """A copy of a config with other values, whichever group they are in.
+
+        replace(config, learning_rate=0.03, epochs=5)
+
+    Args:
+      config: the config.
+      **values: maps the names of fields to their new values; `augment=Augment(...)`
+        replaces a whole group.
+
+    Raises:
+      UserError: if there is no such field, or the values are not allowed.
+    """
+    names = [field.name for field in dataclasses.fields(config)]
+    # The group `transfer` has a field `transfer`: the value says which is meant.
+    changes: Json = {
+        name: values.pop(name)
+        for name in names
+        if name in values
+        and dataclasses.is_dataclass(values[name])
+        == dataclasses.is_dataclass(getattr(config, name))
+    }
+    for name in names:
+        group = changes.get(name, getattr(config, name))
+        if dataclasses.is_dataclass(group) and not isinstance(group, type):
+            inside = {field.name for field in dataclasses.fields(group)}
+            if mine := {k: values.pop(k) for k in inside & values.keys()}:
+                changes[name] = dataclasses.replace(group, **mine)
+    if values:
+        unknown, known = next(iter(values)), [*names, *flag_values(config)]
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"A config has no field {unknown!r}.{hint}")
+    return dataclasses.replace(config, **changes)
 
 
 def read_record(run: Path) -> Json | None:

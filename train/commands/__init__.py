@@ -1,1 +1,1 @@
-"""The commands of `python -m train`: one file each, with flags, body and table."""
+"""The commands of `python -m train`: one file each, its flags over `train.api`."""

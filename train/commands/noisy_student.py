@@ -11,6 +11,7 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from train import recipes
+from train.api.self_training import self_train
 from train.commands.run import silence_orbax
 from train.commands.short_help import all_help, asks_for_help, short_help
 from train.compilation_cache import use_compilation_cache
@@ -44,13 +45,10 @@ class RunNoisyStudent:
             return dry_run(self.student, self.recipe, Console())
         use_compilation_cache()
         silence_orbax()
-        from train.noisy_student.run import run
-        from train.noisy_student.table import noisy_student_table
-
-        summary = run(
+        result = self_train(
             self.student, self.out, recipe=self.recipe, command=self.command_line
         )
-        Console().print(noisy_student_table(summary))
+        Console().print(result.table())
 
 
 def noisy_student_command(

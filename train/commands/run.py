@@ -1,25 +1,23 @@
 """`python -m train RECIPE`: runs a recipe, or resumes a run."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Suppress
 
+from train.api.training import fit
 from train.compilation_cache import use_compilation_cache
 from train.config import Config
-from train.console import duration, figure_rows, literal, percent
 from train.errors import UserError
 from train.hosts import is_leader, joined
 from train.joining import Hosts
 from train.recipes import Recipe
 
-__all__ = ["Run", "result_table", "run_command", "silence_orbax"]
+__all__ = ["Run", "run_command", "silence_orbax"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,15 @@ class Run:
         use_compilation_cache()
         silence_orbax()
         with joined(self.hosts):
-            from train.run.loop import fit
-
-            console = Console(quiet=bool(self.hosts.coordinator) and not is_leader())
+            quiet = bool(self.hosts.coordinator) and not is_leader()
             result = fit(
                 self.config,
                 self.out,
                 recipe=self.recipe,
-                console=console,
                 extend=self.extend,
+                quiet=quiet,
             )
-            console.print(result_table(self.out, result))
+            Console(quiet=quiet).print(result.table())
 
 
 def run_command(recipe: Recipe) -> Any:
@@ -91,28 +87,3 @@ def run_command(recipe: Recipe) -> Any:
 def silence_orbax() -> None:
     """Turns off Orbax's log, which prints tracebacks of the errors that it raises."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-
-
-def result_table(run: Path, result: Mapping[str, Any]) -> Table:
-    """The final figures of a run.
-
-    Args:
-      run: its folder.
-      result: the contents of its `result.json`.
-    """
-    table = Table("", Column(literal(run)), title="Result", title_justify="left")
-    for name, value in figure_rows(result, result["classes"]):
-        table.add_row(name, value)
-    if "ema_accuracy" in result:
-        table.add_row("accuracy of the EMA", percent(result["ema_accuracy"]))
-        table.add_row("loss of the EMA", f"{result['ema_loss']:.4f}")
-    table.add_row(f"{result['split']} images", f"{result['test_images']:,}")
-    if result["unreadable_images"]:
-        table.add_row("unreadable images", f"{result['unreadable_images']:,}")
-    table.add_row("parameters", f"{result['parameters']:,}")
-    table.add_row("epochs, steps", f"{result['epochs']:,}, {result['steps']:,}")
-    table.add_row(
-        "training",
-        f"{duration(result['seconds'])}, {result['images_per_second']:,.0f} images/s",
-    )
-    return table

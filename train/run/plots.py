@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "confusion_matrix",
     "learning_curves",
     "not_as_math",
+    "predicted_images",
     "save",
     "short_name",
     "worst_images",
@@ -189,6 +191,40 @@ def worst_images(
             f"{100 * evaluation.confidence[i]:.0f} %",
             fontsize=9,
             color=_INK if label == prediction else _TEST,
+        )
+    return not_as_math(figure)
+
+
+def predicted_images(
+    paths: Sequence[Path],
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    read: Callable[[Path], np.ndarray],
+    count: int = 12,
+) -> Figure:
+    """The first images, each with its most probable class and that probability.
+
+    Args:
+      paths: n image files, at least one.
+      probabilities: float `[n, K]`.
+      class_names: K names.
+      read: returns the image of a file, `uint8 [h, w, 1 or 3]`.
+      count: number of images.
+    """
+    paths = paths[:count]
+    columns = min(len(paths), 6)
+    rows = -(-len(paths) // columns)
+    size = (1.7 * columns, 2.1 * rows)
+    figure, axes = _figure(rows, columns, size, "", squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, path, row in zip(axes.flat, paths, probabilities, strict=False):
+        ax.imshow(read(path).squeeze(), cmap="gray", vmin=0, vmax=255)
+        best = int(row.argmax())
+        ax.set_title(
+            f"{short_name(class_names[best])}, {100 * row[best]:.0f} %",
+            fontsize=9,
+            color=_INK,
         )
     return not_as_math(figure)
 

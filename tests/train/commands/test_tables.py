@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from train.api.evaluation import evaluation_table
+from train.api.labelling import pseudo_label_table
+from train.api.prediction import prediction_table
+from train.api.training import result_table
 from train.commands.compare import comparison_table
-from train.commands.evaluate import evaluation_table
-from train.commands.predict import prediction_table
-from train.commands.pseudo_label import pseudo_label_table
-from train.commands.run import result_table
 from train.data import open_source
 from train.data.pseudo_label_file import PseudoLabels
 from train.run.evaluation import Evaluation

@@ -1,0 +1,1 @@
+"""The programs as functions, which `train` hands on and the commands call."""

@@ -1,0 +1,170 @@
+"""`train.evaluate`: evaluates a run, or a model with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from train.api.result import Result
+from train.console import figure_rows, literal, percent, say
+from train.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from train.data import Source
+    from train.run.evaluation import Evaluation
+
+__all__ = ["EvaluateResult", "evaluate", "evaluation_table"]
+
+
+@dataclass(frozen=True, repr=False)
+class EvaluateResult(Result):
+    """A model's evaluation.
+
+    `figures` are `loss` (in nats), `accuracy`, `top5_accuracy`, `calibration_error` and
+    `images`.
+
+    Attributes:
+      evaluation: label, prediction, confidence, rank and loss of each image.
+      source: the images: `source.read(index)` is one, `uint8 [h, w, C]`.
+    """
+
+    evaluation: Evaluation
+    source: Source
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The K classes' names."""
+        return self.source.class_names
+
+    def table(self) -> Table:
+        """Figures over all images, then the accuracy per class."""
+        return evaluation_table(self.title, self.evaluation, self.class_names)
+
+    def plots(self) -> dict[str, Figure]:
+        """`confusion_matrix`, and `worst_images`, those with the largest loss."""
+        from train.run.plots import confusion_matrix, worst_images
+
+        names, read = self.class_names, self.source.read
+        return {
+            "confusion_matrix": confusion_matrix(self.evaluation, names, self.title),
+            "worst_images": worst_images(self.evaluation, names, read, self.title),
+        }
+
+
+def evaluate(
+    what: Path | str,
+    data: str | None = None,
+    split: Literal["train", "val", "test"] | None = None,
+    *,
+    weights: str | None = None,
+    batch_size: int | None = None,
+    ema: bool = False,
+    old_head: bool = False,
+    max_pixels: int = 0,
+    quiet: bool = False,
+) -> EvaluateResult:
+    """Evaluates a run's last checkpoint, or a model: `python -m train evaluate`.
+
+    Args:
+      what: a run's folder, or a model, one of `cnn_flax.list_models()`.
+      data: data source of the images; None for the run's.
+      split: split of the data; None for that which the run evaluates on, or `test`.
+      weights: the model's weights: a file, a folder, or an id on the Hugging Face Hub;
+        None for the first published ones. The classes are assumed to be in their order.
+      batch_size: images per step; None for the run's, or 64. It does not change the
+        figures.
+      ema: whether to evaluate the moving average of a run's weights.
+      old_head: whether to evaluate the old head of a run with `transfer="lwf"`, on
+        images of the old task.
+      max_pixels: allow images of up to this many pixels, if that is more than Pillow's
+        limit.
+      quiet: whether to print nothing.
+
+    Raises:
+      UserError: if there is no such run, or the arguments or classes do not fit it.
+      UnknownModelError, WeightsError: if the model or its weights cannot be loaded.
+      SourceError: if the data cannot be used; a `UserError`.
+    """
+    import cnn_flax
+    from cnn_flax.registry import nearest
+    from cnn_flax.weights.identify import identify_weights
+    from cnn_flax.weights.preprocessing import allow_pixels
+    from train.run.inference import evaluate_model, evaluate_run
+
+    allow_pixels(max_pixels)
+    name, run = str(what), Path(what)
+    if run.exists():
+        if weights:
+            raise UserError(f"{run} has its own weights: leave out --weights.")
+        return _result(
+            f"{run} (EMA)" if ema else str(run),
+            *evaluate_run(
+                run, data, split, batch_size=batch_size, ema=ema, old_head=old_head
+            ),
+        )
+    if not weights and name not in cnn_flax.list_models():
+        near = nearest(name, cnn_flax.list_models())
+        message = f"{run} holds no run. It is not a model either. {near}"
+        raise UserError(message.strip())
+    if data is None:
+        raise UserError(f"Give the images to evaluate {name} on: --data SOURCE")
+    if ema:
+        raise UserError(f"--ema needs a run; {name} is a model.")
+    if old_head:
+        raise UserError(f"--old-head needs a run; {name} is a model.")
+    prepared = identify_weights(name, weights).preparation
+    console = Console(quiet=quiet, force_jupyter=False)
+    say(console, f"Images prepared as for {prepared}.")
+    found = evaluate_model(
+        name,
+        data,
+        weights=weights,
+        split=split or "test",
+        batch_size=batch_size or 64,
+    )
+    return _result(name, *found)
+
+
+def _result(what: str, evaluation: Evaluation, source: Source) -> EvaluateResult:
+    figures = {
+        **evaluation.figures(),
+        "calibration_error": evaluation.calibration_error(),
+        "images": len(evaluation.label),
+    }
+    title = f"{what} on images of {source.spec}"
+    return EvaluateResult(title, figures, {}, evaluation, source)
+
+
+def evaluation_table(
+    title: str, evaluation: Evaluation, class_names: Sequence[str]
+) -> Table:
+    """Figures over all images, then the accuracy per class.
+
+    Args:
+      title: names the model and the images.
+      evaluation: the evaluation.
+      class_names: K names.
+    """
+    classes = len(class_names)
+    table = Table(
+        "", "", "images", title=literal(title, "table.title"), title_justify="left"
+    )
+    images = f"{len(evaluation.label):,}"
+    for name, value in figure_rows(evaluation.figures(), classes):
+        table.add_row(name, value, images)
+    error = percent(evaluation.calibration_error())
+    table.add_row("calibration error", error, images)
+    table.add_section()
+    counts = np.bincount(evaluation.label, minlength=classes)
+    shares = evaluation.class_accuracy(classes)
+    for name, share, count in zip(class_names, shares, counts, strict=True):
+        table.add_row(literal(name), percent(share) if count else "", f"{count:,}")
+    return table

@@ -1,0 +1,136 @@
+"""`train.predict`: classifies image files with a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+from train.api.result import Result
+from train.console import literal, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from train.data import DecodeError
+
+__all__ = ["PredictResult", "predict", "prediction_table"]
+
+
+@dataclass(frozen=True, repr=False)
+class PredictResult(Result):
+    """The classes of images, in their order.
+
+    `figures` are `images` and `unreadable`, their numbers.
+
+    Attributes:
+      images: n image files.
+      probabilities: float32 `[n, K]`, NaN for an unreadable image.
+      class_names: K names.
+      unreadable: why an image cannot be read, by its file.
+    """
+
+    images: tuple[Path, ...]
+    probabilities: np.ndarray
+    class_names: Sequence[str]
+    unreadable: Mapping[Path, str]
+
+    @property
+    def readable(self) -> list[int]:
+        """The places of the images that could be read."""
+        return [i for i, path in enumerate(self.images) if path not in self.unreadable]
+
+    @property
+    def classes(self) -> list[str | None]:
+        """The most probable class of each image; None if it is unreadable."""
+        best: list[str | None] = [None] * len(self.images)
+        for i in self.readable:
+            best[i] = self.class_names[int(self.probabilities[i].argmax())]
+        return best
+
+    def table(self) -> Table:
+        """The most probable classes of each readable image, up to five."""
+        kept = self.readable
+        paths = [self.images[i] for i in kept]
+        return prediction_table(paths, self.probabilities[kept], self.class_names)
+
+    def plots(self) -> dict[str, Figure]:
+        """`images`: the first readable images, with their classes."""
+        from train.data import read_image
+        from train.run.plots import predicted_images
+
+        kept = self.readable
+        if not kept:
+            return {}
+        return {
+            "images": predicted_images(
+                [self.images[i] for i in kept],
+                self.probabilities[kept],
+                self.class_names,
+                read_image,
+            )
+        }
+
+
+def predict(
+    run: Path | str,
+    images: Path | str | Sequence[Path | str],
+    *,
+    ema: bool = False,
+    max_pixels: int = 0,
+    skip_unreadable: bool = False,
+) -> PredictResult:
+    """Classifies images with a run's last checkpoint: `python -m train predict`.
+
+    Args:
+      run: the run's folder.
+      images: one image file, or n of them, of any size.
+      ema: whether to use the moving average of the weights.
+      max_pixels: allow images of up to this many pixels, if that is more than Pillow's
+        limit.
+      skip_unreadable: whether to go on after a file that cannot be read as an image,
+        and list it in the result.
+
+    Raises:
+      UserError: if the folder holds no run, or the run has no moving average.
+      DecodeError: if a file cannot be read as an image; names the file.
+    """
+    from cnn_flax.weights.preprocessing import allow_pixels
+    from train.run.inference import predict_images
+
+    allow_pixels(max_pixels)
+    run = Path(run)
+    paths = [images] if isinstance(images, (Path, str)) else images
+    paths = tuple(map(Path, paths))
+    errors: list[DecodeError] = []
+    probabilities, names = predict_images(
+        run, paths, ema=ema, unreadable=errors.append if skip_unreadable else None
+    )
+    by_name = {str(path): path for path in paths}
+    unreadable = {by_name[error.name]: str(error) for error in errors}
+    figures = {"images": len(paths), "unreadable": len(unreadable)}
+    title = f"{len(paths):,} images by {run}"
+    return PredictResult(title, figures, {}, paths, probabilities, names, unreadable)
+
+
+def prediction_table(
+    paths: Sequence[Path], probabilities: np.ndarray, class_names: Sequence[str]
+) -> Table:
+    """The most probable classes of each image, up to five.
+
+    Args:
+      paths: n image files.
+      probabilities: float `[n, K]`.
+      class_names: K names.
+    """
+    table = Table("image", "class", "probability", title_justify="left")
+    for path, row in zip(paths, probabilities, strict=True):
+        for place, k in enumerate(np.argsort(-row, kind="stable")[:5]):
+            name = "" if place else literal(path)
+            table.add_row(name, literal(class_names[int(k)]), percent(row[k]))
+        table.add_section()
+    return table
