@@ -1,6 +1,14 @@
 """Convolutional image classifiers in JAX and Flax, exact to the published weights."""
 
-from cnn_flax import analysis, augment, layers, losses, models, weights
+from cnn_flax import (
+    analysis,
+    augment,
+    layers,
+    losses,
+    models,
+    programs,
+    weights,
+)
 from cnn_flax.analysis import (
     effective_receptive_field,
     feature_info,
@@ -34,6 +42,7 @@ __all__ = [
     "models",
     "plot_receptive_field",
     "preprocess",
+    "programs",
     "receptive_field",
     "single_layer_receptive_field",
     "summary",

@@ -1,6 +1,7 @@
-"""`cnn-flax`: inspects models, converts weights, classifies and augments images."""
+"""`cnn-flax`: inspects models, converts weights, classifies images, and trains."""
 
 import argparse
+import importlib
 import io
 import pathlib
 import re
@@ -18,6 +19,7 @@ from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
 from cnn_flax.gallery import draw_sheets
 from cnn_flax.info import model_info
 from cnn_flax.installing import install_command
+from cnn_flax.programs import load as load_programs
 from cnn_flax.registry import UnknownModelError, list_models, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -43,6 +45,7 @@ from cnn_flax.weights.variables import flatten, sizes
 __all__ = ["main"]
 
 _IMAGENET_CLASSES = 1000
+_TRAIN = "cnn-flax train"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -71,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words[:1] == ["train"]:
+            return _train(words[1:], may_restart=arguments is None)
         _run(words)
     except KeyboardInterrupt:
         return 130
@@ -79,6 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cnn-flax: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def _train(words: Sequence[str], *, may_restart: bool) -> int:
+    """Runs a command line of the training programs; returns its exit code."""
+    load_programs()
+    if may_restart:  # In the same process, which comes here a second time.
+        importlib.import_module("train.huge_pages").use_huge_pages()
+    return importlib.import_module("train.commands.main").main(words, _TRAIN)
 
 
 def _run(words: Sequence[str]) -> None:
@@ -190,6 +203,8 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         required=True,
         help="the folder to draw into: operations.png, random.png, policies.png",
     )
+    # For the list of commands: `_train` takes its words, `--help` too.
+    commands.add_parser("train", help=f"Trains models: `{_TRAIN}` lists the recipes")
     return parser, dict(commands.choices)
 
 
@@ -339,7 +354,7 @@ def _predict(options: argparse.Namespace) -> None:
     name, source = options.model, options.weights
     if source and (run := _run_folder(source)):
         raise UserError(
-            f"{run} is the folder of a run: python -m train predict {run} IMAGE ..."
+            f"{run} is the folder of a run: {_TRAIN} predict {run} IMAGE ..."
         )
     found = identify_weights(name, source, entry=options.entry)
     prepare = preprocess(found)

@@ -210,7 +210,7 @@ def test_predict_refuses_what_it_cannot_read(capsys, photos, tmp_path):
     assert "no file or folder nope" in refused(capsys, *predict, "nope", photo)
     (tmp_path / "config.json").write_text("{}")
     error = refused(capsys, *predict, tmp_path, photo)
-    assert f"python -m train predict {tmp_path}" in error
+    assert f"cnn-flax train predict {tmp_path}" in error
 
 
 def test_predict_refuses_grey_nets_and_nets_without_a_head(capsys, photos, tmp_path):

@@ -57,15 +57,17 @@ _COMMANDS = {
 _PROGRAM = "python -m train"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int:
     """Runs a command line, by default this process's; returns its exit code.
+
+    `program` is what the user called it by, which the messages repeat.
 
     0: success. 1: a loss or gradient was not finite, the disk filled up, or another
     process of the run failed. 2: the request cannot be fulfilled. 128 plus a signal's
     number: stopped by that signal.
     """
     try:
-        code = _run(arguments)
+        code = _run(arguments, program)
     except Exception:
         if not has_failed():
             raise
@@ -78,28 +80,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None, program: str) -> int:
     """Runs a command line, and reports its errors in one line."""
+    complain = partial(_complain, program)
     escape_what_cannot_be_encoded()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command_line = f"{_PROGRAM} {shlex.join(words)}"
+    command_line = f"{program} {shlex.join(words)}"
     try:
         if sys.platform == "win32":
-            raise UserError(
-                f"{_PROGRAM} runs on Linux and macOS; on Windows, in WSL 2."
-            )
-        _parse(words, command_line)()
+            raise UserError(f"{program} runs on Linux and macOS; on Windows, in WSL 2.")
+        _parse(words, command_line, program)()
     except Interrupted as stop:
-        _complain(f"{stop} It is saved; to resume: {command_line}")
+        complain(f"{stop} It is saved; to resume: {command_line}")
         return 128 + stop.signal
     except KeyboardInterrupt:
-        _complain(f"Stopped. To resume from what was saved: {command_line}")
+        complain(f"Stopped. To resume from what was saved: {command_line}")
         return 130
     except NotFiniteError as error:
-        _complain(" ".join([str(error), *error.__notes__]))
+        complain(" ".join([str(error), *error.__notes__]))
         return 1
     except StorageError as error:
-        _complain(f"{error} Make room; to resume: {command_line}")
+        complain(f"{error} Make room; to resume: {command_line}")
         return 1
     except ModuleNotFoundError as error:
         if (message := missing_extra(error)) is None:
@@ -109,20 +110,20 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ValueError as error:
         if not isinstance(error, (UserError, *_library_errors())):
             raise
-        _complain(str(error))
+        complain(str(error))
         return 2
     return 0
 
 
-def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
+def _parse(words: Sequence[str], command_line: str, program: str) -> Callable[[], None]:
     """The command that a command line names, with its flags set."""
     name = words[0] if words else "--help"
     if name in ("-h", "--help"):
-        return _list_recipes
+        return partial(_list_recipes, program)
     if name == "noisy-student":
-        return noisy_student_command(words[1:], command_line, prog=_PROGRAM)
+        return noisy_student_command(words[1:], command_line, prog=program)
     if name == "plan":
-        return plan_command(words[1:], prog=_PROGRAM)
+        return plan_command(words[1:], prog=program)
     forms: list[Any] = [
         Annotated[form, tyro.conf.subcommand(name)] for name, form in _COMMANDS.items()
     ]
@@ -136,12 +137,13 @@ def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
     elif name not in _COMMANDS:
         raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])
     form: Any = Union[tuple(forms)]  # noqa: UP007
-    return tyro.cli(form, prog=_PROGRAM, args=words)
+    return tyro.cli(form, prog=program, args=words)
 
 
-def _list_recipes() -> None:
+def _list_recipes(program: str) -> None:
     console = Console()
-    console.print(str(__doc__).partition("\n\n")[2], highlight=False, markup=False)
+    text = str(__doc__).partition("\n\n")[2].replace(_PROGRAM, program)
+    console.print(text, highlight=False, markup=False)
     table = Table("recipe", "model", "data", "gave")
     table.columns[0].no_wrap = True
     table.columns[2].overflow = "fold"
@@ -159,5 +161,5 @@ def _library_errors() -> tuple[type[ValueError], ...]:
     return UnknownModelError, WeightsError
 
 
-def _complain(text: str) -> None:
-    say(Console(stderr=True), text)
+def _complain(program: str, text: str) -> None:
+    say(Console(stderr=True), text.replace(_PROGRAM, program))
