@@ -11,6 +11,8 @@ import pathlib
 import sys
 from types import ModuleType
 
+from cnn_flax.installing import install_command
+
 __all__ = ["load"]
 
 _EXTRAS = ("tyro", "grain", "orbax")
@@ -34,7 +36,7 @@ def load() -> ModuleType:
         folder = here.parent
     if any(importlib.util.find_spec(name) is None for name in _EXTRAS):
         raise ImportError(
-            "The programs need more packages: pip install 'cnn-flax[train]'."
+            f"The programs need more packages: {install_command('train')}."
         )
     if "train" not in sys.modules and sys.path[:1] != [str(folder)]:
         sys.path.insert(0, str(folder))

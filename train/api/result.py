@@ -74,8 +74,10 @@ class Result:
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("matplotlib"):
                 raise
+            from cnn_flax.installing import install_command
+
             plots = {}
-            parts.append("<p>For plots: <code>pip install 'cnn-flax[plots]'</code></p>")
+            parts.append(f"<p>For plots: <code>{install_command('plots')}</code></p>")
         parts += [_image(name, figure) for name, figure in plots.items()]
         return "\n".join(parts)
 

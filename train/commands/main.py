@@ -105,7 +105,7 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     except ModuleNotFoundError as error:
         if (message := missing_extra(error)) is None:
             raise
-        _complain(message)
+        complain(message)
         return 2
     except ValueError as error:
         if not isinstance(error, (UserError, *_library_errors())):

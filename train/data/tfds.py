@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn_flax.installing import install_command
 from train.data.decode import DecodeError, Pixels, TargetSide, decode_image
 from train.data.source import Source, SourceError, Splits, split_name
 from train.data.tfrecord import TFRecords
@@ -56,7 +57,7 @@ def _builder(spec: str, name: str, folder: str | None) -> Any:
         raise SourceError(
             f"{spec} does not exist or is not prepared; to prepare it: "
             f"tfds build {name} --file_format=array_record{flag} "
-            '(needs pip install "cnn-flax[prepare]")'
+            f"(needs {install_command('prepare')})"
         ) from error
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import train
+from cnn_flax.installing import install_command
 from train.config import Augment, Config
 from train.data import open_source
 from train.errors import UserError
@@ -99,7 +100,7 @@ def test_html_without_matplotlib_says_how_to_get_it(fitted, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     html = fitted._repr_html_()
-    assert "cnn-flax[plots]" in html
+    assert install_command("plots") in html
     assert "base64" not in html
 
 
