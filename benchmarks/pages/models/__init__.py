@@ -1,0 +1,1 @@
+"""`docs/models`: the model zoo, one page per family."""

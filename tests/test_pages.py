@@ -1,0 +1,162 @@
+"""README and the site's pages: their code runs, and their commands work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from skimage import data
+
+import cnn_flax
+from benchmarks.flags import parse
+from benchmarks.measurements import read
+from benchmarks.pages.badges import badges
+from benchmarks.pages.folders import MEASUREMENTS, PICTURES
+from benchmarks.pages.goals import CPU
+from cnn_flax import cli
+from tests.support.pages import PAGES, ROOT, blocks, commands
+from train.commands import main as programs
+
+README = (ROOT / "README.md").read_text("utf-8")
+WITH_PYTHON = [
+    page
+    for page in PAGES
+    if page != "CONTRIBUTING.md" and any(not b.reason for b in blocks(page, "python"))
+]
+WITH_COMMANDS = [page for page in PAGES if next(commands(page), None)]
+# A tiny net on few images, appended to the commands of a page that are run.
+SMALL = [
+    *("--epochs", "1", "--epoch-steps", "1", "--batch-size", "8", "--seed", "1"),
+    *("--model", "resnet18", "--model-fields", "width=4", "small_inputs=True"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder of a page's code: `photos`, `holiday.jpg`."""
+    monkeypatch.chdir(tmp_path)
+    for name, image in (("cat", data.chelsea()), ("cup", data.coffee())):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            crop = Image.fromarray(image[5 * i : 5 * i + 200, :200]).resize((32, 32))
+            crop.save(tmp_path / "photos" / name / f"{i}.png")
+    Image.fromarray(data.coffee()).save(tmp_path / "holiday.jpg")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_code_runs(page, folder):
+    names = {"__name__": page}
+    for block in blocks(page, "python"):
+        if not block.reason:
+            code = compile("\n" * (block.line - 1) + block.text, page, "exec")
+            exec(code, names)
+    assert folder == Path.cwd()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_commands_are_understood(page):
+    for program, *words in commands(page):
+        if program == "cnn-flax":
+            parser, _ = cli._parsers()
+            parser.parse_args(words)
+        elif words[1] == "train":
+            assert callable(programs._parse(words[2:], "a command"))
+        elif words[1] == "benchmarks" and words[2:3] not in (["compare"], ["gpu"]):
+            parse(words[2:], "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page, section",
+    [
+        ("docs/how-to/own-data.md", "# Train on your own images"),
+        ("docs/how-to/labels-from-a-model.md", "## Pseudo-labels"),
+    ],
+)
+def test_commands_run_on_few_images(page, section, folder):
+    ran = [words[3:] for words in commands(page, section)]
+    for words in ran:
+        is_recipe = "--epochs" in words or "--labels-per-class" in words
+        small = [*SMALL, "--labels-per-class", "4"] if is_recipe else []
+        size = ["--image-size", "16"] if words[0].startswith("folder_") else []
+        assert programs.main([*words, *small, *size]) == 0, words
+    assert len(ran) == 3
+
+
+@pytest.mark.slow
+def test_the_pretrained_prediction_is_what_readme_says(folder):
+    block = next(b for b in blocks("README.md", "bash") if "cnn-flax predict" in b.text)
+    installed = block.text.partition("\n")[2]  # Without the line that installs.
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, module in (("python", ""), ("cnn-flax", "-m cnn_flax.cli")):
+        (programs / name).write_text(
+            f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n'
+        )
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euc", f'PATH="{programs}:$PATH"\n{installed}'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "espresso" in done.stdout
+    assert "95.11" in done.stdout and "95.11 %" in README
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_readme_has_as_many_models_as_there_are():
+    names = cnn_flax.list_models()
+    papers = {cnn_flax.model_info(name).paper for name in names}
+    assert f"{len(names)} models from {len(papers)} papers" in README
+
+
+def test_readme_states_measured_speeds():
+    goals = {(goal.title, goal.peers): goal for goal in CPU}
+    run = {
+        name: read(MEASUREMENTS / "performance" / f"{name}.json").rows
+        for name in ("xeon/deform_conv", "epyc/augmentation")
+    }
+    for words, title, form, rows in (
+        (
+            "{} times as fast as torchvision's kernel",
+            "deformable 3x3, forward",
+            ".0f",
+            0,
+        ),
+        ("{}\n  times with gradients", "deformable 3x3, with gradients", ".0f", 0),
+        ("RandAugment is {} times", "augmentation, rand_augment", ".1f", 1),
+        ("rotation {} times", "augmentation, rotate", ".1f", 1),
+    ):
+        goal = next(g for (name, peers), g in goals.items() if name == title and peers)
+        figure = goal.figure(list(run.values())[rows])
+        assert words.format(format(figure, form)) in README
+
+
+def test_badges_say_what_the_project_states():
+    for name, picture in badges().items():
+        path = PICTURES / "badges" / f"{name}.svg"
+        assert path.read_text("utf-8") == picture, "python -m benchmarks.pages.badges"
+
+
+def test_every_page_is_in_the_navigation():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
+    made = ["index.md", "contributing.md", "changelog.md", "recipes.md"]
+    made += ["cli/cnn-flax.md", "cli/train.md"]
+    written = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs")]
+    assert sorted(leaves(nav)) == sorted([*written, *made])
+
+
+def leaves(nav):
+    """The pages of a navigation."""
+    for entry in nav:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            yield from [value] if isinstance(value, str) else leaves(value)
