@@ -72,6 +72,11 @@ def model_info(name: str) -> ModelInfo:
 
     Raises:
       UnknownModelError: if there is no such model; names the nearest ones.
+
+    Example:
+      >>> info = cnn_flax.model_info("resnet18")
+      >>> info.image_size, info.weights[0].source, info.weights[0].imagenet_top1
+      (224, 'torchvision IMAGENET1K_V1', 69.758)
     """
     entry = registration(name)
     return ModelInfo(

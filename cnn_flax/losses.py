@@ -30,6 +30,11 @@ def cross_entropy(
 
     Raises:
       ValueError: if the shapes do not fit or `label_smoothing` is outside [0, 1].
+
+    Example:
+      >>> logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+      >>> print(f"{cnn_flax.losses.cross_entropy(logits, jnp.array([0])):.4f}")  # log 2
+      0.6931
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}.")
@@ -70,6 +75,12 @@ def distillation(
     Raises:
       ValueError: if the shapes do not fit, `temperature` is not above 0 or `alpha` is
         outside [0, 1].
+
+    Example:
+      >>> student, teacher = jnp.log(jnp.array([[[0.75, 0.25]], [[0.5, 0.5]]]))
+      >>> loss = cnn_flax.losses.distillation(student, teacher, temperature=1.0)
+      >>> print(f"{loss:.4f}")  # (log(2 / 3) + log 2) / 2
+      0.1438
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}.")

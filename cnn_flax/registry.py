@@ -79,7 +79,12 @@ def register(*, paper: str, image_size: int = 224) -> Callable[[Factory], Factor
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Sorted names of the models that match a shell pattern, such as "resnet*"."""
+    """Sorted names of the models that match a shell pattern, such as "resnet*".
+
+    Example:
+      >>> cnn_flax.list_models("densenet*")
+      ['densenet121', 'densenet161', 'densenet169', 'densenet201']
+    """
     return sorted(fnmatch.filter(_REGISTRY, pattern))
 
 
@@ -100,6 +105,13 @@ def create_model(name: str, **fields: Any) -> nn.Module:
       UnknownModelError: if there is no such model; names the nearest ones.
       TypeError: if the model has no such field; names the nearest ones. `pretrained`
         is none either: `cnn_flax.load_pretrained(name)` gives a model with weights.
+
+    Example:
+      >>> model = cnn_flax.create_model("resnet18", num_classes=10)
+      >>> images = jnp.zeros((2, 32, 32, 3))
+      >>> logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+      >>> logits.shape
+      (2, 10)
     """
     factory = registration(name).factory
     allowed = [f.name for f in dataclasses.fields(type(factory())) if f.init]

@@ -115,6 +115,11 @@ def receptive_field(
         rule.
       TypeError: if `model` is neither a module nor a function.
       ValueError: if `image_size` is invalid.
+
+    Example:
+      >>> model = cnn_flax.create_model("resnet18")
+      >>> print(cnn_flax.receptive_field(model, 224, at="stage1"))
+      stage1: 43 px, stride 4, padding 21
     """
     arrays = trace_arrays(
         model,

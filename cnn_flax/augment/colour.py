@@ -49,6 +49,11 @@ def adjust_brightness(images: jax.Array, factor: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: if a factor is below 0.
+
+    Example:
+      >>> grey = jnp.full((1, 1, 3), 0.25)
+      >>> cnn_flax.augment.adjust_brightness(grey, 2.0).tolist()
+      [[[0.5, 0.5, 0.5]]]
     """
     return _blend(images, 0.0, _factor(factor, images))
 

@@ -45,6 +45,11 @@ def horizontal_flip(images: jax.Array, where: ArrayLike = True) -> jax.Array:
 
     Returns:
       The shape of `images`.
+
+    Example:
+      >>> image = jnp.array([0.0, 0.5, 1.0]).reshape(1, 3, 1)
+      >>> cnn_flax.augment.horizontal_flip(image).ravel().tolist()
+      [1.0, 0.5, 0.0]
     """
     return _flip(images, where, -2)
 

@@ -73,6 +73,13 @@ def deform_conv2d(
 
     Raises:
       ValueError: if a shape does not fit the others, or a number is out of range.
+
+    Example:
+      >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1)
+      >>> right = jnp.broadcast_to(jnp.array([0.0, 1.0]), (1, 1, 3, 2))  # (dy, dx)
+      >>> kernel = jnp.ones((1, 1, 1, 1))
+      >>> cnn_flax.layers.deform_conv2d(x, right, kernel).ravel().tolist()
+      [2.0, 3.0, 0.0]
     """
     geometry = _Geometry(
         _pair("stride", stride, least=1),

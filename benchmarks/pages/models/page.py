@@ -86,7 +86,7 @@ def family_page(family: str, counts: Mapping[str, Row]) -> str:
     about, _, text = (inspect.getdoc(module) or "").partition("\n\n")
     costs = [_cost(info, counts.get(info.name), False) for info in infos]
     papers = "\n".join(f"- {_linked(paper)}" for paper in _papers(infos))
-    first = infos[0].name
+    first = next((info for info in infos if info.weights), infos[0]).name
     parts = [
         f"# {FAMILIES[family]}\n\n{about.partition(': ')[2].capitalize()}",
         f"## Papers\n\n{papers}",

@@ -28,6 +28,7 @@ __all__ = ["arguments", "library_page", "training_page"]
 _DEFAULT = re.compile(
     r"\s*\((default: [^()]*(?:\([^()]*\))?[^()]*|required)\)\s*$", re.S
 )
+_LONG = 24  # Characters of a flag's value that still fit in its column.
 _COMMANDS = (Evaluate, Predict, Compare, PseudoLabel, Advise, SearchScaling)
 
 
@@ -133,13 +134,18 @@ def _cells(action: argparse.Action) -> list[str]:
         default = ""
     metavar = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
     value = " ".join(metavar) if isinstance(metavar, tuple) else str(metavar)
-    if action.option_strings:
-        flag = " / ".join(action.option_strings)
-        flag = f"{flag} {value}" if value and action.nargs != 0 else flag
-    else:
-        flag = value or action.dest
     text = _DEFAULT.sub("", text)
-    return [f"`{flag}`", default and f"`{default}`", _sentence(text)]
+    if len(value) > _LONG:  # The choices of a flag.
+        choices = ", ".join(dict.fromkeys(re.findall(r"\w+", value)))
+        text, value = f"{text.rstrip('.')}. One of {choices}.", "NAME"
+    if action.option_strings:
+        forms = list(action.option_strings)
+        if value and action.nargs != 0:
+            forms[-1] += f" {value}"
+    else:
+        forms = [value or action.dest]
+    flag = "<br>".join(f"`{form}`" for form in forms)
+    return [flag, default and f"`{default}`", _sentence(text)]
 
 
 def _sentence(text: str | None) -> str:
