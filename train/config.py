@@ -473,6 +473,10 @@ class Parallelism:
     mesh: str = _resumable("")
     """Axes of the devices, such as data=4,model=2: the batch is split over data; the
     kernels, with their momentum and moving average, over model. By default all data."""
+    remat: Literal["none", "stage"] = _resumable("none")
+    """Save what the backward pass needs (none), or with stage only what passes from
+    stage to stage, and compute each stage again, which takes less memory and about a
+    third more operations."""
     bn: Literal["global", "local"] = "global"
     """BatchNorm statistics over the global batch, or over each device's part of it
     (with pmap)."""

@@ -4,6 +4,7 @@ Chen, Xu, Zhang and Guestrin 2016, "Training deep nets with sublinear memory cos
 https://arxiv.org/abs/1604.06174.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax import lax
 
 from cnn_flax.own_gradient import with_gradient
 
-__all__ = ["remat"]
+__all__ = ["remat", "rematerialized"]
 
 
 def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]:
@@ -45,39 +46,59 @@ def remat(layer: nn.Module, *args: jax.Array, **options: Any) -> tuple[Any, Any]
         )
         return (y, args), new
 
-    def gradient(arguments, saved, cotangents):
-        del saved
-        variables, args = arguments
-        args, cotangents = _after(variables["params"], args, cotangents)
-        return jax.vjp(call, variables, args)[1](cotangents)
-
-    rematerialized = with_gradient(call, gradient, save=lambda *_: ())
     variables = layer.variables
     variables = {c: variables[c] for c in ("params", "batch_stats") if c in variables}
-    (y, args), new = rematerialized(variables, args)
+    (y, args), new = rematerialized(call)(variables, args)
     for name, statistics in (new.get("batch_stats") or {}).items():
         layer.put_variable("batch_stats", name, statistics)
     return y, args
 
 
+def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function`, saving only its arguments for the backward pass.
+
+    The backward pass computes the function again once its results' cotangents are
+    there, so that the intermediate results of one call at a time are in memory.
+
+    Args:
+      function: of two trees of arrays, to a tree of floats. The first are variables,
+        and may have other dtypes. The second are floats that depend on the images:
+        what is computed from variables alone may be kept rather than computed again.
+    """
+
+    def gradient(arguments, saved, cotangents):
+        del saved
+        variables, args = arguments
+        args, cotangents = _after(_smallest(arguments), args, cotangents)
+        return jax.vjp(function, variables, args)[1](cotangents)
+
+    return with_gradient(function, gradient, save=lambda *_: ())
+
+
+def _smallest(tree):
+    """The smallest array of floats."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return min(leaves, key=lambda leaf: leaf.size)
+
+
 @jax.custom_jvp
-def _after(params, args, cotangents):
+def _after(any_float, args, cotangents):
     """Returns `args` and `cotangents`, available only once all cotangents are."""
     return lax.platform_dependent(
-        params, args, cotangents, cpu=_after_loop, default=_after_barrier
+        any_float, args, cotangents, cpu=_after_loop, default=_after_barrier
     )
 
 
-def _after_barrier(params, args, cotangents):
-    del params
+def _after_barrier(any_float, args, cotangents):
+    del any_float
     return lax.optimization_barrier((args, cotangents))
 
 
-def _after_loop(params, args, cotangents):
+def _after_loop(any_float, args, cotangents):
     # XLA's CPU backend drops barriers before it merges equal computations. This loop
     # never iterates, but the compiler cannot know that: it has to treat `zero` and the
     # cotangents that come out as new values, available when the loop ends.
-    unknown = jax.tree.leaves(params)[0].reshape(-1)[0]
+    unknown = any_float[(0,) * any_float.ndim]
 
     def body(state):
         unknown, zero, cotangents = state

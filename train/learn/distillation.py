@@ -106,6 +106,7 @@ def distilled(
     ramp_up_steps: int = 0,
     axis: str | None = None,
     freeze_bn: bool = False,
+    remat: bool = False,
 ) -> Objective:
     """A distillation loss on labelled images and, with a weight, on unlabelled ones.
 
@@ -118,6 +119,7 @@ def distilled(
       ramp_up_steps: steps over which that weight ramps up.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+      remat: whether the backward pass computes the model's stages again.
 
     Returns:
       The objective. Its batch has `image` float `[N, H, W, C]` and `label`, classes int
@@ -128,7 +130,9 @@ def distilled(
       student and teacher predict the same class; with unlabelled images also
       `unlabelled_loss`, unweighted, and `unlabelled_agreement`.
     """
-    run = training_pass(model, axis=axis, freeze_bn=freeze_bn, features=features)
+    run = training_pass(
+        model, axis=axis, freeze_bn=freeze_bn, remat=remat, features=features
+    )
 
     def objective(params, state, batch, key):
         streams = [batch, *([batch["unlabelled"]] if "unlabelled" in batch else [])]

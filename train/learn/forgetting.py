@@ -105,6 +105,7 @@ def without_forgetting(
     label_smoothing: float = 0.0,
     axis: str | None = None,
     freeze_bn: bool = False,
+    remat: bool = False,
 ) -> Objective:
     """Cross entropy with the new labels, and distillation from the old model's logits.
 
@@ -123,13 +124,16 @@ def without_forgetting(
       label_smoothing: share of each new label that is spread uniformly, in [0, 1].
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+      remat: whether the backward pass computes the model's stages again.
 
     Returns:
       The objective. The state's `teacher` holds the old model's variables, and
       `params[OBJECTIVE]` is `{"old_head": ...}`. Its metrics are `loss` and
       `accuracy` on the new labels, and `old_loss`, unweighted.
     """
-    run = training_pass(model, axis=axis, freeze_bn=freeze_bn, features=("pre_logits",))
+    run = training_pass(
+        model, axis=axis, freeze_bn=freeze_bn, remat=remat, features=("pre_logits",)
+    )
 
     def objective(params, state, batch, key):
         key_new, key_old = jax.random.split(key)

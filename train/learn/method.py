@@ -61,7 +61,11 @@ class Setup:
     @property
     def pass_options(self) -> dict[str, Any]:
         """Arguments of `train.learn.objectives.training_pass`."""
-        return {"axis": self.axis, "freeze_bn": self.config.optimization.freeze_bn}
+        return {
+            "axis": self.axis,
+            "freeze_bn": self.config.optimization.freeze_bn,
+            "remat": self.config.parallelism.remat == "stage",
+        }
 
     @property
     def input_options(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training objectives: their interface, and the forward pass that they share."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -9,15 +9,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from train.learn.rematerialize import rematerialize_stages
+
 __all__ = [
     "OBJECTIVE",
     "REQUIRED_METRICS",
+    "STAGE",
     "ForwardPass",
     "Objective",
     "Outputs",
     "accuracy",
     "auxiliary_loss",
     "check_metrics",
+    "stage_ends",
     "training_pass",
     "weighted",
 ]
@@ -80,6 +84,9 @@ ForwardPass = Callable[..., Outputs]
 # https://arxiv.org/abs/1409.4842, section 5.
 _AUXILIARY_WEIGHT = 0.3
 
+# Names of the intermediates that a stage ends with, or the stem.
+STAGE = re.compile(r"stem|stage\d+")
+
 # Names of the intermediates that are an auxiliary head's logits.
 _AUXILIARY = re.compile(r"aux\d+_logits")
 
@@ -99,6 +106,7 @@ def training_pass(
     *,
     axis: str | None = None,
     freeze_bn: bool = False,
+    remat: bool = False,
     features: Sequence[str] = (),
 ) -> ForwardPass:
     """The model's forward pass in training mode, with dropout and drop path.
@@ -110,12 +118,36 @@ def training_pass(
       model: a module that returns logits `[N, K]`.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+      remat: whether the backward pass computes the model's stages again, one at a time,
+        instead of saving what is inside them.
       features: names of intermediates to return as well.
 
     Returns:
       A function of parameters, a state, images `[N, H, W, C]` and a key. It returns
       `Outputs`.
     """
+
+    def forward(variables, images):
+        variables, rngs = variables
+        calls = nn.intercept_methods(_frozen) if freeze_bn else nullcontext()
+        with calls:
+            result: Any = model.apply(
+                variables,
+                images,
+                train=True,
+                mutable=["batch_stats", "intermediates"],
+                rngs=rngs,
+            )
+        logits, new = result
+        sown = new.get("intermediates", {})
+        auxiliary = [name for name in sown if _AUXILIARY.fullmatch(name)]
+        outputs = Outputs(
+            logits,
+            tuple(sown[name][0] for name in sorted(auxiliary)),
+            new.get("batch_stats", {}),
+            {name: sown[name][0] for name in features},
+        )
+        return outputs, [sown[name][0] for name in stage_ends(sown)]
 
     def run(params, state, images, key):
         key_dropout, key_drop_path = jax.random.split(key)
@@ -126,26 +158,20 @@ def training_pass(
             key_dropout = jax.random.fold_in(key_dropout, device)
             if getattr(model, "bn_axis_name", None) is None:
                 key_drop_path = jax.random.fold_in(key_drop_path, device)
-        calls = nn.intercept_methods(_frozen) if freeze_bn else nullcontext()
-        with calls:
-            result: Any = model.apply(
-                state.replace(params=params).variables,
-                images,
-                train=True,
-                mutable=["batch_stats", "intermediates"],
-                rngs={"dropout": key_dropout, "drop_path": key_drop_path},
-            )
-        logits, new = result
-        sown = new.get("intermediates", {})
-        auxiliary = [name for name in sown if _AUXILIARY.fullmatch(name)]
-        return Outputs(
-            logits,
-            tuple(sown[name][0] for name in sorted(auxiliary)),
-            new.get("batch_stats", {}),
-            {name: sown[name][0] for name in features},
-        )
+        variables = state.replace(params=params).variables
+        rngs = {"dropout": key_dropout, "drop_path": key_drop_path}
+        if remat:
+            return rematerialize_stages(forward)((variables, rngs), images)
+        return forward((variables, rngs), images)[0]
 
     return run
+
+
+def stage_ends(sown: Iterable[str]) -> list[str]:
+    """Names of the intermediates that end a stage; without stages, of all."""
+    names = [name for name in sown if not _AUXILIARY.fullmatch(name)]
+    stages = [name for name in names if STAGE.fullmatch(name)]
+    return stages or [name for name in names if name != "pre_logits"]
 
 
 def auxiliary_loss(loss: Callable[[Any], jax.Array], heads: Sequence[Any]) -> jax.Array:

@@ -118,6 +118,7 @@ def semi_supervised(
     label_smoothing: float = 0.0,
     axis: str | None = None,
     freeze_bn: bool = False,
+    remat: bool = False,
 ) -> Objective:
     """Cross entropy with the labels, plus the weighted loss of the unlabelled images.
 
@@ -129,6 +130,7 @@ def semi_supervised(
       label_smoothing: share of each label that is spread uniformly, in [0, 1].
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+      remat: whether the backward pass computes the model's stages again.
 
     Returns:
       The objective. Its batch has `image`, `label`, and in `unlabelled` a batch of
@@ -136,7 +138,7 @@ def semi_supervised(
       `strong`, and what the loss takes. Its metrics are `loss` and `accuracy` of the
       labelled images; `unlabelled_loss`, unweighted; and the metrics of that loss.
     """
-    run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
+    run = training_pass(model, axis=axis, freeze_bn=freeze_bn, remat=remat)
 
     def objective(params, state, batch, key):
         unlabelled = batch["unlabelled"]

@@ -29,6 +29,7 @@ def supervised(
     label_smoothing: float = 0.0,
     axis: str | None = None,
     freeze_bn: bool = False,
+    remat: bool = False,
 ) -> Objective:
     """Cross entropy with the labels, of auxiliary heads too.
 
@@ -37,12 +38,13 @@ def supervised(
       label_smoothing: share of each label that is spread uniformly, in [0, 1].
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
+      remat: whether the backward pass computes the model's stages again.
 
     Returns:
       The objective. Its batch has `image` float `[N, H, W, C]` and `label`, classes int
       `[N]` or probabilities `[N, K]`; its metrics are `loss`, in nats, and `accuracy`.
     """
-    run = training_pass(model, axis=axis, freeze_bn=freeze_bn)
+    run = training_pass(model, axis=axis, freeze_bn=freeze_bn, remat=remat)
 
     def objective(params, state, batch, key):
         labels = batch["label"]

@@ -7,7 +7,6 @@ is the last stage. Auxiliary heads learn at the head's rate; with a frozen backb
 which they cannot help to learn, they are frozen as well.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from flax import linen as nn
 from cnn_flax.layers import DropPath
 from train.config import Transfer
 from train.data import Source
-from train.learn.objectives import Objective
+from train.learn.objectives import STAGE, Objective
 
 __all__ = [
     "Layers",
@@ -36,8 +35,6 @@ __all__ = [
     "train_on_features",
     "with_room_for_features",
 ]
-
-_CUT = re.compile(r"stem|stage\d+")
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _trace(
         module = context.module
         if len(module.path) == 1:
             sown = module.parent.variables.get("intermediates", {})
-            number = sum(_CUT.fullmatch(name) is not None for name in sown)
+            number = sum(STAGE.fullmatch(name) is not None for name in sown)
             calls.setdefault(module.path[0], number)
         return call(*args, **kwargs)
 
