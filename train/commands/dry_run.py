@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,9 +11,8 @@ from rich.table import Table
 
 from train.config import Config
 from train.console import class_line, literal, say
-from train.data import SourceError
-from train.data.select import evaluation_images, training_images
-from train.data.stand_in import stand_in
+from train.data.stand_in import images_or_stand_ins
+from train.run.compiled_cost import cost_of
 from train.run.program import Program, build, compile_steps
 
 __all__ = ["dry_run"]
@@ -27,27 +27,18 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
     Raises:
       UserError: if the config cannot be run.
     """
-    try:
-        images = training_images(config), evaluation_images(config)
-    except SourceError as error:
-        say(console, f"The images cannot be used: {error}.")
-        images = stand_in(config), stand_in(config)
-        say(
-            console,
-            f"A stand-in of {len(images[0].class_names)} classes and "
-            f"{images[0].channels} channels takes their place; the numbers of images "
-            "and of steps are unknown.",
-        )
-        has_images = False
-    else:
-        has_images = True
-    program = build(config, recipe, images)
-    if has_images:
+    images = images_or_stand_ins(
+        config,
+        partial(say, console),
+        unknown="the numbers of images and of steps are unknown",
+    )
+    program = build(config, recipe, images.labelled)
+    if images.are_there:
         say(console, class_line(program.train.class_names))
     with console.status("compiling"):
         steps = compile_steps(program)
     console.print(_shapes(program))
-    console.print(_costs(program, steps, has_images))
+    console.print(_costs(program, steps, images.are_there))
     say(console, "Dry run: nothing was trained or written.")
 
 
@@ -80,8 +71,9 @@ def _costs(program: Program, steps: Sequence[Any], has_images: bool) -> Table:
     table = Table("", "training step", "evaluation step", title_justify="left")
     table.title = "Per device"
     rows: dict[str, list[str]] = {}
-    for step in steps:
-        for name, value in _cost(step).items():
+    parts = program.config.optimization.gradient_accumulation, 1
+    for step, count in zip(steps, parts, strict=True):
+        for name, value in _cost(step, count).items():
             rows.setdefault(name, []).append(value)
     for name, values in rows.items():
         table.add_row(name, *values)
@@ -95,19 +87,17 @@ def _costs(program: Program, steps: Sequence[Any], has_images: bool) -> Table:
     return table
 
 
-def _cost(step: Any) -> dict[str, str]:
-    """The memory and operations of a compiled step, as the compiler counts them."""
-    memory, costs = step.memory_analysis(), step.cost_analysis()
-    parts = {
-        "state, batch": memory.argument_size_in_bytes,
-        "results": memory.output_size_in_bytes,
-        "results in the state's memory": -memory.alias_size_in_bytes,
-        "temporary": memory.temp_size_in_bytes,
+def _cost(step: Any, parts: int) -> dict[str, str]:
+    """The memory and operations of a compiled step, which runs in so many parts."""
+    cost = cost_of(step, parts)
+    sizes = {
+        "state, batch": cost.arguments,
+        "results": cost.results,
+        "temporary": cost.temporaries,
+        "program": cost.code,
+        "memory": cost.memory,
     }
-    shown = {name: f"{abs(size) / 1e6:,.1f} MB" for name, size in parts.items()}
-    total = sum(parts.values())
     return {
-        "operations": f"{costs.get('flops', 0) / 1e9:,.2f} GFLOP",
-        **shown,
-        "memory": f"{total / 1e6:,.1f} MB",
+        "operations": f"{cost.flops / 1e9:,.2f} GFLOP",
+        **{name: f"{size / 1e6:,.1f} MB" for name, size in sizes.items()},
     }

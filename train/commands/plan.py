@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,25 +94,19 @@ class Plan:
 
     def _images(self, console: Console) -> tuple[tuple[Any, Any], bool]:
         """The images, or stand-ins, and whether their number is known."""
-        from train.data import SourceError
-        from train.data.select import evaluation_images, training_images
-        from train.data.stand_in import stand_in
+        from train.data.stand_in import images_or_stand_ins
 
-        config = self.config
-        try:
-            return (training_images(config), evaluation_images(config)), True
-        except SourceError as error:
-            say(console, f"The images cannot be used: {error}.")
-        train = stand_in(config, max(self.train_images, config.input.batch_size))
-        test = stand_in(config, max(self.eval_images, 1))
         is_known = self.train_images > 0 and self.eval_images > 0
-        say(
-            console,
-            f"A stand-in of {len(train.class_names)} classes and {train.channels} "
-            "channels takes their place"
-            + ("." if is_known else "; --train-images and --eval-images say how many."),
+        images = images_or_stand_ins(
+            self.config,
+            partial(say, console),
+            counts=(
+                max(self.train_images, self.config.input.batch_size),
+                max(self.eval_images, 1),
+            ),
+            unknown="" if is_known else "--train-images and --eval-images say how many",
         )
-        return (train, test), is_known
+        return images.labelled, is_known or images.are_there
 
 
 def plan_command(words: Sequence[str], *, prog: str) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """Dry run of a Noisy Student: builds every model and prints its cost."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from train.console import say
-from train.data import Source, SourceError
-from train.data.select import evaluation_images, open_unlabelled, training_images
-from train.data.stand_in import stand_in
+from train.data import Source
+from train.data.stand_in import images_or_stand_ins
 from train.noisy_student.plan import (
     ModelSize,
     NoisyStudent,
@@ -33,17 +33,9 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
     Raises:
       UserError: if a stage cannot be run.
     """
-    config = student.config
-    try:
-        images = training_images(config), evaluation_images(config)
-        unlabelled = open_unlabelled(config, config.unlabelled.unlabelled, cache=False)
-    except SourceError as error:
-        say(
-            console,
-            f"The images cannot be used: {error}. A stand-in takes their place.",
-        )
-        images = stand_in(config), stand_in(config)
-        unlabelled = images[0]
+    images, unlabelled, _ = images_or_stand_ins(
+        student.config, partial(say, console), unlabelled=True
+    )
     table = Table(title="Stages", title_justify="left")
     columns = ("", "model", "parameters", "images per step", "operations", "checkpoint")
     for column in columns:
@@ -54,7 +46,7 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
         if not isinstance(stage, TrainStage):
             continue
         pseudo_labelled = None
-        if stage.config.unlabelled.unlabelled:
+        if stage.config.unlabelled.unlabelled and unlabelled is not None:
             kind = stage.config.unlabelled.pseudo_label_kind
             classes = len(images[0].class_names)
             pseudo_labelled = _with_placeholder_labels(unlabelled, classes, kind)

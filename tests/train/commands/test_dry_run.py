@@ -1,9 +1,11 @@
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from train.__main__ import main
-from train.commands.dry_run import dry_run
+from train.commands.dry_run import _cost, dry_run
 from train.config import Augment, Transfer
 from train.data import SourceError
 from train.run.loop import fit
@@ -32,6 +34,12 @@ def test_it_prints_shapes_and_costs(tiny, quiet):
         assert training.endswith(unit) and evaluation.endswith(unit)
         assert float(training.split()[0]) >= float(evaluation.split()[0]) > 0
     assert "nothing was trained" in quiet.file.getvalue()
+
+
+def test_operations_are_those_of_all_parts():
+    step = jax.jit(lambda x: x @ x).lower(jnp.ones((100, 100))).compile()
+    assert _cost(step, 3)["operations"] == "0.01 GFLOP"  # 3 x 2 x 100 ** 3
+    assert _cost(step, 1)["operations"] == "0.00 GFLOP"
 
 
 @pytest.mark.slow
