@@ -37,11 +37,10 @@ class RunNoisyStudent:
     def __call__(self) -> None:
         """Runs the command."""
         if self.dry_run:
-            from train.data.open_source import check_outside
+            from train.data.select import check_output
             from train.noisy_student.dry_run import dry_run
 
-            config = self.student.config
-            check_outside(self.out, config.input.data, config.unlabelled.unlabelled)
+            check_output(self.student.config, self.out)
             return dry_run(self.student, self.recipe, Console())
         use_compilation_cache()
         silence_orbax()

@@ -46,10 +46,9 @@ class Run:
                     "--dry-run is for one process: leave out --coordinator."
                 )
             from train.commands.dry_run import dry_run
-            from train.data.open_source import check_outside
+            from train.data.select import check_output
 
-            images = self.config.input.data, self.config.unlabelled.unlabelled
-            check_outside(self.out, *images)
+            check_output(self.config, self.out)
             return dry_run(self.config, self.recipe, Console())
         use_compilation_cache()
         silence_orbax()

@@ -10,18 +10,29 @@ from cnn_flax.weights.preprocessing import allow_pixels
 from train.config import Config
 from train.data import Source, open_source
 from train.data.label_stream import shard_labelled
-from train.data.open_source import Split, check_several_classes
+from train.data.open_source import Split, check_outside, check_several_classes
 from train.data.pseudo_label_file import pseudo_labelled
 from train.data.shards import PREFIX, list_shards
 from train.errors import UserError
 
 __all__ = [
+    "check_output",
     "decode_options",
     "evaluation_images",
     "open_unlabelled",
     "training_images",
     "unlabelled_images",
 ]
+
+
+def check_output(config: Config, out: Path) -> None:
+    """Raises `UserError` if what is written to a path would be taken for images.
+
+    Args:
+      config: config of the run, whose images are meant.
+      out: the file or folder to write to.
+    """
+    check_outside(out, config.input.data, config.unlabelled.unlabelled)
 
 
 def training_images(config: Config) -> Source:

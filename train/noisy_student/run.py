@@ -14,13 +14,17 @@ from train.config import Unlabelled
 from train.config_file import read_record
 from train.console import say
 from train.data import Source
-from train.data.open_source import check_outside
 from train.data.pseudo_label_file import (
     read_header,
     read_pseudo_labels,
     select_pseudo_labels,
 )
-from train.data.select import evaluation_images, open_unlabelled, training_images
+from train.data.select import (
+    check_output,
+    evaluation_images,
+    open_unlabelled,
+    training_images,
+)
 from train.errors import UserError
 from train.noisy_student.plan import (
     LabelStage,
@@ -89,7 +93,7 @@ def run(
     is_resumed = _is_same(out, record)
     options = student.config.unlabelled
     if not is_resumed:
-        check_outside(out, student.config.input.data, options.unlabelled)
+        check_output(student.config, out)
     # Listed once for all stages: there may be millions of images.
     unlabelled = open_unlabelled(student.config, options.unlabelled)
     if not is_resumed:

@@ -14,7 +14,7 @@ from train.config import Config
 from train.config_file import read_record
 from train.console import class_line, say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
-from train.data.open_source import check_outside
+from train.data.select import check_output
 from train.data.source import check_classes
 from train.errors import Interrupted, NotFiniteError
 from train.learn.optimizer import make_schedule
@@ -106,7 +106,7 @@ def fit(
         if record is not None and leads:
             stack.enter_context(run_folder.lock(run))
         elif record is None:
-            check_outside(run, config.input.data, config.unlabelled.unlabelled)
+            check_output(config, run)
         program = build(config, recipe, unlabelled_set=unlabelled_set)
         agree_on_data(program)
         run_folder.check_space(run, program.bytes, KEEP)
