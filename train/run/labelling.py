@@ -31,15 +31,15 @@ from train.data.select import decode_options, open_unlabelled
 from train.errors import UserError
 from train.learn.parallel import Placement
 from train.learn.step import make_predict_step
-from train.run.load import load_run
+from train.run.load import LoadedRun, load_run
 from train.run.record import environment_changes, machine, pixel_inputs, versions
 
 __all__ = [
     "batch_options",
+    "describe_teacher",
     "label_images",
     "one_behind",
     "open_images_to_label",
-    "teacher_digest",
 ]
 
 _SHARD = 8192  # Images per write, approximately.
@@ -126,22 +126,15 @@ def label_images(
     """
     if not out.exists():
         check_outside(out, source.spec)
-    record, config, model, variables, step = load_run(run, ema=ema)
+    loaded = load_run(run, ema=ema)
+    record, config, model, variables, _ = loaded
     header = {
         "format": FORMAT,
-        "run": str(run.resolve()),
-        "recipe": record["recipe"],
-        "model": record["model"]["name"],
-        "step": step,
-        "ema": ema,
-        "teacher": teacher_digest(variables),
+        **describe_teacher(run, loaded, ema),
         "data": source.spec,
         **(opened or {}),
         "images": len(source),
         "digest": images_digest(source),
-        "class_names": record["class_names"],
-        "versions": versions(),
-        "machine": machine(Parallelism()),
     }
     with PseudoLabelsWriter(out, header) as writer:
         if writer.labelled < len(source):
@@ -184,7 +177,28 @@ def label_images(
     return read_pseudo_labels(out)
 
 
-def teacher_digest(variables: Any) -> str:
+def describe_teacher(run: Path, teacher: LoadedRun, ema: bool) -> dict[str, Any]:
+    """What the header of labels says of their teacher, and of what computes them.
+
+    Args:
+      run: the teacher's folder.
+      teacher: what it holds.
+      ema: whether its variables are the moving average.
+    """
+    return {
+        "run": str(run.resolve()),
+        "recipe": teacher.record["recipe"],
+        "model": teacher.record["model"]["name"],
+        "step": teacher.step,
+        "ema": ema,
+        "teacher": _digest(teacher.variables),
+        "class_names": teacher.record["class_names"],
+        "versions": versions(),
+        "machine": machine(Parallelism()),
+    }
+
+
+def _digest(variables: Any) -> str:
     """A digest of a teacher's variables."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(variables):

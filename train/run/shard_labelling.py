@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.config import Parallelism
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.label_shards import (
     LabelShard,
@@ -29,9 +28,9 @@ from train.data.shards import Shards, image_keys, shard_digest, source_of
 from train.errors import UserError
 from train.learn.parallel import Placement
 from train.learn.step import make_predict_step
-from train.run.labelling import batch_options, one_behind, teacher_digest
+from train.run.labelling import batch_options, describe_teacher, one_behind
 from train.run.load import load_run
-from train.run.record import machine, pixel_inputs, versions
+from train.run.record import pixel_inputs
 
 __all__ = ["ShardLabeller", "label_shards"]
 
@@ -72,7 +71,8 @@ class ShardLabeller:
         threads: int | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        record, config, model, variables, step = load_run(run, ema=ema)
+        loaded = load_run(run, ema=ema)
+        record, config, model, variables, _ = loaded
         classes = len(record["class_names"])
         if classes > 2**16:
             raise UserError(f"{run} has {classes:,} classes; label shards hold 65,536.")
@@ -81,18 +81,7 @@ class ShardLabeller:
         self._run, self._out, self._say = run, out, say
         self._header = open_folder(
             out,
-            {
-                "run": str(run.resolve()),
-                "recipe": record["recipe"],
-                "model": record["model"]["name"],
-                "step": step,
-                "ema": ema,
-                "teacher": teacher_digest(variables),
-                "top": min(top, classes),
-                "class_names": record["class_names"],
-                "versions": versions(),
-                "machine": machine(Parallelism()),
-            },
+            {**describe_teacher(run, loaded, ema), "top": min(top, classes)},
         )
         self._max_bad_share = config.input.max_bad_share
         self._placement = Placement()
