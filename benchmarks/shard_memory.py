@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.image_tar import write_image_tar
 from benchmarks.labelling_memory import train_teacher
 from benchmarks.measurements import Row
 from benchmarks.options import Options
@@ -44,7 +45,10 @@ def measure(options: Options) -> list[Row]:
         teacher = Path(folder, "run")
         train_teacher(teacher)
         tar = Path(folder, "images.tar")
-        _write(tar, per_shard)
+        rng = np.random.default_rng(0)
+        write_image_tar(
+            tar, (rng.integers(0, 256, (8, 8), np.uint8) for _ in range(per_shard))
+        )
         for count in counts:
             root = Path(folder, f"{count}")
             root.mkdir()
@@ -65,23 +69,6 @@ def measure(options: Options) -> list[Row]:
                     }
                 )
     return rows
-
-
-def _write(tar: Path, count: int) -> None:
-    import io
-    import tarfile
-
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    with tarfile.open(tar, "w") as file:
-        for i in range(count):
-            stream = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(stream, "png")
-            info = tarfile.TarInfo(f"{i:05}.png")
-            info.size = stream.tell()
-            stream.seek(0)
-            file.addfile(info, stream)
 
 
 def _size(folder: Path) -> int:

@@ -1,14 +1,12 @@
 """What the most probable classes of a pseudo-label lose against all of them."""
 
 import dataclasses
-import io
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from benchmarks.image_tar import write_image_tar
 from benchmarks.measurements import Row
 from benchmarks.pages.markdown import mean_and_range, percent_range, source, table
 from benchmarks.pages.results.runs import silent, train, train_and_test
@@ -97,14 +95,9 @@ def _silent(text: str) -> None:
 def _write_shards(images: Source, root: Path) -> Shards:
     root.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(images), _PER_SHARD):
-        with tarfile.open(root / f"{start:05}.tar", "w") as tar:
-            for i in range(start, min(start + _PER_SHARD, len(images))):
-                stream = io.BytesIO()
-                Image.fromarray(images.read(i).squeeze()).save(stream, "png")
-                info = tarfile.TarInfo(f"{i:05}.png")
-                info.size = stream.tell()
-                stream.seek(0)
-                tar.addfile(info, stream)
+        rows = range(start, min(start + _PER_SHARD, len(images)))
+        tar = root / f"{start:05}.tar"
+        write_image_tar(tar, (images.read(i).squeeze() for i in rows))
     return list_shards(f"shards:{root}/*.tar")
 
 
