@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import pathlib
 import re
+import sys
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from flax import traverse_util
@@ -17,9 +19,27 @@ from cnn_flax.registry import create_model
 from cnn_flax.weights.errors import WeightsError
 from cnn_flax.weights.variables import Sizes, variable_shapes
 
-__all__ = ["SavedModel", "plainly_named", "read_record", "read_run"]
+__all__ = [
+    "Restored",
+    "SavedModel",
+    "last_whole",
+    "plainly_named",
+    "read_record",
+    "read_run",
+    "restore_item",
+]
 
+T = TypeVar("T")
+
+_log = logging.getLogger("cnn_flax")
 _FORMAT = 1  # Of config.json.
+
+# What Orbax raises for a checkpoint that is damaged, or of another model.
+_UNREADABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError),
+    *(LookupError, OSError, TypeError, ValueError),
+)
+_REASON = 200  # Characters of a reason in a message; Orbax prints whole trees.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +51,43 @@ class SavedModel:
       fields: the fields that the model was created with.
       sizes: its numbers of classes and of input channels.
       image_size: height and width of its images, in pixels.
+      step: the step of the checkpoint that it is from; 0 for one of no run.
     """
 
     variables: dict[str, Any]
     fields: dict[str, Any]
     sizes: Sizes
     image_size: int
+    step: int = 0
 
 
-def read_run(name: str, folder: pathlib.Path) -> SavedModel:
-    """Reads the model of a run's last checkpoint.
+class Restored(NamedTuple):
+    """What was read of a checkpoint.
+
+    Attributes:
+      step: the step of the checkpoint.
+      tree: what was read.
+      damaged: what is wrong with the later checkpoints, by step.
+    """
+
+    step: int
+    tree: Any
+    damaged: dict[int, str]
+
+
+def read_run(name: str, folder: pathlib.Path, item: str = "model") -> SavedModel:
+    """Reads the model of a run's last checkpoint, or of the last whole one.
+
+    The logger "cnn_flax" warns of checkpoints that are damaged.
+
+    Args:
+      name: the model.
+      folder: the run's folder.
+      item: "model", or "ema" for the moving average of the variables.
 
     Raises:
       WeightsError: if the folder holds no run, the run is of another model, or it has
-        no checkpoint.
+        no checkpoint that can be read.
     """
     record = read_record(folder, name)
     model = record["model"]
@@ -52,11 +95,20 @@ def read_run(name: str, folder: pathlib.Path) -> SavedModel:
     wanted = variable_shapes(name, model["fields"], channels, image_size)
     # The number of classes may be the model's default.
     num_classes = create_model(name, **model["fields"]).num_classes
+    targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}
+    restored = restore_item(folder, item, traverse_util.unflatten_dict(targets, "/"))
+    for step, reason in restored.damaged.items():
+        _log.warning(
+            "The checkpoint of step %d in %s cannot be read; that of step %d is taken. "
+            "The reason: %s",
+            *(step, folder, restored.step, reason),
+        )
     return SavedModel(
-        variables=_restore(folder, wanted),
+        variables=restored.tree,
         fields=model["fields"],
         sizes=Sizes(num_classes, channels),
         image_size=image_size,
+        step=restored.step,
     )
 
 
@@ -101,7 +153,20 @@ def plainly_named(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield link
 
 
-def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def restore_item(
+    folder: pathlib.Path, item: str, target: Any, *, step: int | None = None
+) -> Restored:
+    """Reads a part of a run's last checkpoint, or of the last whole one.
+
+    Args:
+      folder: the run's folder.
+      item: name of the part, such as "model".
+      target: arrays of its structure.
+      step: the only checkpoint to read; None for any.
+
+    Raises:
+      WeightsError: if there is no checkpoint that can be read.
+    """
     try:
         import orbax.checkpoint as ocp
     except ImportError as error:
@@ -110,8 +175,6 @@ def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
             f"{install_command('train')}."
         ) from error
 
-    targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}
-    target = traverse_util.unflatten_dict(targets, sep="/")
     checkpoints = folder / "checkpoints"
     if not checkpoints.is_dir():
         raise WeightsError(f"The run {folder} has no checkpoint yet.")
@@ -120,15 +183,67 @@ def _restore(folder: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
         plainly_named(checkpoints) as path,
         ocp.CheckpointManager(path, options=options) as manager,
     ):
-        step = manager.latest_step()
-        if step is None:
-            raise WeightsError(f"The run {folder} has no checkpoint yet.")
-        model = ocp.args.StandardRestore(target)
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+        return last_whole(
+            folder,
+            manager.all_steps() if step is None else [step],
+            lambda step: manager.restore(step, args=args)[item],
+        )
+
+
+def last_whole(
+    folder: pathlib.Path, steps: Iterable[int], read: Callable[[int], T]
+) -> Restored:
+    """Reads the last checkpoint, or, where it is damaged, the last whole one.
+
+    Args:
+      folder: the run's folder, for messages.
+      steps: the steps of its checkpoints.
+      read: reads the checkpoint of a step; it may raise whatever Orbax does.
+
+    Raises:
+      WeightsError: if there is no checkpoint, or none can be read; names them.
+    """
+    damaged: dict[int, str] = {}
+    first: Exception | None = None
+    for step in sorted(set(steps), reverse=True):
         try:
-            args = ocp.args.Composite(model=model)
-            return manager.restore(step, args=args)["model"]
-        except (KeyError, ValueError, FileNotFoundError) as error:
-            raise WeightsError(
-                f"The checkpoint of step {step} in {folder} does not fit the model in "
-                f"its config.json: {error}"
-            ) from error
+            with _without_late_errors():
+                return Restored(step, read(step), damaged)
+        except _UNREADABLE as error:
+            damaged[step] = _reason(error)
+            first = first or error
+    if not damaged:
+        raise WeightsError(f"The run {folder} has no checkpoint yet.")
+    steps = " and ".join(map(str, sorted(damaged)))
+    if len(damaged) == 1:
+        which = f"The checkpoint of step {steps} in {folder} cannot be read, or does"
+    else:
+        which = f"The checkpoints of steps {steps} in {folder} cannot be read, or do"
+    raise WeightsError(
+        f"{which} not fit the model in its config.json: {damaged[max(damaged)]}"
+    ) from first
+
+
+@contextlib.contextmanager
+def _without_late_errors() -> Iterator[None]:
+    """Hides the tracebacks that other arrays leave behind when one cannot be read.
+
+    Orbax reads all arrays at once and ends its event loop at the first error. The
+    others may fail at any time after that, and report to the loop, which is closed.
+    """
+    before = sys.unraisablehook
+
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = report
+    yield
+    sys.unraisablehook = before  # Not after an error.
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _REASON else f"{text[:_REASON]} ..."

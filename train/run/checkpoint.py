@@ -1,9 +1,11 @@
 """A run's checkpoints, `RUN/checkpoints/STEP`, written by Orbax.
 
 Saves are atomic: a run that is killed during a save resumes from the checkpoint before.
+So does one whose last checkpoint was damaged later, by a disk or by hand.
 """
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from cnn_flax.weights.runs import plainly_named
+from cnn_flax.weights.runs import last_whole, plainly_named
 from train import hosts
 from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
@@ -29,6 +31,8 @@ _METHOD_STATE = "memory"
 _OLD_OBJECTIVE = "objective"
 _FORMAT = 2
 
+_DAMAGED = "damaged-checkpoints"  # Next to the folder of checkpoints.
+
 
 class Checkpoints:
     """The last checkpoints of a run.
@@ -37,6 +41,9 @@ class Checkpoints:
     reads; `rest`, the remaining state; and `meta`, JSON. If the state has a moving
     average of the variables, there is an item `ema` of the same structure as `model`;
     if the objective has its own parameters, an item `objective`.
+
+    Attributes:
+      damaged: what is wrong with the checkpoints that `restore` passed over, by step.
     """
 
     def __init__(self, run: Path, *, keep: int = KEEP) -> None:
@@ -46,6 +53,8 @@ class Checkpoints:
           run: the run's folder.
           keep: number of checkpoints to keep, the last ones.
         """
+        self.damaged: dict[int, str] = {}
+        self._run = run
         folder = run / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -85,22 +94,49 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, shapes: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Restores the last checkpoint.
+        """Restores the last checkpoint, or, where it is damaged, the last whole one.
 
         Args:
           shapes: the state as `jax.ShapeDtypeStruct`, with shardings.
 
         Returns:
           The state, without a teacher, and the `meta` that was saved with it.
+
+        Raises:
+          WeightsError: if there is no checkpoint, or none can be read.
         """
+        steps = self._manager.all_steps()
+        found = last_whole(self._run, steps, lambda step: self._restore(step, shapes))
+        self.damaged = found.damaged
+        return found.tree
+
+    def set_aside(self) -> Path:
+        """Moves the damaged checkpoints out of the way of new ones, and keeps them.
+
+        Returns:
+          The folder that they are in now.
+        """
+        for step in self.damaged if hosts.is_leader() else ():
+            places = itertools.count(2)
+            new = self._run / _DAMAGED / str(step)
+            new.parent.mkdir(exist_ok=True)
+            while new.exists():
+                new = new.with_name(f"{step}-{next(places)}")
+            (self._run / "checkpoints" / str(step)).rename(new)
+        hosts.gather("")  # No process saves before that.
+        self._manager.reload()
+        return self._run / _DAMAGED
+
+    def _restore(self, step: int, shapes: TrainState) -> tuple[TrainState, Any]:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = self._manager.restore(self.latest, args=args)["meta"]
+        meta = self._manager.restore(step, args=args)["meta"]
+        _check_meta(meta, step)
         items = _items(shapes)
         is_old = meta.pop("format", None) is None and "objective" in items
         if is_old:
             items["rest"] = _renamed(items["rest"], OBJECTIVE, _OLD_OBJECTIVE)
         args = {k: ocp.args.StandardRestore(v) for k, v in items.items()}
-        read = self._manager.restore(self.latest, args=ocp.args.Composite(**args))
+        read = self._manager.restore(step, args=ocp.args.Composite(**args))
         model, rest = dict(read["model"]), read["rest"]
         if is_old:
             rest = _renamed(rest, _OLD_OBJECTIVE, OBJECTIVE)
@@ -115,23 +151,16 @@ class Checkpoints:
         )
         return state, meta
 
-    def restore_ema(self, variables: Any) -> Any:
-        """Restores the moving average from the last checkpoint, which must have one.
 
-        Args:
-          variables: arrays of the same structure, such as the model's variables.
-        """
-        args = ocp.args.Composite(ema=ocp.args.StandardRestore(variables))
-        return self._manager.restore(self.latest, args=args)["ema"]
-
-    def restore_objective(self, params: Any) -> Any:
-        """Restores the objective's own parameters from the last checkpoint.
-
-        Args:
-          params: arrays or shapes of the same structure.
-        """
-        args = ocp.args.Composite(objective=ocp.args.StandardRestore(params))
-        return self._manager.restore(self.latest, args=args)["objective"]
+def _check_meta(meta: Any, step: int) -> None:
+    """Raises `ValueError` if a checkpoint's `meta` is not what was saved."""
+    if not isinstance(meta, dict) or not {"format", "step"} & meta.keys():
+        raise ValueError("its meta is not a run's")
+    if meta.get("step", step) != step:
+        raise ValueError(f"its meta is of step {meta['step']}"[:80])
+    for name in ("meter", "unreadable"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise ValueError(f"its meta has no {name}")
 
 
 def _renamed(tree: Any, old: str, new: str) -> Any:

@@ -14,6 +14,7 @@ from cnn_flax.fold import fold_batch_norm
 from cnn_flax.weights.identify import identify_weights
 from cnn_flax.weights.preprocessing import allow_pixels
 from cnn_flax.weights.pretrained import load_identified
+from cnn_flax.weights.runs import restore_item
 from train.data import (
     BadImages,
     DecodeError,
@@ -33,7 +34,6 @@ from train.learn.inputs import eval_inputs
 from train.learn.parallel import Placement
 from train.learn.step import make_eval_step, make_predict_step
 from train.learn.transfer import find_layers
-from train.run.checkpoint import Checkpoints
 from train.run.evaluation import Evaluation, evaluate
 from train.run.load import LoadedRun, load_run
 from train.run.record import pixel_inputs
@@ -231,8 +231,8 @@ def _with_old_head(run: Path, loaded: LoadedRun, data: str | None) -> LoadedRun:
     images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     head = head_of(find_layers(model, (size, size, channels)), shapes)
-    with Checkpoints(run) as checkpoints:
-        params = checkpoints.restore_objective({"old_head": head})
+    target = {"old_head": jax.tree.map(lambda x: np.empty(x.shape, x.dtype), head)}
+    params = restore_item(run, "objective", target, step=loaded.step).tree
     return loaded._replace(
         record={**record, "class_names": record["old_task"]["class_names"]},
         model=model,

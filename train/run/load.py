@@ -1,15 +1,17 @@
-"""A run's model, restored from its last checkpoint."""
+"""A run's model, restored from its last checkpoint that is whole."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from cnn_flax.weights import load_pretrained
+from cnn_flax.registry import create_model
+from cnn_flax.weights.runs import read_run
 from train.config import Config
 from train.config_file import config_from_json, load_record
 from train.errors import UserError
-from train.run.checkpoint import Checkpoints
 
 __all__ = ["LoadedRun", "load_run"]
 
@@ -33,7 +35,9 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(run: Path, *, ema: bool = False) -> LoadedRun:
-    """Loads a run's last checkpoint.
+    """Loads a run's last checkpoint, or, where it is damaged, the last whole one.
+
+    The logger "cnn_flax" warns of damaged ones.
 
     Args:
       run: the run's folder.
@@ -41,15 +45,14 @@ def load_run(run: Path, *, ema: bool = False) -> LoadedRun:
 
     Raises:
       UserError: if the folder holds no run, or the run has no moving average.
-      WeightsError: if the run has no checkpoint.
+      WeightsError: if the run has no checkpoint that can be read.
     """
     record = load_record(run)
     config = config_from_json(record["config"])
-    model, variables = load_pretrained(record["model"]["name"], run)
     if ema and not config.optimization.ema_decay:
         raise UserError(f"{run} has no moving average: it was run without --ema-decay.")
-    with Checkpoints(run) as checkpoints:
-        if ema:
-            variables = checkpoints.restore_ema(variables)
-        step = checkpoints.latest or 0
-    return LoadedRun(record, config, model, variables, step)
+    name = record["model"]["name"]
+    saved = read_run(name, run, "ema" if ema else "model")
+    variables = jax.tree.map(jnp.asarray, saved.variables)
+    model = create_model(name, **saved.fields)
+    return LoadedRun(record, config, model, variables, saved.step)

@@ -186,8 +186,7 @@ def _train(
             state, meta = checkpoints.restore(program.shapes)
             state = program.attach_teacher(state)
     start = meta.get("step", 0)
-    if start:
-        say(console, f"Resuming from step {start} of {program.steps}.")
+    _say_start(run, checkpoints, start, program.steps, console)
     meter = Meter(config.input.batch_size, meta.get("meter"))
     unreadable = _unreadable(program, meta.get("unreadable", {}), console)
     if program.features:
@@ -259,6 +258,24 @@ def _train(
         "images_per_second": meter.images / meter.seconds,
     }
     return result, evaluation
+
+
+def _say_start(
+    run: Path, checkpoints: Checkpoints, start: int, steps: int, console: Console
+) -> None:
+    """Says where a resumed run goes on; sets damaged checkpoints aside."""
+    if checkpoints.damaged:
+        place = checkpoints.set_aside()
+        for step, reason in checkpoints.damaged.items():
+            say(
+                console,
+                f"The checkpoint of step {step} cannot be read, and is in {place} now: "
+                f"{reason}",
+            )
+    if start:
+        say(console, f"Resuming from step {start} of {steps}.")
+    elif (run / "metrics.jsonl").exists():
+        say(console, f"{run} has no checkpoint: it starts again from step 0.")
 
 
 def _evaluate(

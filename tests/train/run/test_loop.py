@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import signal
 from functools import partial
 from types import SimpleNamespace
@@ -550,3 +551,30 @@ def test_images_are_decoded_with_the_flags_options(
     fit(config, tmp_path / "run", console=quiet)
     assert len(calls) == 2
     assert all(change.items() <= options.items() for options in calls)
+
+
+def test_a_run_with_a_damaged_checkpoint_says_so_and_ends_bit_equal(
+    uninterrupted, tiny, tmp_path, quiet
+):
+    run = shutil.copytree(uninterrupted, tmp_path / "run")
+    (run / "result.json").unlink()
+    (array, *_) = (run / "checkpoints" / str(STEPS) / "model").glob("d/*")
+    array.write_bytes(array.read_bytes()[:100])
+    fit(tiny, run, recipe="a_recipe", console=quiet)
+    said = quiet.file.getvalue()
+    assert f"The checkpoint of step {STEPS} cannot be read, and is in" in said
+    assert f"Resuming from step {STEPS * 2 // 3} of {STEPS}." in said
+    assert_same_end(uninterrupted, run, tiny)
+    assert (run / "damaged-checkpoints" / str(STEPS)).is_dir()
+
+
+def test_a_run_whose_checkpoints_are_gone_says_that_it_starts_again(
+    uninterrupted, tiny, tmp_path, quiet, monkeypatch
+):
+    run = shutil.copytree(uninterrupted, tmp_path / "run")
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "checkpoints")
+    monkeypatch.setattr(loop, "training_batches", Mock(side_effect=KeyError))
+    with pytest.raises(KeyError):
+        fit(tiny, run, recipe="a_recipe", console=quiet)
+    assert "has no checkpoint: it starts again from step 0." in quiet.file.getvalue()

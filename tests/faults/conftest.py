@@ -1,0 +1,3 @@
+from tests.train.conftest import quiet, tiny, undrawn
+
+__all__ = ["quiet", "tiny", "undrawn"]
