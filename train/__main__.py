@@ -1,5 +1,6 @@
 """`python -m train`; see `train.commands.main`."""
 
+import os
 import sys
 
 if __name__ == "__main__":
@@ -20,4 +21,9 @@ except ModuleNotFoundError as error:
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code in (1, 2):  # Threads that save into a folder that is gone may never end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

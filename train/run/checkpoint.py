@@ -6,6 +6,7 @@ So does one whose last checkpoint was damaged later, by a disk or by hand.
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _METHOD_STATE = "memory"
 _OLD_OBJECTIVE = "objective"
 _FORMAT = 2
 
+_SECONDS = 10  # That a save may take after an error.
 _DAMAGED = "damaged-checkpoints"  # Next to the folder of checkpoints.
 
 
@@ -67,8 +69,19 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if not hosts.has_failed():  # Else a save would wait for processes that end.
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if hosts.has_failed():  # A save would wait for processes that end.
+            return
+        if kind is None:
+            self._open.close()
+            return
+        # A save into a folder that is gone may never end.
+        thread = threading.Thread(target=self._close_after_error, daemon=True)
+        thread.start()
+        thread.join(_SECONDS)
+
+    def _close_after_error(self) -> None:
+        with contextlib.suppress(Exception):  # The first error counts.
             self._open.close()
 
     @property

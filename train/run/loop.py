@@ -88,6 +88,7 @@ def fit(
     console = console or Console()
     record = read_record(run)
     agree_on_request(config, recipe, record)
+    run_folder.check_whole(run)
     leads = hosts.is_leader()
     old_epochs = config.epochs
     if record is not None:
@@ -214,6 +215,8 @@ def _train(
             stop = agreed(signals[0] if signals else 0, is_last=is_last)
             place = {"step": step, "epoch": round(step / program.steps_per_epoch, 4)}
 
+            if step % config.log_every == 0 or epoch_ends or stop:
+                run_folder.check_there(run)
             if step % config.log_every == 0 or is_last:
                 rate = float(program.schedule(step - 1))
                 line = {**place, "split": "train", **meter.line()}

@@ -23,6 +23,8 @@ __all__ = [
     "check_same_flags",
     "check_same_run",
     "check_space",
+    "check_there",
+    "check_whole",
     "extend",
     "lock",
     "read_result",
@@ -83,12 +85,29 @@ def check_space(run: Path, checkpoint: int, keep: int) -> None:
         )
 
 
+def check_whole(run: Path) -> None:
+    """Raises `UserError` if `checkpoints` is not a folder."""
+    checkpoints = run / "checkpoints"
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        raise UserError(f"{checkpoints} must be a folder, and is none: move it away.")
+
+
 @contextlib.contextmanager
 def storing(run: Path) -> Iterator[None]:
-    """Turns the errors of a full disk into `StorageError`."""
+    """Turns the errors of a full disk, or of a folder that is gone, into ours.
+
+    Raises:
+      StorageError: if the disk is full.
+      UserError: if the run's folder was removed or moved.
+    """
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        if not (run / "checkpoints").is_dir():
+            raise _gone(run) from error
+        check_there(run)
         # tensorstore, which writes the arrays, gives the number in its message only.
         match = re.search(r"os_error_code='(\d+)'", str(error))
         number = error.errno if isinstance(error, OSError) else match and int(match[1])
@@ -99,6 +118,15 @@ def storing(run: Path) -> Iterator[None]:
             f"{run} cannot be written to: {os.strerror(number)}. It keeps the "
             f"checkpoint of step {last}."
         ) from error
+
+
+def check_there(run: Path) -> None:
+    """Raises `UserError` if a run's folder was removed or moved while it was trained.
+
+    Orbax would make it again, without what it held.
+    """
+    if not (run / "config.json").is_file():
+        raise _gone(run)
 
 
 def write_record(run: Path, record: Json) -> None:
@@ -202,6 +230,13 @@ def write_result(run: Path, result: Json) -> None:
 
 def _not_writable(run: Path, error: OSError) -> UserError:
     return UserError(f"{run} cannot be written to: {error.strerror}.")
+
+
+def _gone(run: Path) -> UserError:
+    return UserError(
+        f"{run} was removed or moved, or parts of it, while the run wrote into it: "
+        "what it saved is no longer there."
+    )
 
 
 def _checkpoints(run: Path) -> list[int]:
