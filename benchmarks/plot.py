@@ -17,12 +17,13 @@ _OFFSETS = ((5, 4), (5, -4), (-5, 4), (-5, -4), (5, 9), (5, -9), (-5, 9), (-5, -
 
 
 def accuracy(model: str) -> float | None:
-    """Returns the top-1 accuracy of published weights on ImageNet, in percent.
+    """Returns the top-1 accuracy of torchvision's weights on ImageNet, in percent.
 
-    It is that of the first weights whose authors state it; None if none do.
+    It is that of its first weights; None if it has none. timm's are of other recipes,
+    which one model has and another does not.
     """
     weights = cnn_flax.model_info(model).weights
-    stated = (w.imagenet_top1 for w in weights if w.imagenet_top1 is not None)
+    stated = (w.imagenet_top1 for w in weights if w.source.startswith("torchvision"))
     return next(stated, None)
 
 

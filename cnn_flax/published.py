@@ -35,7 +35,8 @@ class PublishedWeights:
       mean: what is subtracted, one value per channel.
       std: what is then divided by, one value per channel.
       license: its licence where it is stated.
-      imagenet_top1: accuracy on ImageNet's validation images where stated, in percent.
+      imagenet_top1: accuracy on ImageNet's validation images at `image_size` where it
+        is published, in percent.
       imagenet_top5: the same for the five most probable classes.
       classes: number of classes; 0 means that there is no head.
       fields: fields that the model needs for these weights where its defaults differ.

@@ -88,6 +88,8 @@ def test_info_shows_a_model_and_its_weights(capsys):
     assert len(table) == len(cnn_flax.model_info("resnet18").weights)
     first = ["torchvision IMAGENET1K_V1", "224", "256 bilinear", "ImageNet's", "69.76"]
     assert table[0] == [*first, ""]
+    # timm resnet18.a1_in1k at 224 px.
+    assert table[1][4] == "71.50"
     assert "0.498, 0.502" in run(capsys, "info", NAME)
     assert "No weights are published" in run(capsys, "info", "lab_resnet34")
 

@@ -54,6 +54,19 @@ def test_timms_default_comes_first_where_torchvision_has_none():
     assert (first.interpolation, first.license) == ("bicubic", "apache-2.0")
 
 
+def test_accuracies_are_of_the_size_that_images_are_prepared_at():
+    by_source = {w.source: w for w in published_weights("resnet50")}
+    # results-imagenet.csv has 288 px, 81.24 %, as well.
+    weights = by_source["timm resnet50.a1_in1k"]
+    assert (weights.image_size, weights.crop_pct) == (224, 0.95)
+    assert (weights.imagenet_top1, weights.imagenet_top5) == (80.382, 94.598)
+
+
+def test_the_accuracy_of_nearly_all_weights_of_imagenets_classes_is_published():
+    missing = [w.source for w in every() if w.classes == 1000 and not w.imagenet_top1]
+    assert missing == [w.source for w in every() if w.package]
+
+
 def test_a_model_without_published_weights_has_none():
     assert published_weights("lab_resnet34") == ()
 

@@ -4,6 +4,7 @@ import re
 
 import cnn_flax
 from benchmarks.pages.markdown import millions, table
+from benchmarks.plot import accuracy
 from cnn_flax.analysis import receptive_field
 from cnn_flax.analysis.receptive_field import pixels
 
@@ -69,8 +70,7 @@ def _row(name: str, last: str) -> list[object]:
     model = cnn_flax.create_model(name)
     summary = cnn_flax.summary(model, info.image_size)
     field = receptive_field(model, info.image_size, last, ignore_global=True)
-    weights = cnn_flax.model_info(_STAND_INS.get(name, name)).weights
-    accuracy = weights[0].imagenet_top1 if weights else None
+    top1 = accuracy(_STAND_INS.get(name, name))
     return [
         f"`{name}`",
         f"[{citation}]({link})",
@@ -80,5 +80,5 @@ def _row(name: str, last: str) -> list[object]:
         millions(sum(b.parameters for b in summary.blocks if b.output_shape)),
         millions(summary.multiply_adds),
         pixels(field.size) + (", deformable" if field.data_dependent else ""),
-        "" if accuracy is None else f"{accuracy:.1f} %",
+        "" if top1 is None else f"{top1:.1f} %",
     ]

@@ -9,6 +9,7 @@ import cnn_flax
 from benchmarks.axes import finish
 from benchmarks.measurements import Row
 from benchmarks.pages.architectures.trained import groups
+from benchmarks.plot import accuracy
 
 __all__ = ["accuracy_and_cost", "plain_and_residual"]
 
@@ -74,8 +75,8 @@ def accuracy_and_cost() -> Figure:
 
 def _point(name: str) -> tuple[int, float] | None:
     """Multiply-adds and accuracy; None if torchvision has no weights."""
-    weights = cnn_flax.model_info(name).weights
-    if not weights or weights[0].imagenet_top1 is None:
+    if (top1 := accuracy(name)) is None:
         return None
-    summary = cnn_flax.summary(cnn_flax.create_model(name), weights[0].image_size)
-    return summary.multiply_adds, weights[0].imagenet_top1
+    size = cnn_flax.model_info(name).weights[0].image_size
+    summary = cnn_flax.summary(cnn_flax.create_model(name), size)
+    return summary.multiply_adds, top1
