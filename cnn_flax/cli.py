@@ -16,10 +16,11 @@ from rich.table import Table
 
 import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
-from cnn_flax.gallery import draw_sheets
+from cnn_flax.gallery import draw_sheets, row_count
 from cnn_flax.info import model_info
 from cnn_flax.installing import install_command
 from cnn_flax.programs import load as load_programs
+from cnn_flax.progress import counting
 from cnn_flax.registry import UnknownModelError, list_models, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -424,7 +425,9 @@ def _gallery(options: argparse.Namespace) -> None:
     folder: pathlib.Path = options.out.expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, sheet in draw_sheets(np.asarray(image)).items():
+        with counting(row_count(), "rows") as advance:
+            sheets = draw_sheets(np.asarray(image), advance)
+        for name, sheet in sheets.items():
             sheet.save(folder / f"{name}.png")
             _print(f"{folder / name}.png")
     except OSError as error:

@@ -13,7 +13,7 @@ from cnn_flax import augment
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["draw_sheets"]
+__all__ = ["draw_sheets", "row_count"]
 
 _TILE = 96  # Pixels of an image on a sheet.
 _COLUMNS = 7
@@ -128,11 +128,19 @@ _POLICIES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def draw_sheets(pixels: np.ndarray) -> dict[str, "Image"]:
+def row_count() -> int:
+    """The number of rows on all sheets."""
+    return len(_SWEEPS) + len(_RANDOM) + len(_POLICIES)
+
+
+def draw_sheets(
+    pixels: np.ndarray, advance: Callable[[], object] | None = None
+) -> dict[str, "Image"]:
     """Contact sheets of one image.
 
     Args:
       pixels: uint8 `[H, W, 3]`; its middle is shown.
+      advance: called after each row that has been computed.
 
     Returns:
       Sheets by name: `operations`, each over its range, with the value above each
@@ -146,28 +154,27 @@ def draw_sheets(pixels: np.ndarray) -> dict[str, "Image"]:
     images = jnp.broadcast_to(
         augment.center_crop(image, _TILE)[None], (_COLUMNS, _TILE, _TILE, 3)
     )
-    operations = {
-        name: (
-            [f"{value:.3g}" for value in sweep.values],
-            jax.jit(sweep.change)(
-                images[: len(sweep.values)], jnp.asarray(sweep.values, float)
-            ),
-        )
-        for name, sweep in _SWEEPS.items()
-    }
+    advance = advance or (lambda: None)
+    operations = {}
+    for name, sweep in _SWEEPS.items():
+        values = jnp.asarray(sweep.values, float)
+        changed = jax.jit(sweep.change)(images[: len(sweep.values)], values)
+        operations[name] = ([f"{value:.3g}" for value in sweep.values], changed)
+        advance()
     return {
         "operations": _sheet(operations),
-        "random": _sheet(_draws(_RANDOM, images)),
-        "policies": _sheet(_draws(_POLICIES, images)),
+        "random": _sheet(_draws(_RANDOM, images, advance)),
+        "policies": _sheet(_draws(_POLICIES, images, advance)),
     }
 
 
-def _draws(operations, images):
-    key = jax.random.key(0)
-    return {
-        name: (None, jax.jit(operation)(jax.random.fold_in(key, row), images))
-        for row, (name, operation) in enumerate(operations.items())
-    }
+def _draws(operations, images, advance):
+    key, rows = jax.random.key(0), {}
+    for row, (name, operation) in enumerate(operations.items()):
+        drawn = jax.jit(operation)(jax.random.fold_in(key, row), images)
+        rows[name] = (None, drawn)
+        advance()
+    return rows
 
 
 def _sheet(rows) -> "Image":

@@ -147,6 +147,7 @@ def predict_images(
     *,
     ema: bool = False,
     unreadable: Callable[[DecodeError], None] | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Classifies image files with a run's last checkpoint.
 
@@ -156,6 +157,7 @@ def predict_images(
       ema: whether to use the moving average of the weights.
       unreadable: called with the error of each file that cannot be read as an image,
         whose probabilities are then NaN; None raises the first.
+      advance: called after each file.
 
     Returns:
       Probabilities, float `[n, K]`, and the names of the K classes.
@@ -173,22 +175,22 @@ def predict_images(
         mode=config.input.crop_mode,
     )
     allow_pixels(config.input.max_pixels)
-    images: dict[int, np.ndarray] = {}
+    class_names = record["class_names"]
+    probabilities = np.full((len(paths), len(class_names)), np.nan, np.float32)
+    model, variables = fold_batch_norm(model, variables)
+    step = jax.jit(make_predict_step(model, pixel_inputs(record)))
+    # One at a time: one compilation and little memory for any number of files.
     for i, path in enumerate(paths):
         try:
-            images[i] = to_channels(resized(read_image(path), size), channels)
+            image = to_channels(resized(read_image(path), size), channels)
         except DecodeError as error:
             if unreadable is None:
                 raise
             unreadable(error)
-    class_names = record["class_names"]
-    probabilities = np.full((len(paths), len(class_names)), np.nan, np.float32)
-    if images:
-        model, variables = fold_batch_norm(model, variables)
-        step = jax.jit(make_predict_step(model, pixel_inputs(record)))
-    # One at a time: one compilation for any number of files.
-    for i, image in images.items():
-        probabilities[i] = np.exp(step(variables, image[None])[0])
+        else:
+            probabilities[i] = np.exp(step(variables, image[None])[0])
+        if advance:
+            advance()
     return probabilities, class_names
 
 

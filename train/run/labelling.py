@@ -159,7 +159,8 @@ def label_images(
         with contextlib.closing(
             prefetch_to_device(batches, placement.sharded)
         ) as ready:
-            for log_probs, index, mask in _shards(one_behind(_label(teacher, ready))):
+            predicted = _counted(one_behind(_label(teacher, ready)), progress)
+            for log_probs, index, mask in _shards(predicted):
                 is_image = index < len(source)
                 readable = mask[is_image] > 0
                 probabilities = np.exp(log_probs[is_image], dtype=np.float32)
@@ -173,7 +174,6 @@ def label_images(
                 writer.append(
                     probabilities, {i: (n, reasons[n]) for i, n in names.items()}
                 )
-                progress(writer.labelled)
     return read_pseudo_labels(out)
 
 
@@ -251,6 +251,13 @@ def _label(
         yield _Rows(log_probs, batch["index"], batch["mask"])
 
 
+def _counted(batches: Iterable[_Rows], progress: "_Progress") -> Iterator[_Rows]:
+    """The same rows; each batch is progress, though only shards are written."""
+    for rows in batches:
+        progress(len(rows.index))
+        yield rows
+
+
 def _shards(batches: Iterable[_Rows]) -> Iterator[_Rows]:
     """The same rows, several batches at a time."""
     shard: list[_Rows] = []
@@ -271,20 +278,21 @@ class _Progress:
     """Prints progress every few seconds."""
 
     def __init__(self, start: int, images: int, say: Callable[[str], None]) -> None:
-        self._start = start
+        self._start = self._labelled = start
         self._images = images
         self._say = say
         self._started = self._reported = time.monotonic()
         if start:
             say(f"{start:,} of {images:,} images are labelled already.")
 
-    def __call__(self, labelled: int) -> None:
+    def __call__(self, more: int) -> None:
         now = time.monotonic()
-        if now >= self._reported + _EVERY and labelled < self._images:
-            rate = (labelled - self._start) / (now - self._started)
-            left = (self._images - labelled) / rate / 60
+        self._labelled += more
+        if now >= self._reported + _EVERY and self._labelled < self._images:
+            rate = (self._labelled - self._start) / (now - self._started)
+            left = (self._images - self._labelled) / rate / 60
             self._say(
-                f"{labelled:,} of {self._images:,} images are labelled, {rate:,.0f} "
-                f"per second; {left:.1f} min left."
+                f"{self._labelled:,} of {self._images:,} images are labelled, "
+                f"{rate:,.0f} per second; {left:.1f} min left."
             )
             self._reported = now

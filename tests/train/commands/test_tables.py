@@ -1,6 +1,8 @@
 """The tables that commands print."""
 
+import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from rich.console import Console
 from train.api.evaluation import evaluation_table
 from train.api.labelling import pseudo_label_table
 from train.api.prediction import prediction_table
+from train.api.prediction_formats import as_csv, as_json
 from train.api.training import result_table
 from train.commands.compare import comparison_table
 from train.data import open_source
@@ -84,6 +87,25 @@ def test_a_prediction_shows_the_five_most_probable_classes():
     assert order == sorted(order)
     assert "[a]" in text and "[e]" not in text
     assert "50.00 %" in text
+
+
+def test_a_prediction_as_json_and_csv_says_the_same():
+    probabilities = np.array([[0.25, 0.5, 0.25], [0.1, 0.2, 0.7]])
+    paths = [Path("a,b.png"), Path("c.png")]
+    predictions = paths, probabilities, ["x", "y", "z"], 2
+    found = json.loads(as_json(*predictions))
+    assert [image["image"] for image in found] == ["a,b.png", "c.png"]
+    rows = [
+        [image["image"], str(rank), of["class"], f"{of['probability']:.6f}"]
+        for image in found
+        for rank, of in enumerate(image["classes"], 1)
+    ]
+    assert rows[:2] == [
+        ["a,b.png", "1", "y", "0.500000"],
+        ["a,b.png", "2", "x", "0.250000"],
+    ]
+    head = ["image", "rank", "class", "probability"]
+    assert list(csv.reader(as_csv(*predictions).splitlines())) == [head, *rows]
 
 
 def pseudo_labels(probabilities, names):

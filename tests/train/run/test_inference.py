@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 
 import jax
 import numpy as np
@@ -139,6 +140,13 @@ def test_a_file_that_cannot_be_read_leaves_the_others(run, digits, tmp_path, cap
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"{broken} cannot be read as an image: ")
     assert main([*map(str, words[:3]), "--max-pixels", "9"]) == 0
+    # A folder, for another program.
+    broken.unlink()
+    capsys.readouterr()
+    assert main(["predict", str(run), str(tmp_path), "--json", "--top", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [image["image"] for image in found] == [str(path) for path in digits]
+    assert [len(image["classes"]) for image in found] == [2] * 4
 
 
 def test_files_get_the_predictions_of_the_data_set(run, digits):
