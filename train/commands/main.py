@@ -1,19 +1,20 @@
 """The command line of `python -m train`.
 
-python -m train                               list the recipes
-python -m train RECIPE --out DIR [--FLAG ..]  run a recipe, or resume the run in DIR
-python -m train RECIPE --help                 show the flags; --help-all: all of them
-python -m train evaluate DIR [--data ..]      evaluate a run
-python -m train evaluate MODEL --data ..      evaluate published weights, or a file
-python -m train compare DIR DIR ..            plot several runs in one picture
-python -m train predict DIR IMAGE ...         classify images with a run
-python -m train pseudo-label DIR --data ..    label images with a run, into a file
-python -m train advise --data .. --init ..    recommend how to transfer weights
+python -m train                           list the recipes
+python -m train RECIPE [--out DIR] [..]   run a recipe, or resume the run in DIR
+python -m train RECIPE --help             its flags; --help-all: all of them
+python -m train evaluate DIR [--data ..]  evaluate a run
+python -m train evaluate MODEL --data ..  evaluate published weights, or a file
+python -m train compare DIR DIR ..        plot several runs in one picture
+python -m train predict DIR IMAGE ..      classify images with a run
+python -m train pseudo-label DIR --data ..
+                                          label images with a run, into a file
+python -m train advise --data .. --init ..
+                                          recommend how to transfer weights
 python -m train plan RECIPE --topology v5e:4x8
-                                              a run's cost on chips that are not here
-python -m train search-scaling RECIPE [..]    search EfficientNet's scaling coefficients
-python -m train noisy-student RECIPE --out DIR [--FLAG ..]
-                                              train on a model's own labels, in rounds
+                                          a run's cost on absent chips
+python -m train search-scaling RECIPE     search EfficientNet's coefficients
+python -m train noisy-student RECIPE      train on a model's own labels
 """
 
 import os
@@ -26,16 +27,17 @@ from typing import Annotated, Any, Union
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from train import recipes
 from train.commands.advise import Advise
 from train.commands.compare import Compare
 from train.commands.evaluate import Evaluate
 from train.commands.noisy_student import noisy_student_command
+from train.commands.parsing import parse
 from train.commands.plan import plan_command
 from train.commands.predict import Predict
 from train.commands.pseudo_label import PseudoLabel
+from train.commands.recipe_list import recipe_list
 from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
 from train.commands.short_help import all_help, asks_for_help, short_help
@@ -137,21 +139,12 @@ def _parse(words: Sequence[str], command_line: str, program: str) -> Callable[[]
     elif name not in _COMMANDS:
         raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])
     form: Any = Union[tuple(forms)]  # noqa: UP007
-    return tyro.cli(form, prog=program, args=words)
+    return parse(form, prog=program, args=words)
 
 
 def _list_recipes(program: str) -> None:
-    console = Console()
-    text = str(__doc__).partition("\n\n")[2].replace(_PROGRAM, program)
-    console.print(text, highlight=False, markup=False)
-    table = Table("recipe", "model", "data", "gave")
-    table.columns[0].no_wrap = True
-    table.columns[2].overflow = "fold"
-    for recipe in map(recipes.load, recipes.names()):
-        config = recipe.config
-        models = " > ".join(recipe.models)
-        table.add_row(recipe.name, models, config.input.data, recipe.gave)
-    console.print(table)
+    print(str(__doc__).partition("\n\n")[2].replace(_PROGRAM, program))
+    print(recipe_list(map(recipes.load, recipes.names())))
 
 
 def _library_errors() -> tuple[type[ValueError], ...]:

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from train import recipes
 from train.api.self_training import self_train
+from train.commands.parsing import parse
 from train.commands.run import silence_orbax
 from train.commands.short_help import all_help, asks_for_help, short_help
 from train.compilation_cache import use_compilation_cache
@@ -88,7 +89,7 @@ def noisy_student_command(
         return partial(print, short_help(by_name[words[0]], prog))
     forms = tuple(_form(recipe, command_line) for recipe in students)
     form: Any = Union[forms]  # noqa: UP007
-    return tyro.cli(form, prog=prog, args=all_help(words))
+    return parse(form, prog=prog, args=all_help(words))
 
 
 def _help(students: Sequence[recipes.Recipe], prog: str) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from train import recipes
+from train.commands.parsing import parse
 from train.compilation_cache import use_compilation_cache
 from train.config import Config
 from train.console import duration, literal, percent, say
@@ -131,7 +132,7 @@ def plan_command(words: Sequence[str], *, prog: str) -> Callable[[], None]:
         raise recipes.no_recipe(words[0])
     recipe = recipes.load(words[0])
     default = Plan(tyro.MISSING, recipe.config, recipe=recipe.name)
-    return tyro.cli(
+    return parse(
         Plan,
         prog=f"{prog} plan {recipe.name}",
         args=words[1:],

@@ -13,8 +13,12 @@ def test_without_arguments_the_recipes_are_listed(capsys):
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert "python -m train RECIPE" in shown
+    lines = shown.splitlines()
     for name in recipes.names():
-        assert name in shown
+        assert lines.count(f"  {name}") == 1
+    assert max(map(len, lines)) <= 80
+    folders = shown.partition("Your own images:")[2].partition("\n\n")[0]
+    assert "features_folder" in folders and "digits" not in folders
 
 
 def test_listing_and_help_import_no_heavy_packages():
@@ -60,7 +64,6 @@ def test_a_name_unlike_any_recipe_gets_no_suggestion(capsys):
         (["--learning-rat", "1"], "--learning-rate"),
         (["--epoch", "1"], "--epochs"),
         (["--epochs", "three"], "invalid literal for int() with base 10: 'three'"),
-        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--optimizer", "adam"], "('sgd', 'adamw', 'lamb')"),
         (["--model-fields", "width"], "'width' is not of the form NAME=VALUE"),
     ],
@@ -80,6 +83,11 @@ def test_a_wrong_flag_is_explained(capsys, words, message):
         (["evaluate", "nowhere"], "nowhere holds no run."),
         (["predict", "nowhere", "image.png"], "nowhere holds no run."),
         (["predict", "nowhere"], "No image was given"),
+        (["predict", "nowhere", "a.png", "--top", "0"], "--top must be at least 1"),
+        (
+            ["predict", "resnet50", "my cat.png"],
+            "weights: cnn-flax predict resnet50 'my cat.png'",
+        ),
         (
             ["evaluate", "resnt18", "--weights", "weights.npz", "--data", "digits"],
             "There is no model 'resnt18'. Nearest: resnet18",
@@ -109,6 +117,22 @@ def test_a_user_error_is_one_line_and_exit_code_2(
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["digits_resnet"],
+        ["plan", "digits_resnet", "--topology", "v5e:1x1"],
+        ["noisy-student", "noisy_student_digits"],
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_plain_line(capsys, words):
+    assert main([*words, "--mesh", "2x2"]) == 2
+    assert capsys.readouterr().err == (
+        "--mesh is '2x2', and must be such as data=4,model=2: the batch in 4 parts, "
+        "each on 2 devices.\n"
+    )
 
 
 def test_a_missing_package_is_one_line_that_installs_it(capsys, monkeypatch, tmp_path):
