@@ -16,6 +16,7 @@ from train.noisy_student.plan import (
     NoisyStudent,
     TrainStage,
     check_growth,
+    equal_students,
     plan,
 )
 from train.run.program import Program, build, train_step_shapes
@@ -52,7 +53,13 @@ def dry_run(student: NoisyStudent, recipe: str, console: Console) -> None:
             pseudo_labelled = _with_placeholder_labels(unlabelled, classes, kind)
         with console.status(stage.name):
             programs[stage.name] = build(stage.config, recipe, images, pseudo_labelled)
-    check_growth([ModelSize(name, p.parameters) for name, p in programs.items()])
+    sizes = [
+        ModelSize(name, p.parameters, p.config.network.model)
+        for name, p in programs.items()
+    ]
+    check_growth(sizes)
+    for line in equal_students(sizes):
+        say(console, line)
     for name, program in programs.items():
         with console.status(name):
             table.add_row(name, *_cost(program))

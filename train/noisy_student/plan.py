@@ -23,6 +23,7 @@ __all__ = [
     "Student",
     "TrainStage",
     "check_growth",
+    "equal_students",
     "plan",
     "settings",
     "teacher_config",
@@ -166,10 +167,12 @@ class ModelSize(NamedTuple):
     Attributes:
       stage: name of the stage that trains it.
       parameters: number of its parameters.
+      model: its name.
     """
 
     stage: str
     parameters: int
+    model: str = ""
 
 
 def plan(student: NoisyStudent, out: Path) -> list[Stage]:
@@ -205,6 +208,25 @@ def check_growth(models: Sequence[ModelSize]) -> None:
                 f"teacher {teacher.parameters:,}: a noisy student must be at least as "
                 "large. To distill into a smaller one, see --teacher."
             )
+
+
+def equal_students(models: Sequence[ModelSize]) -> list[str]:
+    """One line for each student of another name than its teacher, but of its size.
+
+    `--model-fields` apply to all models: those that say how many layers a model has
+    leave nothing of its name.
+
+    Args:
+      models: the models of the stages that train, in order.
+    """
+    return [
+        f"{student.stage}, {student.model}, has {student.parameters:,} parameters, as "
+        f"its teacher {teacher.model} has: --model-fields apply to all models, and can "
+        "make them the same. Fields after a student's name in --students, such as "
+        "resnet34 stage_sizes=(3,4,6,3), are its own."
+        for teacher, student in pairwise(models)
+        if student.model != teacher.model and student.parameters == teacher.parameters
+    ]
 
 
 def teacher_config(student: NoisyStudent) -> Config:

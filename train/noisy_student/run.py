@@ -33,6 +33,7 @@ from train.noisy_student.plan import (
     Stage,
     TrainStage,
     check_growth,
+    equal_students,
     plan,
     settings,
 )
@@ -97,7 +98,8 @@ def run(
     # Listed once for all stages: there may be millions of images.
     unlabelled = open_unlabelled(student.config, options.unlabelled)
     if not is_resumed:
-        _check(student, recipe)
+        for line in _check(student, recipe):
+            say(console, line)
     with lock(out):
         write_json(out / _RECORD, record)
         for number, stage in enumerate(stages := plan(student, out), 1):
@@ -206,8 +208,13 @@ def _flags(record: Json) -> Json:
     }
 
 
-def _check(student: NoisyStudent, recipe: str) -> None:
-    """Raises any error of a later stage now, before anything is written."""
+def _check(student: NoisyStudent, recipe: str) -> list[str]:
+    """Raises any error of a later stage now, before anything is written.
+
+    Returns:
+      One line for each student that has another name than its teacher, and is the same
+      net.
+    """
     config = student.config
     images = training_images(config), evaluation_images(config)
     sizes = []
@@ -216,8 +223,10 @@ def _check(student: NoisyStudent, recipe: str) -> None:
             # There are no pseudo-labels yet.
             supervised = replace(stage.config, unlabelled=Unlabelled())
             program = build(supervised, recipe, images)
-            sizes.append(ModelSize(stage.name, program.parameters))
+            name = stage.config.network.model
+            sizes.append(ModelSize(stage.name, program.parameters, name))
     check_growth(sizes)
+    return equal_students(sizes)
 
 
 def _label(

@@ -27,6 +27,7 @@ trend); the thresholds are ours:
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,15 @@ from train.learn.inputs import eval_inputs
 from train.run.loop import fit
 from train.run.output_cache import output_rows
 
-__all__ = ["Advice", "advise", "judge", "nearest_mean", "starting_from", "try_both"]
+__all__ = [
+    "Advice",
+    "advise",
+    "judge",
+    "nearest_mean",
+    "starting_from",
+    "try_both",
+    "wilson_interval",
+]
 
 _PIXELS = 32  # Height and width of the raw images, in pixels.
 _FEW, _MANY = 50, 500  # Images in the smallest class.
@@ -68,6 +77,7 @@ class Advice:
       accuracy: on the held-out images, of the largest class (`chance`), and of the
         nearest class mean of `pixels`, of the features of a randomly initialized
         backbone (`random weights`), and of those of the `weights`.
+      interval: where the accuracy of the weights lies, with 95 % confidence.
       gain: share of the errors of the best of the others that the weights avoid.
       method: `features`, `fine_tune` or `scratch`.
       reason: the reason, in words.
@@ -79,6 +89,7 @@ class Advice:
     classes: int
     probed: tuple[int, int]
     accuracy: Mapping[str, float]
+    interval: tuple[float, float]
     gain: float
     method: str
     reason: str
@@ -179,11 +190,27 @@ def advise(config: Config, *, images: int = 500) -> Advice:
         len(counts),
         (len(parts[0]), len(parts[1])),
         accuracy,
+        wilson_interval(accuracy["weights"], len(parts[1])),
         gain,
         method,
         reason,
         flags,
     )
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Where a share lies with 95 % confidence, from so many independent images.
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Args:
+      share: the observed share, in [0, 1].
+      count: number of images, at least 1.
+    """
+    square = 1.96**2 / count
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def judge(least: int, gain: float, accuracy: float) -> tuple[str, str, str]:

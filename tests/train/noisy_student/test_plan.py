@@ -7,7 +7,14 @@ import tyro
 from train.config import Augment, Config, Network, Optimization, Unlabelled
 from train.errors import UserError
 from train.noisy_student import EACH_ROUND, NoisyStudent, Student
-from train.noisy_student.plan import LabelStage, TrainStage, plan, settings
+from train.noisy_student.plan import (
+    LabelStage,
+    ModelSize,
+    TrainStage,
+    equal_students,
+    plan,
+    settings,
+)
 
 OUT = Path("/runs/noisy")
 CONFIG = Config(
@@ -131,3 +138,15 @@ def test_settings_are_the_flags():
     assert found["min_confidence"] == 0.3
     assert found["finetune_size"] == 0
     assert "config" not in found
+
+
+def test_a_student_of_another_name_and_its_teachers_size_is_said():
+    sizes = [
+        ModelSize("round0/teacher", 10, "resnet18"),
+        ModelSize("round1/student", 20, "resnet18"),
+        ModelSize("round2/student", 20, "resnet34"),
+        ModelSize("final", 20, "resnet34"),
+    ]
+    (line,) = equal_students(sizes)
+    assert line.startswith("round2/student, resnet34, has 20 parameters, as its")
+    assert "--model-fields apply to all models" in line

@@ -8,10 +8,17 @@ from rich.console import Console
 
 from cnn_flax.weights.identify import identify_weights
 from train.__main__ import main
-from train.config import Augment, Network
+from train.commands.advise import command_for
+from train.config import Augment, Config, Input, Network
 from train.data import open_source
 from train.errors import UserError
-from train.run.advice import advise, judge, nearest_mean, starting_from
+from train.run.advice import (
+    advise,
+    judge,
+    nearest_mean,
+    starting_from,
+    wilson_interval,
+)
 from train.run.loop import fit
 
 pytestmark = pytest.mark.usefixtures("programs")
@@ -35,6 +42,31 @@ FIELDS = {"stage_sizes": (1,), "width": 8, "small_inputs": True}
 )
 def test_the_method_follows_from_amount_and_nearness(least, gain, accuracy, method):
     assert judge(least, gain, accuracy)[0] == method
+
+
+def test_the_interval_holds_all_shares_that_do_not_contradict_the_images():
+    # Wilson: the shares p whose score is at most 1.96.
+    for share, count in ((1.0, 2), (0.5, 2), (0.9, 100), (0.0, 6)):
+        p = np.linspace(0, 1, 100_001)[1:-1]
+        score = abs(share - p) / np.sqrt(p * (1 - p) / count)
+        inside = p[score <= 1.96]
+        found = wilson_interval(share, count)
+        np.testing.assert_allclose(found, (inside[0], inside[-1]), atol=2e-5)
+
+
+def test_the_command_has_what_differs_from_the_recipe(tmp_path):
+    config = Config(
+        input=Input(data="folder:my photos", image_size=176, crop_pct=0.5),
+        network=Network("resnet18", {"width": 16, "stage_sizes": (1, 1)}, "w.npz"),
+    )
+    command = command_for("features", config)
+    assert command == (
+        "python -m train features_folder --data 'folder:my photos' --image-size 176 "
+        "--crop-pct 0.5 --model resnet18 --model-fields width=16 'stage_sizes=(1,1)' "
+        "--init w.npz --out runs/features_folder"
+    )
+    assert "--load-size 352" in command_for("fine_tune", config)
+    assert "--init" not in command_for("scratch", config)
 
 
 def test_the_nearest_mean_matches_a_loop():
