@@ -215,11 +215,11 @@ def last_whole(
             first = first or error
     if not damaged:
         raise WeightsError(f"The run {folder} has no checkpoint yet.")
-    steps = " and ".join(map(str, sorted(damaged)))
+    named = " and ".join(map(str, sorted(damaged)))
     if len(damaged) == 1:
-        which = f"The checkpoint of step {steps} in {folder} cannot be read, or does"
+        which = f"The checkpoint of step {named} in {folder} cannot be read, or does"
     else:
-        which = f"The checkpoints of steps {steps} in {folder} cannot be read, or do"
+        which = f"The checkpoints of steps {named} in {folder} cannot be read, or do"
     raise WeightsError(
         f"{which} not fit the model in its config.json: {damaged[max(damaged)]}"
     ) from first
