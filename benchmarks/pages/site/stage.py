@@ -84,7 +84,7 @@ def without_links_out(text: str, page: str) -> str:
 def _convert_notebook(path: Path) -> None:
     """Replaces a notebook by a page with its text, code, outputs and pictures."""
     from nbconvert import MarkdownExporter
-    from nbconvert.writers import FilesWriter
+    from nbconvert.writers.files import FilesWriter
 
     resources = {"output_files_dir": f"{path.stem}_files"}
     text, resources = MarkdownExporter().from_filename(str(path), resources)
