@@ -537,7 +537,7 @@ class Config:
     """Seed of the split, the initial weights, the order of the images and all random
     draws."""
     log_every: int = 50
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between two lines of metrics.jsonl; each epoch has one, however short."""
     checkpoint_every: int = 0
     """Steps between checkpoints, in addition to one after each epoch; 0 for none."""
     tensorboard: bool = _resumable(False)

@@ -17,6 +17,7 @@ __all__ = [
     "percent",
     "printable",
     "say",
+    "short_name",
 ]
 
 _NAMED_CLASSES = 5
@@ -30,6 +31,13 @@ _UNPRINTABLE = re.compile(
 def printable(text: str) -> str:
     r"""A name with its unprintable characters escaped as in Python: `\x1b`, `\n`."""
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def short_name(name: str, longest: int = 40) -> str:
+    """A name as it is drawn: printable, and cut in its middle if it is long."""
+    name = printable(name)
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def literal(name: object, style: str = "") -> Text:

@@ -32,9 +32,9 @@ def tiny():
 
 @pytest.fixture(autouse=True, scope="module")
 def undrawn():
-    """Leaves out the pictures of a run's end, which take as long as its training."""
+    """Leaves out the report of a run's end, which takes as long as its training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.run.loop.draw", lambda *arguments: None)
+        patch.setattr("train.run.loop.report_run", lambda *arguments: None)
         yield
 
 

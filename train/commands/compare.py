@@ -1,32 +1,35 @@
-"""`python -m train compare`: several runs in one picture and one table."""
+"""`python -m train compare`: several runs on one page and in one table."""
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
 from train.config_file import load_record
-from train.console import literal, percent, say
+from train.console import literal, say
 from train.errors import UserError
+from train.storage import replace_file
+
+if TYPE_CHECKING:
+    from train.run.comparison import Runs
 
 __all__ = ["Compare", "compare", "comparison_table"]
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Plots the curves of several runs in one picture, and prints their figures."""
+    """Shows the curves and figures of several runs on one page, and what differs."""
 
     runs: Positional[tuple[Path, ...]]
     """Folders of the runs."""
-    out: Path = Path("comparison.png")
-    """The picture."""
+    out: Path = Path("comparison.html")
+    """The page; with another extension, such as .png, a picture of the curves."""
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -36,18 +39,18 @@ class Compare:
 
 
 def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
-    """Prints the latest and best figures of runs, and plots their curves.
-
-    Without matplotlib, a line says how to install it instead of the picture.
+    """Prints the latest and best figures of runs, and writes the page or the picture.
 
     Args:
       runs: their folders.
-      out: path of the picture, with an extension that matplotlib knows.
+      out: path of the page, `.html`, or of a picture of the curves, with an extension
+        that matplotlib knows.
       console: prints the table.
 
     Raises:
-      UserError: if a folder holds no run, or the picture cannot be written.
+      UserError: if a folder holds no run, or the file cannot be written.
     """
+    from train.run.comparison import comparison_page
     from train.run.metrics import read_metrics
 
     logs = {
@@ -56,46 +59,37 @@ def compare(runs: Sequence[Path], out: Path, console: Console) -> None:
     }
     console.print(comparison_table(logs))
     try:
-        from train.run import plots
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        from cnn_flax.installing import install_command
+        if out.suffix.lower() in (".html", ".htm"):
+            replace_file(out, comparison_page(logs))
+        elif importlib.util.find_spec("matplotlib") is None:
+            from cnn_flax.installing import install_command
 
-        say(console, f"For a picture of the runs: {install_command('plots')}")
-        return
-    figure = plots.comparison({label: lines for label, (_, lines) in logs.items()})
-    try:
-        plots.save(figure, out)
+            return say(console, f"For a picture: {install_command('plots')}")
+        else:
+            _draw({label: lines for label, (_, lines) in logs.items()}, out)
     except (OSError, ValueError) as error:  # ValueError: an unknown extension.
         raise UserError(f"{out} cannot be written: {error}.") from error
     say(console, str(out))
 
 
-def comparison_table(
-    runs: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
-) -> Table:
+def _draw(lines: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> None:
+    from train.run import plots
+
+    plots.save(plots.comparison(lines), out)
+
+
+def comparison_table(runs: "Runs") -> Table:
     """The figures of runs, one row per run.
 
     Args:
       runs: maps a run's label to the contents of its `config.json` and its
         `metrics.jsonl`.
     """
-    table = Table("run", "model", "epochs", "loss", "accuracy", "best accuracy")
-    for label, (record, lines) in runs.items():
-        evaluated = [line for line in lines if line["split"] != "train"]
-        figures = ["", "", ""]
-        if evaluated:
-            best = max(evaluated, key=lambda line: line["accuracy"])
-            figures = [
-                f"{evaluated[-1]['loss']:.4f}",
-                percent(evaluated[-1]["accuracy"]),
-                f"{percent(best['accuracy'])} (epoch {best['epoch']:g})",
-            ]
-        epoch = f"{lines[-1]['epoch']:g}" if lines else "0"
-        epochs = f"{epoch} of {record['config']['epochs']}"
-        model = record["model"]["name"]
-        table.add_row(literal(label), model, epochs, *figures)
+    from train.run.comparison import HEADER, comparison_rows
+
+    table = Table(*HEADER)
+    for label, *figures in comparison_rows(runs):
+        table.add_row(literal(label), *figures)
     return table
 
 

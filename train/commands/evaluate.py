@@ -1,12 +1,13 @@
 """`python -m train evaluate`: evaluates a run, or a model with weights."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console
 from tyro.conf import Positional
 
-from train.api.evaluation import evaluate
+from train.api.evaluation import EvaluateResult, evaluate
 from train.compilation_cache import use_compilation_cache
 
 __all__ = ["Evaluate"]
@@ -32,6 +33,9 @@ class Evaluate:
     old_head: bool = False
     """Evaluate the head of the old task, of a run with --transfer lwf; --data gives
     images of that task."""
+    report: Path | None = None
+    """Write a report of the evaluation, one HTML page, to this file. A run that is
+    evaluated as it was trained has it in its folder anyway, as report.html."""
     max_pixels: int = 0
     """Allow images of up to this many pixels, if that is more than Pillow's limit."""
 
@@ -48,4 +52,23 @@ class Evaluate:
             old_head=self.old_head,
             max_pixels=self.max_pixels,
         )
-        Console().print(result.table())
+        console = Console()
+        console.print(result.table())
+        self._report(result, console)
+
+    def _report(self, result: EvaluateResult, console: Console) -> None:
+        from train.config_file import load_record
+        from train.run.report import Report
+        from train.run.reporting import report_run, write_report
+
+        run, found = Path(self.what), (result.evaluation, result.source)
+        is_as_trained = not (self.data or self.split or self.ema or self.old_head)
+        if run.exists() and (self.report or is_as_trained):
+            note = "The moving average of its weights was evaluated." * self.ema
+            note += "The head of its old task was evaluated." * self.old_head
+            options: Any = {"path": self.report, "split": self.split, "note": note}
+            report_run(run, load_record(run), *found, console, **options)
+        elif self.report:
+            note = f"Weights: {self.weights or 'the first published ones'}."
+            report = Report(*found, self.split or "test", self.what, note=note)
+            write_report(report, self.report, console)

@@ -46,8 +46,8 @@ from train.noisy_student.summary import (
 )
 from train.run.labelling import label_images
 from train.run.loop import fit
-from train.run.pictures import reporting
 from train.run.program import build
+from train.run.reporting import reporting
 from train.run.run_folder import check_same_flags, lock, read_result
 from train.storage import read_json, write_json
 

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["CALIBRATION_BINS", "Evaluation", "evaluate"]
+
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,49 @@ class Evaluation:
         with np.errstate(invalid="ignore"):
             return confusion.diagonal() / confusion.sum(axis=1)
 
-    def calibration_error(self, bins: int = 15) -> float:
+    def calibration_error(self, bins: int = CALIBRATION_BINS) -> float:
         """The expected calibration error, in [0, 1]; 0 is perfect.
 
+        It is the mean over all images of `|accuracy - mean confidence|` of their bin of
+        `reliability`: Guo et al. 2017, "On calibration of modern neural networks",
+        https://arxiv.org/abs/1706.04599, equation 5.
+        """
+        counts, confidence, accuracy = self.reliability(bins)
+        filled = counts > 0
+        gaps = np.abs(accuracy - confidence)[filled] * counts[filled]
+        return float(gaps.sum() / counts.sum())
+
+    def reliability(
+        self, bins: int = CALIBRATION_BINS
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Accuracy and confidence of images of like confidence.
+
         Images are put into bins of equal width by their confidence, `(k / bins,
-        (k + 1) / bins]`. The error is the mean over all images of `|accuracy - mean
-        confidence|` of their bin: Guo et al. 2017, "On calibration of modern
-        neural networks", https://arxiv.org/abs/1706.04599, equation 5.
+        (k + 1) / bins]`.
+
+        Returns:
+          Per bin: the number of images, int `[bins]`; their mean confidence and their
+          accuracy, float `[bins]`, NaN for a bin without images.
         """
         confidence = self.confidence.astype(np.float64)
         bin_ = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-        gap = (self.prediction == self.label) - confidence
-        return float(np.abs(np.bincount(bin_, gap)).sum() / len(gap))
+        correct = self.prediction == self.label
+        counts = np.bincount(bin_, minlength=bins)
+        with np.errstate(invalid="ignore"):
+            return (
+                counts,
+                np.bincount(bin_, confidence, minlength=bins) / counts,
+                np.bincount(bin_, correct, minlength=bins) / counts,
+            )
+
+    def worst(self, count: int) -> np.ndarray:
+        """Rows whose labels have the lowest probability, worst first: int `[count]`."""
+        return np.argsort(-self.loss, kind="stable")[:count]
+
+    def least_sure(self, count: int, *, without: np.ndarray) -> np.ndarray:
+        """Rows with the lowest confidence, least first, but for some: int `[count]`."""
+        order = np.argsort(self.confidence, kind="stable")
+        return order[~np.isin(order, without)][:count]
 
     def confusion(self, classes: int) -> np.ndarray:
         """Number of images by label (row) and prediction (column): int `[K, K]`."""

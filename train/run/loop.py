@@ -24,10 +24,10 @@ from train.run.checkpoint import KEEP, Checkpoints
 from train.run.evaluation import Evaluation, evaluate
 from train.run.feature_cache import with_backbone_features
 from train.run.metrics import Meter, MetricsLog
-from train.run.pictures import draw
 from train.run.program import EvalStep, Program, build, compile_steps
 from train.run.progress import RunProgress
 from train.run.record import check_pseudo_labels, environment_changes
+from train.run.reporting import PAGE, report_run
 from train.run.teacher_cache import with_teacher_logits
 from train.run.tensorboard import TensorBoardLog, check_installed
 from train.run.together import (
@@ -98,6 +98,8 @@ def fit(
     hosts.agree({"whether the run has ended": result is not None})
     if result is not None and old_epochs == config.epochs:
         say(console, f"{run} has ended already.")
+        if leads and not (run / PAGE).exists():
+            say(console, f"For its report: python -m train evaluate {run}")
         return result
     if config.tensorboard:
         check_installed()
@@ -167,7 +169,7 @@ def _run(run: Path, program: Program, console: Console) -> Json:
             raise
     if hosts.is_leader():
         run_folder.write_result(run, result)
-        draw(run, program.record, evaluation, program.test, console)
+        report_run(run, program.record, evaluation, program.test, console)
     return result
 
 
@@ -205,19 +207,21 @@ def _train(
             console, start=start, steps=program.steps, epochs=config.epochs
         ) as progress,
     ):
+        per_epoch = program.steps_per_epoch
         meter.start()
         for step in range(start + 1, program.steps + 1):
             state, metrics = train_step(state, next(batches), program.key)
             meter.add(step, metrics)
             progress.step()
-            epoch_ends = step % program.steps_per_epoch == 0
+            epoch_ends = step % per_epoch == 0
             is_last = step == program.steps
             stop = agreed(signals[0] if signals else 0, is_last=is_last)
-            place = {"step": step, "epoch": round(step / program.steps_per_epoch, 4)}
+            place = {"step": step, "epoch": round(step / per_epoch, 4)}
 
-            if step % config.log_every == 0 or epoch_ends or stop:
+            is_logged = is_last or _is_logged(step, config.log_every, per_epoch)
+            if is_logged or epoch_ends or stop:
                 run_folder.check_there(run)
-            if step % config.log_every == 0 or is_last:
+            if is_logged:
                 rate = float(program.schedule(step - 1))
                 line = {**place, "split": "train", **meter.line()}
                 if log:
@@ -333,6 +337,12 @@ def _unreadable(
         )
         for split, source in sources.items()
     }
+
+
+def _is_logged(step: int, every: int, per_epoch: int) -> bool:
+    """Whether a step has a line of the log: every few, and one in each epoch."""
+    has_had_one = step // every > (step - per_epoch) // every
+    return step % every == 0 or (step % per_epoch == 0 and not has_had_one)
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -1,5 +1,5 @@
+import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,22 +29,16 @@ def test_runs_share_one_picture_and_one_table(runs, tmp_path, quiet):
     assert text.splitlines()[-1] == str(tmp_path / "both.png")
 
 
-def test_without_matplotlib_the_table_is_still_printed(
+def test_without_matplotlib_table_and_page_are_still_there(
     runs, tmp_path, quiet, monkeypatch
 ):
-    class Finder:
-        @staticmethod
-        def find_spec(name, path=None, target=None):
-            if name == "matplotlib":
-                raise ModuleNotFoundError("not installed", name=name)
-
-    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
-    for name in ("matplotlib", "matplotlib.figure", "train.run.plots"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delattr("train.run.plots", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     compare(runs, tmp_path / "both.png", quiet)
     assert "[plots]'" in quiet.file.getvalue()
     assert not (tmp_path / "both.png").exists()
+    compare(runs, tmp_path / "both.html", quiet)
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "50.00 %" in page and "no charts" in page
 
 
 def test_labels_are_the_paths_without_their_common_part():

@@ -3,7 +3,6 @@ import dataclasses
 import io
 import itertools
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from tests.support.html_reader import parse, text
 from tests.support.noisy_student import NAMES, label_summary, make_summary, read
 from train.noisy_student.plots import (
     accuracy_chart,
@@ -23,37 +23,6 @@ from train.noisy_student.summary import RoundSummary
 
 SUMMARY = make_summary()
 PAGE = html_page(SUMMARY, read)
-
-
-class Reader(HTMLParser):
-    """Collects a page's text, and the URLs of the resources that it loads."""
-
-    def __init__(self):
-        super().__init__()
-        self.words, self.urls, self.open = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.urls += [v for k, v in attrs if k in ("src", "href", "srcset")]
-        if tag not in ("meta", "img", "br", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & set(self.open):
-            self.words += data.split()
-
-
-def parse(html):
-    reader = Reader()
-    reader.feed(html)
-    assert not reader.open
-    return reader
-
-
-def text(html):
-    return " ".join(parse(html).words)
 
 
 def axes():
@@ -93,7 +62,7 @@ def test_the_page_shows_the_summary():
         "The 3 most confident images per class are taken",
         "1 in total",
         "to the left of 0.35",
-        "learning-rate 0.125 model-fields width=8",
+        "--learning-rate 0.125 --model-fields width=8",
         "python -m train noisy-student made_up",
         "<bee>, 70 % true: ant",
         "Training and labelling took 6 min in total",
@@ -148,7 +117,7 @@ def test_the_confidence_chart_shows_the_histogram():
 
 def test_the_balance_chart_shows_the_counts():
     ax, labels = axes(), SUMMARY.rounds[0].labels
-    balance_chart(ax, labels, NAMES)
+    balance_chart(ax, SUMMARY, labels)
     bars = {
         group.get_label(): [bar.get_width() for bar in group]  # pyright: ignore
         for group in ax.containers
@@ -165,10 +134,26 @@ def test_many_classes_are_drawn_as_two_lines():
     labels = dataclasses.replace(
         label_summary(1), before=counts, kept_classes=counts, after=[7] * 100
     )
+    rounds = [RoundSummary(labels, SUMMARY.teacher)]
+    names = [str(k) for k in counts]
+    summary = dataclasses.replace(SUMMARY, rounds=rounds, class_names=names)
     ax = axes()
-    balance_chart(ax, labels, [str(k) for k in counts])
+    balance_chart(ax, summary, labels)
     before, after = (line.get_ydata().tolist() for line in ax.lines)
     assert before == counts[::-1] and after == [7] * 100
+
+
+def test_all_rounds_share_the_axis_of_the_classes():
+    first, second = SUMMARY.rounds
+    many = dataclasses.replace(second.labels, before=[90, 1, 1])
+    rounds = [first, RoundSummary(many, second.student)]
+    summary = dataclasses.replace(SUMMARY, rounds=rounds)
+    limits = []
+    for each in rounds:
+        balance_chart(ax := axes(), summary, each.labels)
+        limits.append((ax.get_xlim(), ax.get_ylim()))
+    assert limits[0] == limits[1]
+    assert limits[0][0] == pytest.approx((0, 94.5))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`python -m train` without the pictures of a run's end, which take long to draw."""
+"""`python -m train` without the report of a run's end, which takes long to draw."""
 
 import sys
 
@@ -6,5 +6,5 @@ import train.run.loop
 from train.commands.main import main
 
 if __name__ == "__main__":
-    train.run.loop.draw = lambda *arguments: None
+    train.run.loop.report_run = lambda *arguments: None
     sys.exit(main())

@@ -23,13 +23,13 @@ from train.data import SourceError, open_source, train_batches
 from train.errors import Interrupted, NotFiniteError, UserError
 from train.learn.optimizer import make_schedule
 from train.learn.parallel import compile_step
-from train.run import loop, plots, training_batches
+from train.run import charts, loop, training_batches
 from train.run.checkpoint import Checkpoints
 from train.run.inference import evaluate_run
 from train.run.loop import fit
 from train.run.metrics import read_metrics
-from train.run.pictures import draw
 from train.run.program import build, compile_train_step
+from train.run.reporting import report_run
 from train.run.run_folder import read_result
 
 STEPS = 3 * 14  # Of `tiny`.
@@ -42,7 +42,7 @@ def uninterrupted(programs, tiny, tmp_path_factory, undrawn):
     """The folder of an uninterrupted run; tests must not change it."""
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw", draw)
+        patch.setattr(loop, "report_run", report_run)
         fit(tiny, run, recipe="a_recipe", console=Console(file=io.StringIO()))
     return run
 
@@ -101,12 +101,9 @@ def test_a_run_writes_its_record_metrics_result_and_pictures(uninterrupted, tiny
     rates = [line["learning_rate"] for line in train]
     assert max(rates) == pytest.approx(0.1, rel=1e-2) and rates[-1] < 1e-3
 
-    pictures = {path.name for path in uninterrupted.glob("*.png")}
-    assert pictures == {
-        "learning_curves.png",
-        "confusion_matrix.png",
-        "worst_images.png",
-    }
+    page = (uninterrupted / "report.html").read_text("utf-8")
+    assert f"{100 * result['accuracy']:.2f} % of 359 test images" in page
+    assert "could not be drawn" not in page
     assert last_checkpoint(uninterrupted, tiny)[0] == STEPS
 
 
@@ -175,23 +172,30 @@ def test_the_cosine_of_an_extended_run_spans_all_epochs(tmp_path, tiny, quiet):
     )
 
 
-def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_has_ended(
+def test_a_chart_that_cannot_be_drawn_is_a_line_and_the_run_has_ended(
     tmp_path, tiny, quiet, monkeypatch
 ):
-    def fails(*arguments):
+    def fails(*arguments, **options):
         raise RuntimeError("no such font")
 
-    monkeypatch.setattr(loop, "draw", draw)
-    monkeypatch.setattr(plots, "confusion_matrix", fails)
+    monkeypatch.setattr(loop, "report_run", report_run)
+    monkeypatch.setattr(charts, "reliability_chart", fails)
     config = dataclasses.replace(tiny, epochs=1, epoch_steps=1)
     result = fit(config, tmp_path, console=quiet)
     assert read_result(tmp_path) == result
-    picture = tmp_path / "confusion_matrix.png"
-    line = f"{picture} could not be drawn: RuntimeError: no such font"
+    line = "Calibration could not be drawn: RuntimeError: no such font"
     assert line in quiet.file.getvalue()
-    assert not picture.exists()
-    for name in ("learning_curves", "worst_images"):
-        assert (tmp_path / f"{name}.png").exists()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "This part could not be drawn: RuntimeError: no such font" in page
+    assert "Worst images" in page and "Learning curves" in page
+
+
+@pytest.mark.parametrize(
+    ("every", "logged"), [(5, [5, 10, 15]), (7, [7, 14]), (50, [8, 16]), (12, [8, 12])]
+)
+def test_each_epoch_has_a_line_of_training(every, logged):
+    # Two epochs of 8 steps; `is_last` adds the last one.
+    assert [s for s in range(1, 17) if loop._is_logged(s, every, 8)] == logged
 
 
 # Between two log lines, at the end of an epoch, after the last step; then twice.

@@ -2,9 +2,13 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from cnn_flax.style import new_figure
+from train.console import short_name
 from train.run import plots
+from train.run.curves import accuracy_chart, loss_chart
 from train.run.evaluation import Evaluation
 
 
@@ -37,7 +41,45 @@ def test_curves_show_the_lines_of_the_log():
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0.5, 2], [1, 1]])
     np.testing.assert_array_equal(loss.lines[1].get_xydata(), [[1, 1.5]])
     np.testing.assert_array_equal(accuracy.lines[1].get_xydata(), [[1, 45]])
-    assert "45.00 %" in [text.get_text() for text in accuracy.texts]
+    assert [text.get_text() for text in accuracy.texts] == ["best 45.00 % (epoch 1)"]
+
+
+def log(losses, accuracies):
+    return [
+        {"split": "test", "epoch": epoch, "loss": loss, "accuracy": accuracy}
+        for epoch, (loss, accuracy) in enumerate(
+            zip(losses, accuracies, strict=True), 1
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [([2, 1, 0.1], "log"), ([2, 1.5, 1], "linear"), ([2, 1e-3, 0], "linear")],
+)
+def test_the_loss_is_logarithmic_over_a_wide_range_without_zero(losses, scale):
+    loss_chart(ax := Figure().subplots(), log(losses, [0.5] * 3))
+    assert ax.get_yscale() == scale
+    low, high = ax.get_ylim()
+    assert low <= min(losses) and high >= max(losses)
+
+
+@pytest.mark.parametrize(
+    "accuracies", [[0.1, 0.9, 0.8], [0.2], [0.0, 0.0], [1.0, 1.0], [0.9, 0.2, 0.1]]
+)
+def test_the_best_epoch_is_ringed_and_its_label_inside_the_axes(accuracies):
+    figure = new_figure(4.2, 3.3)
+    ax = figure.subplots()
+    accuracy_chart(ax, log([1.0] * len(accuracies), accuracies))
+    best = max(accuracies)
+    (ring,) = (line for line in ax.lines if line.get_markersize() == 9)
+    epoch = 1 + accuracies.index(best)
+    np.testing.assert_allclose(ring.get_xydata(), [[epoch, 100 * best]])
+    figure.draw_without_rendering()
+    (text,) = ax.texts
+    box, axes = text.get_window_extent(), ax.get_window_extent()
+    assert axes.x0 <= box.x0 and box.x1 <= axes.x1
+    assert axes.y0 <= box.y0 and box.y1 <= axes.y1
 
 
 def test_a_comparison_draws_each_run_in_its_colour():
@@ -126,14 +168,15 @@ def test_names_are_drawn_as_they_are(evaluation, names):
     for figure in figures:
         plots.save(figure, file := io.BytesIO(), dpi=20, bbox_inches="tight")
         assert min(Image.open(file).size) > 50
-    shown = list(map(plots.short_name, names))
+    shown = list(map(short_name, names))
     assert all(name.isprintable() and len(name) <= 40 for name in shown)
     legend = figures[1].axes[1].get_legend()
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == [f"{name}: 50.00 %" for name in shown]
     matrix = figures[2].axes[0]
-    assert [label.get_text() for label in matrix.get_yticklabels()] == shown
+    cut = [short_name(name, 18) for name in names]
+    assert [label.get_text() for label in matrix.get_yticklabels()] == cut
     assert figures[3].axes[0].get_title().startswith(f"{shown[0]}\n{shown[0]}, ")
 
 
@@ -147,6 +190,6 @@ def test_a_name_looks_the_same_as_without_its_dollars():
 
 
 def test_what_is_unprintable_is_escaped_and_long_names_keep_both_ends():
-    assert plots.short_name("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
-    assert plots.short_name("a" * 40) == "a" * 40
-    assert plots.short_name("a" * 30 + "b" * 30) == "a" * 19 + "…" + "b" * 20
+    assert short_name("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
+    assert short_name("a" * 40) == "a" * 40
+    assert short_name("a" * 30 + "b" * 30) == "a" * 19 + "…" + "b" * 20
