@@ -86,7 +86,7 @@ def _run(arguments: Sequence[str]) -> None:
         _print(console, f"{name}: {module.TITLE}", *tabulate(measured, module.COLUMNS))
         if flags.plot and hasattr(module, "plot"):
             picture = path.with_suffix(".png")
-            module.plot(measured, picture)
+            module.plot(measured, picture, header)
             say(console, f"Picture: {picture}")
         say(console, f"Raw results: {path}")
     if failed:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_flax import augment
+from cnn_flax.style import INK, PAPER, SOFT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +18,8 @@ __all__ = ["draw_sheets", "row_count"]
 
 _TILE = 96  # Pixels of an image on a sheet.
 _COLUMNS = 7
-_LABEL_WIDTH, _LABEL_HEIGHT, _GAP = 150, 14, 4
+_LABEL_WIDTH, _LABEL_HEIGHT, _GAP = 176, 16, 4
+_FONT = 12  # Pixels.
 
 _CORNERS = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (_TILE - 1)
 _INWARD = np.array([(1, 0.3), (-0.2, 1), (-0.4, -1), (0.6, -0.1)]) * _TILE / 2
@@ -143,9 +145,9 @@ def draw_sheets(
       advance: called after each row that has been computed.
 
     Returns:
-      Sheets by name: `operations`, each over its range, with the value above each
-      image; `random`, seven draws of each random operation; `policies`, seven draws of
-      each policy.
+      Sheets by name, whose rows begin with the original: `operations`, each over its
+      range, with the value above each image; `random`, seven draws of each random
+      operation; `policies`, seven draws of each policy.
 
     Raises:
       ImportError: if Pillow is not installed.
@@ -162,9 +164,9 @@ def draw_sheets(
         operations[name] = ([f"{value:.3g}" for value in sweep.values], changed)
         advance()
     return {
-        "operations": _sheet(operations),
-        "random": _sheet(_draws(_RANDOM, images, advance)),
-        "policies": _sheet(_draws(_POLICIES, images, advance)),
+        "operations": _sheet(operations, images[0]),
+        "random": _sheet(_draws(_RANDOM, images, advance), images[0]),
+        "policies": _sheet(_draws(_POLICIES, images, advance), images[0]),
     }
 
 
@@ -177,26 +179,38 @@ def _draws(operations, images, advance):
     return rows
 
 
-def _sheet(rows) -> "Image":
-    """One picture of rows: from a name to labels or None, and images `[N, H, W, 3]`."""
-    from PIL import Image, ImageDraw
+def _sheet(rows, original: jax.Array) -> "Image":
+    """One picture of rows: from a name to labels or None, and images `[N, H, W, 3]`.
+
+    Without labels, the columns have a heading once.
+    """
+    from PIL import Image, ImageDraw, ImageFont
 
     step = _TILE + _GAP
-    heights = [
-        step + (0 if labels is None else _LABEL_HEIGHT) for labels, _ in rows.values()
+    headed = [
+        i == 0 or labels is not None for i, (labels, _) in enumerate(rows.values())
     ]
-    size = (_LABEL_WIDTH + _COLUMNS * step, sum(heights) + _GAP)
-    sheet = Image.new("RGB", size, "white")
+    heights = [step + _LABEL_HEIGHT * has_heading for has_heading in headed]
+    size = (_LABEL_WIDTH + (1 + _COLUMNS) * step + 2 * _GAP, sum(heights) + _GAP)
+    sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT)
     bottom = _GAP
-    for (name, (labels, images)), height in zip(rows.items(), heights, strict=True):
+    for (name, (labels, images)), has_heading, height in zip(
+        rows.items(), headed, heights, strict=True
+    ):
         bottom += height
         top = bottom - step
-        pen.text((_GAP, top + _TILE // 2 - 6), name, fill="black")
-        pixels = np.asarray(jnp.round(jnp.clip(images, 0, 1) * 255), np.uint8)
-        for column, tile in enumerate(pixels):
-            left = _LABEL_WIDTH + column * step
-            sheet.paste(Image.fromarray(tile), (left, top))
-            if labels is not None:
-                pen.text((left, top - _LABEL_HEIGHT + 1), labels[column], fill="black")
+        # Next to the row: it ends where the images begin.
+        place = (_LABEL_WIDTH - 2 * _GAP, top + _TILE // 2)
+        pen.text(place, name, fill=INK, font=font, anchor="rm")
+        headings = ["original", *(labels or [])] if has_heading else []
+        for column, tile in enumerate([original, *images]):
+            # The original stands a little apart.
+            left = _LABEL_WIDTH + column * step + 2 * _GAP * (column > 0)
+            pixels = np.asarray(jnp.round(jnp.clip(tile, 0, 1) * 255), np.uint8)
+            sheet.paste(Image.fromarray(pixels), (left, top))
+            if column < len(headings):
+                place = (left, top - _LABEL_HEIGHT + 1)
+                pen.text(place, headings[column], fill=SOFT, font=font)
     return sheet

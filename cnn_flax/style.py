@@ -153,7 +153,7 @@ def svg(figure: "Figure", salt: str = "") -> str:
     import matplotlib
 
     file = io.StringIO()
-    settings = {"svg.hashsalt": salt or "cnn_flax", "svg.fonttype": "none"}
+    settings: Any = {"svg.hashsalt": salt or "cnn_flax", "svg.fonttype": "none"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The reader's fonts may have it.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

@@ -52,10 +52,13 @@ def test_a_sheet_shows_an_operation_over_its_range(few_rows, photo, tmp_path, ca
     sheet = np.asarray(Image.open(out / "operations.png"))
     colours = {tuple(colour) for colour in sheet.reshape(-1, 3).tolist()}
     assert {(255, 255, 255), (200, 100, 50), (55, 155, 205)} <= colours
-    # The first threshold inverts nothing, the last everything: the ends of the row.
+    # The original, then the threshold that inverts nothing, ..., and everything.
     row = sheet[80]
-    assert tuple(row[160]) == (200, 100, 50)
+    assert tuple(row[200]) == tuple(row[300]) == (200, 100, 50)
     assert tuple(row[-30]) == (55, 155, 205)
+    # The name of the row ends next to it.
+    is_ink = (sheet[30:110, :176] < 128).all(-1).any(0)
+    assert 150 < np.flatnonzero(is_ink).max() < 172
 
 
 def test_what_cannot_be_read_or_written_is_told(few_rows, photo, tmp_path, capsys):
@@ -71,4 +74,4 @@ def test_what_cannot_be_read_or_written_is_told(few_rows, photo, tmp_path, capsy
 @pytest.mark.long
 def test_all_rows_are_drawn(photo):
     sheets = gallery.draw_sheets(np.asarray(Image.open(photo)))
-    assert all(sheet.size[0] == 850 for sheet in sheets.values())
+    assert all(sheet.size[0] == 984 for sheet in sheets.values())

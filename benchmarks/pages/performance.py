@@ -21,7 +21,8 @@ def main() -> None:
     for path in _PERFORMANCE.rglob("*.json"):
         measured = read(path)
         if "--plot" in measured.header["command"].split():
-            plot_accuracy(measured.rows, PICTURES / _picture_name(path, _PERFORMANCE))
+            picture = PICTURES / _picture_name(path, _PERFORMANCE)
+            plot_accuracy(measured.rows, picture, measured.header)
     (DOCS / "performance.md").write_text(page(), "utf-8")
 
 

@@ -13,10 +13,10 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 
 import cnn_flax
-from benchmarks.axes import GRID, INK, finish
 from benchmarks.pages.folders import DOCS, PICTURES
 from benchmarks.pages.markdown import percent, table
 from cnn_flax.losses import distillation
+from cnn_flax.style import BLUE, GRID, INK, ORANGE, SOFT, VERMILION, finish
 
 __all__ = [
     "gradient_norm",
@@ -30,9 +30,7 @@ __all__ = [
 _MODEL = "tf_efficientnet_lite0"
 _TEMPERATURES = (1, 2, 4, 8)
 _SHOWN = 6  # classes of each photograph
-_MUTED = "#6b7280"
-# Differ in hue and in lightness, so that they differ in grey too.
-_COLORS = ("#172554", "#1d4ed8", "#f59e0b", "#be123c")
+_COLORS = (INK, BLUE, ORANGE, VERMILION)
 _MARKERS = ("o", "s", "D", "^")
 _LINES = ("-", "--", ":")
 
@@ -142,7 +140,7 @@ def _label(ax: Any, logits: np.ndarray) -> None:
         ax.plot(shown, places, marker, color=color, label=f"T = {t}")
         ax.plot(shown[:-1], places[:-1], color=color, linewidth=0.8, alpha=0.6)
     even = 1 / len(logits)
-    ax.axvline(even, color=_MUTED, linestyle="--", linewidth=1, label="all equal")
+    ax.axvline(even, color=SOFT, linestyle="--", linewidth=1, label="all equal")
     ax.axhline(_SHOWN - 0.5, color=GRID, linewidth=1)
     ax.set_yticks(places, names)
     ax.set(xscale="log", xlim=(7e-4, 1.2), ylim=(_SHOWN + 0.6, -0.6))

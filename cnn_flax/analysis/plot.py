@@ -15,6 +15,7 @@ from cnn_flax.analysis.effective_field import (
 from cnn_flax.analysis.named_arrays import Model
 from cnn_flax.analysis.receptive_field import ReceptiveField, receptive_field
 from cnn_flax.installing import install_command
+from cnn_flax.style import BLUE, INK, VERMILION, YELLOW, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_receptive_field"]
 
-_INK, _FIELD, _EFFECTIVE, _POINTS = "#1f2937", "#1d4ed8", "#ffd166", "#dc2626"
 # How far a field is drawn outside the image, as a fraction of the image's side.
 _MARGIN = 0.6
 
@@ -66,7 +66,7 @@ def plot_receptive_field(
       ValueError: same as these, or if the photograph does not have the images' size.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"plot_receptive_field needs matplotlib: {install_command('plots')}."
@@ -95,7 +95,7 @@ def plot_receptive_field(
         for ignore_global in (False, True)
     ]
 
-    figure = Figure(figsize=(6, 6.4), dpi=150, layout="constrained")
+    figure = new_figure(6, 6.4)
     ax = figure.add_subplot()
     ax.imshow(photograph, cmap="gray", vmin=0, vmax=1)
     _draw_effective(ax, effective)
@@ -143,7 +143,7 @@ def _draw_effective(ax: "Axes", effective: EffectiveReceptiveField) -> None:
             width,
             height,
             fill=False,
-            edgecolor=_EFFECTIVE,
+            edgecolor=YELLOW,
             linewidth=2,
             label=f"effective, two deviations: {height:.0f} x {width:.0f} px",
             zorder=3,
@@ -170,7 +170,7 @@ def _draw_field(ax: "Axes", field: ReceptiveField, position: tuple[int, int]) ->
             width,
             height,
             fill=False,
-            edgecolor=_FIELD,
+            edgecolor=BLUE,
             linewidth=2.5,
             label=f"receptive field{undeformed}: {height:g} x {width:g} px",
             zorder=3,
@@ -184,7 +184,7 @@ def _draw_points(ax: "Axes", points: np.ndarray, levels: int) -> None:
         points[:, 1],
         points[:, 0],
         s=26 if len(points) < 100 else 7,
-        color=_POINTS,
+        color=VERMILION,
         edgecolors="white",
         linewidths=0.4,
         label=f"{len(points)} taps of {layers}",
@@ -208,11 +208,11 @@ def _finish(ax: "Axes", fields, effective, size) -> None:
     title = f"What a position of {effective.name} sees"
     if math.inf in everywhere.size:
         title += "\n(and, by global pooling, the whole image)"
-    ax.set_title(title, color=_INK, fontsize=12, parse_math=False)
+    ax.set_title(title, color=INK, fontsize=12, parse_math=False)
     ax.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
         frameon=False,
-        labelcolor=_INK,
+        labelcolor=INK,
         fontsize=9,
     )

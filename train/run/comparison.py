@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from cnn_flax.installing import install_command
 from train.console import percent
 from train.run.page import chart, document, escape, section, table
 from train.run.report_settings import flags_of, format_value

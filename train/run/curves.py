@@ -129,6 +129,7 @@ def comparison_chart(ax: Axes, runs: Mapping[str, Lines], name: str) -> None:
     scale = 1 if name == "loss" else 100
     for lines, color, marker in zip(runs.values(), *_styles(), strict=False):
         train, test = split_lines(lines)
+        style: dict[str, Any]
         for part, style in (
             (train, {"linewidth": 0.9, "alpha": 0.55}),
             (test, {"linewidth": 1.8, "marker": marker, "markersize": 4}),

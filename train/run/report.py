@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cnn_flax.installing import install_command
 from train.console import percent
 from train.data import Source
 from train.run.evaluation import Evaluation

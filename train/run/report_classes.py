@@ -130,7 +130,7 @@ def _rows(evaluation: Evaluation, class_names: Sequence[str]) -> list[tuple[str,
     images, taken, right = counts.sum(1), counts.sum(0), counts.diagonal().copy()
     sums = np.bincount(evaluation.label, evaluation.confidence, minlength=classes)
     np.fill_diagonal(counts, 0)
-    others = counts.argmax(axis=1)
+    others = [int(k) for k in counts.argmax(axis=1)]
     return [
         (
             name,

@@ -196,6 +196,7 @@ def test_the_report_works_without_examples():
     poster(summary, read)
 
 
+@pytest.mark.slow
 def test_names_are_on_the_page_and_the_poster_as_they_are(tmp_path):
     names = ["$$", "\x1b<b>\udcff", "x" * 255]
     odd = {"data": "folder:\udcff$x$</p>", "command": "\x1b", "class_names": names}
