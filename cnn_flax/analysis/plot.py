@@ -66,7 +66,7 @@ def plot_receptive_field(
       ValueError: same as these, or if the photograph does not have the images' size.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"plot_receptive_field needs matplotlib: {install_command('plots')}."
