@@ -84,5 +84,5 @@ def test_photograph_of_another_size_is_refused(variables):
 
 def test_without_matplotlib_the_extra_is_named(variables, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"cnn-flax\[plots\]"):
+    with pytest.raises(ImportError, match=r"\[plots\]"):
         plot_receptive_field(Net(), variables, IMAGES, "map")

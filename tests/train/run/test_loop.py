@@ -70,7 +70,7 @@ def test_a_start_names_the_classes_and_refuses_to_write_among_the_images(
     assert line in quiet.file.getvalue()
 
 
-def test_a_run_writes_its_record_metrics_result_and_pictures(uninterrupted, tiny):
+def test_a_run_writes_its_record_metrics_result_and_report(uninterrupted, tiny):
     result = read_result(uninterrupted)
     assert result is not None
     assert (result["steps"], result["test_images"]) == (STEPS, 359)
