@@ -117,6 +117,14 @@ class NoisyStudent:
                 "A Noisy Student makes its pseudo-labels itself: leave out "
                 "--pseudo-labels."
             )
+        if self.config.unlabelled.unlabelled.startswith("shards:"):
+            raise UserError(
+                f"--unlabelled {self.config.unlabelled.unlabelled}: a Noisy Student "
+                "labels a set whose images it can list. With shards, run each round as "
+                "two commands: `python -m train pseudo-label TEACHER --data shards:.. "
+                "--out DIR` and `python -m train RECIPE --unlabelled shards:.. "
+                "--pseudo-labels DIR`."
+            )
         for field, is_valid, allowed in (
             ("finetune_size", self.finetune_size >= 0, "at least 0"),
             ("finetune_steps", self.finetune_steps >= 1, "at least 1"),

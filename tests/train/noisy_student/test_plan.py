@@ -122,6 +122,15 @@ def test_fields_follow_their_model(capsys):
     [
         ({"students": ()}, "--students names no model"),
         ({"config": Config()}, "leave out --pseudo-labels"),
+        (
+            {
+                "config": replace(
+                    CONFIG,
+                    unlabelled=replace(CONFIG.unlabelled, unlabelled="shards:*.tar"),
+                )
+            },
+            "--unlabelled shards:.*as two commands: `python -m train pseudo-label",
+        ),
         ({"finetune_size": -1}, "--finetune-size must be at least 0, got -1"),
         ({"finetune_steps": 0}, "--finetune-steps must be at least 1, got 0"),
         ({"finetune_rate": 0.0}, "--finetune-rate must be above 0, got 0"),
