@@ -72,23 +72,6 @@ def operations(config, devices):
 
 @pytest.mark.slow
 @needs_libtpu
-def test_rematerialized_stages_take_less_memory_of_a_tpu(config):
-    fields = {"stage_sizes": (2, 2), "width": 32, "small_inputs": True}
-    network = Network("resnet18", fields, dtype="bfloat16")
-    options = dataclasses.replace(config.input, image_size=64, batch_size=64)
-    config = dataclasses.replace(config, network=network, input=options)
-    temporaries = []
-    for remat in ("none", "stage"):
-        parallelism = Parallelism(remat=remat)
-        run = dataclasses.replace(config, parallelism=parallelism)
-        steps = ("training",)
-        plan = plan_run(run, "tiny", open_topology("v5e:1x1"), images(run), steps)
-        temporaries.append(plan.steps["training"].cost.temporaries)
-    assert temporaries[1] < 0.7 * temporaries[0], temporaries
-
-
-@pytest.mark.slow
-@needs_libtpu
 def test_a_tpu_gets_the_plain_formulations_alone(config, monkeypatch):
     devices = open_topology("v5e:2x2").devices
     network = Network(
