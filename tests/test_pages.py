@@ -154,7 +154,9 @@ def test_every_page_is_in_the_navigation():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
     made = ["index.md", "contributing.md", "changelog.md", "recipes.md"]
     made += ["cli/cnn-flax.md", "cli/train.md"]
-    written = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs")]
+    docs = ROOT / "docs"
+    pages = [*docs.rglob("*.md"), *docs.rglob("*.ipynb")]
+    written = [str(path.relative_to(docs).with_suffix(".md")) for path in pages]
     assert sorted(leaves(nav)) == sorted([*written, *made])
 
 

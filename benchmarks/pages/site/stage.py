@@ -9,7 +9,14 @@ from benchmarks.pages.folders import DOCS
 from benchmarks.pages.site.cli import library_page, training_page
 from benchmarks.pages.site.recipes import recipes_page
 
-__all__ = ["ROOT", "STAGE", "from_root", "stage", "without_links_out"]
+__all__ = [
+    "ROOT",
+    "STAGE",
+    "convert_notebook",
+    "from_root",
+    "stage",
+    "without_links_out",
+]
 
 ROOT = DOCS.parent
 STAGE = ROOT / "build" / "docs"  # mkdocs.yml names it as well.
@@ -44,7 +51,7 @@ def stage(folder: Path = STAGE) -> None:
         (folder / page).parent.mkdir(exist_ok=True)
         (folder / page).write_text(text, "utf-8")
     for path in folder.rglob("*.ipynb"):
-        _convert_notebook(path)
+        convert_notebook(path)
     for path in folder.rglob("*.md"):
         text, page = path.read_text("utf-8"), path.relative_to(folder).as_posix()
         path.write_text(without_links_out(text, page), "utf-8")
@@ -81,7 +88,7 @@ def without_links_out(text: str, page: str) -> str:
     return _LINK.sub(plain, text)
 
 
-def _convert_notebook(path: Path) -> None:
+def convert_notebook(path: Path) -> None:
     """Replaces a notebook by a page with its text, code, outputs and pictures."""
     from nbconvert import MarkdownExporter
     from nbconvert.writers.files import FilesWriter

@@ -1,8 +1,11 @@
 import argparse
+import json
+
+import pytest
 
 from benchmarks.pages.site.cli import arguments, library_page
 from benchmarks.pages.site.recipes import recipe_section
-from benchmarks.pages.site.stage import from_root, without_links_out
+from benchmarks.pages.site.stage import convert_notebook, from_root, without_links_out
 from train import recipes
 
 
@@ -43,3 +46,38 @@ def test_commands_in_a_recipe_are_blocks_for_a_shell():
     command = "python -m train search-scaling digits_efficientnet --out runs/scaling\n"
     assert f"\n{command}```\n" in section
     assert "```text\ndepth 1.0  width 1.0" in section
+
+
+@pytest.mark.slow
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path):
+    pytest.importorskip("nbconvert")
+    pixel = (
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQ=="
+    )
+    cells = [
+        {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Title"},
+        {
+            "cell_type": "code",
+            "id": "b",
+            "metadata": {},
+            "source": "1 + 1",
+            "execution_count": 1,
+            "outputs": [
+                {
+                    "output_type": "display_data",
+                    "metadata": {},
+                    "data": {"image/png": pixel},
+                }
+            ],
+        },
+    ]
+    about = {"language_info": {"name": "python"}}
+    notebook = {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
+    path = tmp_path / "one.ipynb"
+    path.write_text(json.dumps(notebook))
+    convert_notebook(path)
+    page = (tmp_path / "one.md").read_text()
+    assert page.startswith("# Title\n") and "```python\n1 + 1\n```" in page
+    (picture,) = tmp_path.rglob("*.png")
+    assert f"({picture.relative_to(tmp_path)})" in page
+    assert not path.exists()
