@@ -54,7 +54,7 @@ def training_page() -> str:
     parts = [
         f"# python -m train\n\n```text\n{usage}\n```",
         "## RECIPE\n\nRuns a [recipe](../recipes.md), or resumes a run. A recipe sets "
-        "some of the defaults anew; `python -m train RECIPE --help` shows them.",
+        "some of the defaults anew; `python -m train RECIPE --help-all` shows them.",
         *_tables(recipe),
     ]
     for form in _COMMANDS:

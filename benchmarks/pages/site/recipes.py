@@ -25,9 +25,8 @@ def recipe_section(recipe: Recipe) -> str:
     title, _, text = recipe.text.strip().partition("\n\n")
     models = " > ".join(f"`{model}`" for model in recipe.models)
     config = recipe.config
-    about = f"""| | |
+    about = f"""| data | `{config.input.data}` |
 | --- | --- |
-| data | `{config.input.data}` |
 | model | {models} |
 | image size | {config.input.image_size} px |
 | gave | {recipe.gave} |"""
