@@ -3,7 +3,12 @@ import pytest
 import cnn_flax
 from benchmarks.pages.folders import DOCS
 from benchmarks.pages.models import counted
-from benchmarks.pages.models.page import FAMILIES, family_page, overview_page
+from benchmarks.pages.models.page import (
+    FAMILIES,
+    family_page,
+    overview_page,
+    readme_table,
+)
 
 FOLDER = DOCS / "models"
 COMMAND = "python -m benchmarks.pages.models"
@@ -15,6 +20,12 @@ def test_the_pages_are_what_the_command_writes():
     for family in FAMILIES:
         text = (FOLDER / f"{family}.md").read_text("utf-8")
         assert text == family_page(family, counts), COMMAND
+
+
+def test_every_model_is_counted_and_readme_has_the_families():
+    counts = counted.counted()
+    assert sorted(counts) == cnn_flax.list_models(), f"{COMMAND} --measure MODEL"
+    assert readme_table(counts) in (DOCS.parent / "README.md").read_text("utf-8")
 
 
 def test_every_model_and_all_of_its_weights_are_on_the_page_of_its_family():
