@@ -298,6 +298,10 @@ class Optimization:
     freeze_bn: bool = False
     """Freeze BatchNorm: use its running statistics in training, and do not update
     them."""
+    precise_bn: Literal["auto", "always", "never"] = "auto"
+    """Before each evaluation, replace BatchNorm's running statistics by those of the
+    current weights on up to about 1,000 training images; auto does so in runs that are
+    too short for running statistics: 200 steps at a momentum of 0.9."""
 
     def __post_init__(self):
         smoothing, rate = self.label_smoothing, self.learning_rate

@@ -2,20 +2,22 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.config import Config
+from train.config import Config, Optimization
 from train.errors import UserError
 from train.storage import read_json
 
 __all__ = [
+    "as_begun",
     "config_from_json",
     "config_to_json",
     "flag_values",
     "load_record",
     "read_record",
+    "recorded_fields",
     "replace",
 ]
 
@@ -24,6 +26,9 @@ Json = dict[str, Any]
 # Names of groups in older versions, and their names now.
 _FORMER_NAMES = {"spread": "parallelism"}
 
+# What a config without these fields did, where that is not their default now.
+_FORMER_VALUES: Mapping[type, Json] = {Optimization: {"precise_bn": "never"}}
+
 
 def config_to_json(config: Config) -> Json:
     """The config as JSON: one dictionary per group, lists for tuples."""
@@ -31,7 +36,9 @@ def config_to_json(config: Config) -> Json:
 
 
 def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
-    """Restores a config from `config_to_json`; missing fields take their defaults.
+    """Restores a config from `config_to_json`.
+
+    Missing fields take their defaults, or the values of what older versions did.
 
     Args:
       tree: the JSON.
@@ -41,7 +48,7 @@ def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
       UserError: if the JSON has a field that `cls` does not have.
     """
     types = {f.name: f.type for f in dataclasses.fields(cls)}
-    fields = {}
+    fields = dict(_FORMER_VALUES.get(cls, {}))
     for name, value in tree.items():
         name = _FORMER_NAMES.get(name, name) if cls is Config else name
         if name not in types:
@@ -50,6 +57,37 @@ def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
             value = config_from_json(value, type(getattr(cls, name)))
         fields[name] = tuple(value) if isinstance(value, list) else value
     return cls(**fields)
+
+
+def as_begun(config: Config, known: Collection[str]) -> Config:
+    """The config of a run that an older version began, as that version ran it.
+
+    Fields that it did not have, and that are at their defaults now, take the values of
+    what it did.
+
+    Args:
+      config: the config.
+      known: names of the fields that the older version had.
+    """
+    groups = {}
+    for field in dataclasses.fields(config):
+        group = getattr(config, field.name)
+        values = {
+            name: value
+            for name, value in _FORMER_VALUES.get(type(group), {}).items()
+            if name not in known and getattr(group, name) == getattr(type(group), name)
+        }
+        if values:
+            groups[field.name] = dataclasses.replace(group, **values)
+    return dataclasses.replace(config, **groups)
+
+
+def recorded_fields(record: Json) -> set[str]:
+    """Names of the fields in the config of a run's `config.json`."""
+    names = set()
+    for name, value in record["config"].items():
+        names |= value.keys() if isinstance(value, dict) else {name}
+    return names
 
 
 def flag_values(config: Config) -> Json:

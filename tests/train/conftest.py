@@ -24,7 +24,8 @@ def tiny():
             },
         ),
         augment=Augment(flip=0.5, crop_padding=1),
-        optimization=Optimization(warmup_epochs=1),
+        # Without a program that most tests do not need.
+        optimization=Optimization(warmup_epochs=1, precise_bn="never"),
         epochs=3,
         log_every=5,
     )

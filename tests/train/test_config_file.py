@@ -5,10 +5,12 @@ import pytest
 
 from train.config import Augment, Config, Input, Network, Optimization, Parallelism
 from train.config_file import (
+    as_begun,
     config_from_json,
     config_to_json,
     flag_values,
     read_record,
+    recorded_fields,
 )
 from train.errors import UserError
 
@@ -29,6 +31,21 @@ def test_fields_missing_from_an_older_config_take_their_defaults():
     written = config_to_json(Config(epochs=7))
     del written["seed"], written["input"]["batch_size"]
     assert config_from_json(written) == Config(epochs=7)
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_began():
+    written = config_to_json(Config())
+    del written["optimization"]["precise_bn"]
+    assert config_from_json(written).optimization.precise_bn == "never"
+    known = recorded_fields({"config": written})
+    assert as_begun(Config(), known) == config_from_json(written)
+    # A wish that was given is kept, and compared with the run's.
+    given = Config(optimization=Optimization(precise_bn="always"))
+    assert as_begun(given, known) == given
+    # A run of this version has the field.
+    known = recorded_fields({"config": config_to_json(Config())})
+    assert known == flag_values(Config()).keys()
+    assert as_begun(Config(), known) == Config()
 
 
 def test_a_group_is_read_by_the_name_that_older_versions_wrote():

@@ -134,7 +134,7 @@ def _parse(words: Sequence[str], command_line: str, program: str) -> Callable[[]
         recipe = recipes.load(name)
         forms.append(run_command(recipe))
         if asks_for_help(words[1:]):
-            return partial(print, short_help(recipe, _PROGRAM))
+            return partial(print, short_help(recipe, program))
         words = all_help(words)
     elif name not in _COMMANDS:
         raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnn_flax.installing import install_command
 from train.config import Unlabelled
-from train.config_file import read_record
+from train.config_file import as_begun, read_record
 from train.console import say
 from train.data import Source
 from train.data.pseudo_label_file import (
@@ -90,6 +90,7 @@ def run(
     """
     console = console or Console()
     out = out.absolute()
+    student = _as_begun(student, read_json(out / _RECORD))
     record = {"format": 1, "recipe": recipe, "settings": settings(student)}
     is_resumed = _is_same(out, record)
     options = student.config.unlabelled
@@ -200,12 +201,16 @@ def _is_same(out: Path, record: Json) -> bool:
 
 
 def _flags(record: Json) -> Json:
-    # Flags that an older version did not have are at their defaults.
-    return {
-        "recipe": record["recipe"],
-        **settings(NoisyStudent()),
-        **record["settings"],
-    }
+    # Flags that an older version did not have.
+    usual = settings(_as_begun(NoisyStudent(), record))
+    return {"recipe": record["recipe"], **usual, **record["settings"]}
+
+
+def _as_begun(student: NoisyStudent, record: Json | None) -> NoisyStudent:
+    """The Noisy Student as the version of a record ran it, if there is one."""
+    if record is None:
+        return student
+    return replace(student, config=as_begun(student.config, record["settings"]))
 
 
 def _check(student: NoisyStudent, recipe: str) -> list[str]:

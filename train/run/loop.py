@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from train import hosts
 from train.config import Config
-from train.config_file import read_record
+from train.config_file import as_begun, read_record, recorded_fields
 from train.console import class_line, say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.select import check_output
@@ -24,10 +24,12 @@ from train.run.checkpoint import KEEP, Checkpoints
 from train.run.evaluation import Evaluation, evaluate
 from train.run.feature_cache import with_backbone_features
 from train.run.metrics import Meter, MetricsLog
+from train.run.precise_bn import PreciseBN, is_wanted
 from train.run.program import EvalStep, Program, build, compile_steps
 from train.run.progress import RunProgress
 from train.run.record import check_pseudo_labels, environment_changes
 from train.run.reporting import PAGE, report_run
+from train.run.symptoms import divergence, overfitting
 from train.run.teacher_cache import with_teacher_logits
 from train.run.tensorboard import TensorBoardLog, check_installed
 from train.run.together import (
@@ -92,6 +94,7 @@ def fit(
     leads = hosts.is_leader()
     old_epochs = config.epochs
     if record is not None:
+        config = as_begun(config, recorded_fields(record))
         run_folder.check_same_run(run, record, recipe, config, extend=extend)
         old_epochs = record["config"]["epochs"]
     result = run_folder.read_result(run)
@@ -192,11 +195,14 @@ def _train(
     _say_start(run, checkpoints, start, program.steps, console)
     meter = Meter(config.input.batch_size, meta.get("meter"))
     unreadable = _unreadable(program, meta.get("unreadable", {}), console)
+    precise_bn = _precise_bn(program, unreadable["train"], console)
     if program.features:
         with console.status("computing the backbone's features"):
             program = with_backbone_features(program, run, state, unreadable)
     split = config.selection.eval_split
+    classes = len(program.train.class_names)
     evaluation, figures = None, {}
+    trained, diverges = None, False
     agreed = Stop(program.placement)
 
     with (
@@ -227,8 +233,13 @@ def _train(
                 if log:
                     log.write({**line, "learning_rate": rate})
                 progress.trained(line)
+                trained = line
+                if not diverges and (warning := divergence(config, line, classes)):
+                    diverges = True
+                    say(console, warning)
             if epoch_ends:
                 meter.settle()
+                state = precise_bn(state)
                 evaluation, figures = _evaluate(
                     program, eval_step, state, unreadable["test"]
                 )
@@ -250,12 +261,16 @@ def _train(
 
     if evaluation is None:  # The run was stopped after its last step.
         evaluation, figures = _evaluate(program, eval_step, state, unreadable["test"])
+    if trained and not diverges:
+        warning = overfitting(config, trained, figures, program.train)
+        if warning:
+            say(console, warning)
     share_unreadable(unreadable)
     result = {
         **figures,
         "calibration_error": evaluation.calibration_error(),
         "split": split,
-        "classes": len(program.train.class_names),
+        "classes": classes,
         "test_images": len(evaluation.label),
         "unreadable_images": sum(map(len, unreadable.values())),
         "parameters": program.parameters,
@@ -310,6 +325,25 @@ def _evaluate(
         averaged = evaluation_of(state.ema).figures()
         figures |= {f"ema_{name}": value for name, value in averaged.items()}
     return evaluation, figures
+
+
+def _precise_bn(
+    program: Program, unreadable: BadImages, console: Console
+) -> Callable[[TrainState], TrainState]:
+    """Gives a state the statistics to evaluate it with."""
+    if not is_wanted(program):
+        return _unchanged
+    say(
+        console,
+        "BatchNorm statistics are those of the current weights on the training images, "
+        f"as {program.steps:,} steps are few for running ones (--precise-bn).",
+    )
+    with console.status("compiling"):
+        return PreciseBN(program, unreadable)
+
+
+def _unchanged(state: TrainState) -> TrainState:
+    return state
 
 
 def _log(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+import cnn_flax
 from train.config import Config, Transfer, random_changes, unreached
 from train.data import Source, steps_per_epoch
 from train.data.select import (
@@ -61,12 +63,16 @@ from train.run.record import (
 __all__ = [
     "BatchSpec",
     "Program",
+    "batch_shapes",
     "build",
     "compile_eval_step",
     "compile_steps",
     "compile_train_step",
     "train_step_shapes",
 ]
+
+# Pixels; below it, a photograph can hardly be recognized.
+_SMALL = 24
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Batch], Metrics]
@@ -345,7 +351,12 @@ def build(
         shapes=placement.state_shapes(shapes),
         train_step=pmap_step(train_step, placement.devices) if axis else train_step,
         eval_step=eval_step,
-        warnings=(*smaller, *unreached(config), *_never_unfrozen(stages, steps)),
+        warnings=(
+            *smaller,
+            *_shrinks(config, train),
+            *unreached(config),
+            *_never_unfrozen(stages, steps),
+        ),
     )
 
 
@@ -371,6 +382,19 @@ def _fit_batch(
         f"has {size}, and an epoch one step."
     )
     return dataclasses.replace(config, input=smaller), [line]
+
+
+def _shrinks(config: Config, train: Source) -> list[str]:
+    """A line if little is left of the images at the size of the model's input."""
+    size = config.input.image_size
+    sides = min(train.native_size or (math.inf,))
+    if size >= _SMALL or sides < 2 * size:
+        return []
+    usual = cnn_flax.model_info(config.network.model).image_size
+    return [
+        f"--image-size {size} leaves little of the images: {config.network.model} is "
+        f"usually trained at {usual} pixels."
+    ]
 
 
 @contextlib.contextmanager
@@ -478,11 +502,9 @@ def compile_train_step(program: Program) -> TrainStep:
 def train_step_shapes(program: Program) -> tuple[Any, Any, Any]:
     """Shapes of the training step's arguments, with shardings."""
     placement = program.placement
-    batch = _batch_shapes(program.train, program.train_batch)
+    batch = batch_shapes(program.train, program.train_batch)
     if program.unlabelled is not None:
-        batch["unlabelled"] = _batch_shapes(
-            program.unlabelled, program.unlabelled_batch
-        )
+        batch["unlabelled"] = batch_shapes(program.unlabelled, program.unlabelled_batch)
     key = placement.shapes(program.key, placement.replicated)
     return program.shapes, placement.shapes(batch, placement.sharded), key
 
@@ -490,7 +512,7 @@ def train_step_shapes(program: Program) -> tuple[Any, Any, Any]:
 def compile_eval_step(program: Program) -> EvalStep:
     """Compiles the evaluation step."""
     placement = program.placement
-    batch = _batch_shapes(program.test, program.eval_batch)
+    batch = batch_shapes(program.test, program.eval_batch)
     batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
 
     def with_index(variables, batch):  # Each process has its rows of the batch only.
@@ -503,7 +525,8 @@ def compile_eval_step(program: Program) -> EvalStep:
     )
 
 
-def _batch_shapes(source: Source, spec: BatchSpec) -> dict[str, Any]:
+def batch_shapes(source: Source, spec: BatchSpec) -> dict[str, Any]:
+    """The shapes of a batch of a set's images, on one host."""
     count, size, channels = spec
     columns = {
         name: jax.ShapeDtypeStruct((count, *rows.shape[1:]), rows.dtype)

@@ -487,6 +487,16 @@ def test_a_batch_larger_than_the_set_has_all_of_its_images(tiny):
     assert build(dataclasses.replace(few, epoch_steps=2)).train_batch.batch_size == 100
 
 
+def test_an_image_size_that_leaves_little_of_photographs_is_said(tiny, photos):
+    def warnings(size):
+        inputs = Input(data=f"folder:{photos}", image_size=size, batch_size=10)
+        return build(dataclasses.replace(tiny, input=inputs)).warnings
+
+    said = "--image-size 3 leaves little of the images: resnet18 is usually trained at"
+    assert warnings(3)[0].startswith(said)
+    assert warnings(8) == ()
+
+
 def test_a_run_is_evaluated_on_the_requested_split(tmp_path, tiny, quiet):
     select = Selection(eval_split="val", val_share=0.25, labels_per_class=20)
     config = dataclasses.replace(tiny, selection=select, epochs=1)
