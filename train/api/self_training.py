@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from train.api.result import Result
+from train.api.training import silent_orbax
 from train.noisy_student import NoisyStudent
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def self_train(
 
     console = Console(quiet=quiet, force_jupyter=False)
     out = Path(out)
-    summary = run(student, out, recipe=recipe, command=command, console=console)
+    with silent_orbax():
+        summary = run(student, out, recipe=recipe, command=command, console=console)
     last = summary.models[-1]
     figures = {
         "accuracy": last.accuracy,

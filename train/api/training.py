@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from train.console import duration, figure_rows, literal, percent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FitResult", "fit", "result_table"]
+__all__ = ["FitResult", "fit", "result_table", "silent_orbax"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,10 +96,26 @@ def fit(
     run = Path(out)
     # Plain lines in a notebook too, where rich would make a block of each.
     console = Console(quiet=quiet, force_jupyter=False)
-    figures = loop.fit(config, run, recipe=recipe, console=console, extend=extend)
+    with silent_orbax():
+        figures = loop.fit(config, run, recipe=recipe, console=console, extend=extend)
     files = {p.stem: p for p in sorted(run.glob("*.*")) if not p.name.startswith(".")}
     title = f"{config.network.model} on {config.input.data}"
     return FitResult(title, figures, {"run": run, **files}, config, read_metrics(run))
+
+
+@contextlib.contextmanager
+def silent_orbax() -> Iterator[None]:
+    """Turns off Orbax's log, which prints tracebacks of the errors that it raises.
+
+    It also warns of every save that another one has to wait for.
+    """
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def result_table(run: Path, result: Mapping[str, Any]) -> Table:

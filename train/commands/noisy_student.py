@@ -13,7 +13,6 @@ from tyro.conf import OmitArgPrefixes, Suppress
 from train import recipes
 from train.api.self_training import self_train
 from train.commands.parsing import parse
-from train.commands.run import silence_orbax
 from train.commands.short_help import all_help, asks_for_help, short_help
 from train.compilation_cache import use_compilation_cache
 from train.errors import UserError
@@ -44,7 +43,6 @@ class RunNoisyStudent:
             check_output(self.student.config, self.out)
             return dry_run(self.student, self.recipe, Console())
         use_compilation_cache()
-        silence_orbax()
         result = self_train(
             self.student, self.out, recipe=self.recipe, command=self.command_line
         )

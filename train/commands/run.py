@@ -1,6 +1,5 @@
 """`python -m train RECIPE`: runs a recipe, or resumes a run."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from train.hosts import is_leader, joined
 from train.joining import Hosts
 from train.recipes import Recipe
 
-__all__ = ["Run", "run_command", "silence_orbax"]
+__all__ = ["Run", "run_command"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class Run:
             check_output(self.config, self.out)
             return dry_run(self.config, self.recipe, Console())
         use_compilation_cache()
-        silence_orbax()
         with joined(self.hosts):
             quiet = bool(self.hosts.coordinator) and not is_leader()
             result = fit(
@@ -81,8 +79,3 @@ def run_command(recipe: Recipe) -> Any:
         Run,
         tyro.conf.subcommand(recipe.name, default=default, description=recipe.text),
     ]
-
-
-def silence_orbax() -> None:
-    """Turns off Orbax's log, which prints tracebacks of the errors that it raises."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)

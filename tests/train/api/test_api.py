@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import io
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 
 import train
 from cnn_flax.installing import install_command
+from train.api.training import silent_orbax
 from train.config import Augment, Config
 from train.data import open_source
 from train.errors import UserError
@@ -83,6 +85,15 @@ def test_fit_gives_what_the_run_wrote(fitted):
     assert fitted.paths["metrics"] == fitted.run / "metrics.jsonl"
     again = train.fit(fitted.config, fitted.run, quiet=True)
     assert again.figures == result
+
+
+def test_the_log_of_orbax_is_off_in_a_run_and_then_as_it_was():
+    log = logging.getLogger("absl")
+    level = log.level
+    with pytest.raises(ZeroDivisionError), silent_orbax():
+        assert not log.isEnabledFor(logging.ERROR)
+        raise ZeroDivisionError
+    assert log.level == level
 
 
 def test_a_result_is_a_line_a_table_and_html(fitted):
