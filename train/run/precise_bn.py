@@ -6,6 +6,12 @@ layers these errors multiply, so that a model that fits its training images can 
 test loss of thousands. PreciseBN takes the statistics of the current weights instead:
 Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm",
 https://arxiv.org/abs/2105.07576, section 3.
+
+Test accuracy with running and with precise statistics, of a ResNet-18 with one block of
+width 8 per stage at 32 px in batches of 32, means over seeds 0 to 2: after 10 steps 33
+and 94 % (30 crops of three photographs), 20 and 37 % (40 digits); after 30 steps 83 and
+97 % (192 crops of six), 40 and 60 % (300 digits). After 100 and 200 steps on all digits
+there is no difference beyond the noise: 83 and 82 %, 88 and 89 %.
 """
 
 import contextlib
