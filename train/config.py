@@ -301,7 +301,7 @@ class Optimization:
     precise_bn: Literal["auto", "always", "never"] = "auto"
     """Before each evaluation, replace BatchNorm's running statistics by those of the
     current weights on up to about 1,000 training images; auto does so in runs that are
-    too short for running statistics: 200 steps at a momentum of 0.9."""
+    too short for running statistics: under 100 steps at a momentum of 0.9."""
 
     def __post_init__(self):
         smoothing, rate = self.label_smoothing, self.learning_rate

@@ -32,7 +32,7 @@ from train.run.record import build_model, pixel_inputs
 
 __all__ = ["PreciseBN", "batch_statistics", "is_wanted", "pooled"]
 
-_MEMORIES = 20  # A run of fewer times the running mean's memory is short.
+_MEMORIES = 10  # A run of fewer times the running mean's memory is short.
 _IMAGES = 1024  # At least this many give the statistics, if there are as many.
 
 

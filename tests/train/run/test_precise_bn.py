@@ -37,8 +37,8 @@ def test_statistics_pooled_over_batches_are_those_of_all_images():
 def test_a_run_of_few_steps_has_them_unless_its_statistics_are_frozen(tiny):
     wanted = precise(tiny)
     assert is_wanted(build(wanted))
-    assert not is_wanted(build(precise(tiny, epoch_steps=67)))  # 201 steps.
-    assert is_wanted(build(precise(tiny, "always", epoch_steps=67)))
+    assert not is_wanted(build(precise(tiny, epoch_steps=34)))  # 102 steps.
+    assert is_wanted(build(precise(tiny, "always", epoch_steps=34)))
     assert not is_wanted(build(tiny))
     frozen = dataclasses.replace(wanted.optimization, freeze_bn=True)
     assert not is_wanted(build(dataclasses.replace(wanted, optimization=frozen)))
