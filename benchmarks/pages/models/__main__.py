@@ -1,12 +1,18 @@
-"""Writes the pages, after counting again if asked to."""
+"""Writes the pages and README's table, after counting again if asked to."""
 
 import argparse
+import re
 
 import benchmarks.pages.models
 import cnn_flax
 from benchmarks.pages.folders import DOCS
 from benchmarks.pages.models.counted import counted, write_counts
-from benchmarks.pages.models.page import FAMILIES, family_page, overview_page
+from benchmarks.pages.models.page import (
+    FAMILIES,
+    family_page,
+    overview_page,
+    readme_table,
+)
 
 
 def main() -> None:
@@ -29,6 +35,10 @@ def main() -> None:
     for family in FAMILIES:
         page = family_page(family, rows)
         (DOCS / "models" / f"{family}.md").write_text(page, "utf-8")
+    readme = DOCS.parent / "README.md"
+    table = re.compile(r"\| family \| models \|.*?(?=\n\n)", re.DOTALL)
+    text = table.sub(lambda _: readme_table(rows), readme.read_text("utf-8"))
+    readme.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def stage(folder: Path = STAGE) -> None:
         convert_notebook(path)
     for path in folder.rglob("*.md"):
         text, page = path.read_text("utf-8"), path.relative_to(folder).as_posix()
+        text = re.sub(r"(?<=\]\()([^)\s:]+)\.ipynb(?=[)#])", r"\1.md", text)
         path.write_text(without_links_out(text, page), "utf-8")
 
 

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 import cnn_flax
@@ -38,6 +41,17 @@ def test_every_model_and_all_of_its_weights_are_on_the_page_of_its_family():
             assert f"[{weights.source}]" in page
             if weights.imagenet_top1 is not None:
                 assert f"{weights.imagenet_top1:.1f} %" in page
+
+
+def test_counted_parameters_are_the_references():
+    path = Path(__file__).parents[2] / "reference" / "parameter_counts.json"
+    reference = {}
+    for part in json.loads(path.read_text("utf-8")):
+        reference |= part["parameters"]
+    with_heads = {"googlenet", "googlenet_lrn"}  # Auxiliary heads, which are left out.
+    for name, row in counted.counted().items():
+        if name in reference and name not in with_heads:
+            assert row["parameters"] == reference[name]
 
 
 @pytest.mark.slow
