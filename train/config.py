@@ -130,6 +130,9 @@ class Input:
     max_pixels: int = 0
     """Allow images of up to this many pixels, if that is more than Pillow's limit of
     178,956,970, above which an image is unreadable."""
+    max_unpacked_bytes: int = 0
+    """Allow the arrays of a compressed npz or idx file to have up to this many bytes,
+    if that is more than 64 MiB and 32 times its size."""
 
     def __post_init__(self):
         _check(self.image_size > 0, "image_size", self.image_size, "at least 1")
@@ -149,6 +152,8 @@ class Input:
         _check(0 <= bad <= 1, "max_bad_share", bad, "in [0, 1]")
         _check(self.threads >= 0, "threads", self.threads, "at least 0")
         _check(self.max_pixels >= 0, "max_pixels", self.max_pixels, "at least 0")
+        most = self.max_unpacked_bytes
+        _check(most >= 0, "max_unpacked_bytes", most, "at least 0")
 
     @property
     def trained_size(self) -> int:

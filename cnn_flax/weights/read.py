@@ -1,10 +1,9 @@
 """Checkpoint files as dicts of numpy arrays, without torch and without running code."""
 
+import functools
 import os
 import pathlib
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -13,9 +12,10 @@ import numpy as np
 import safetensors
 
 from cnn_flax.weights import torch_file, torch_pickle
-from cnn_flax.weights.errors import CheckpointError
+from cnn_flax.weights.errors import CheckpointError, name_of, reason_of
 from cnn_flax.weights.shards import parse_index, read_shards
 from cnn_flax.weights.torch_names import without_wrappers
+from cnn_flax.weights.unpacking import read_arrays
 
 __all__ = ["read_checkpoint"]
 
@@ -49,15 +49,12 @@ _SAFETENSORS = {
     "C64": np.complex64,
 }
 
-# What the parsers raise on damaged files.
-_DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError),
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
-    *(struct.error, zipfile.BadZipFile, zlib.error, safetensors.SafetensorError),
-)
+_LONGEST = 1000  # Characters of a message.
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_checkpoint(
+    path: str | os.PathLike[str], *, max_bytes: int | None = None
+) -> dict[str, np.ndarray]:
     """Reads a file of weights: safetensors, `.npz`, or a file of `torch.save`.
 
     Of weights in several files, name the index, such as
@@ -80,15 +77,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Args:
       path: the file.
+      max_bytes: the most bytes that a compressed `.npz` may unpack to; None for 64 MiB
+        and 32 times the size of the file. The other formats take about twice the size
+        of the file in memory; a compressed archive of torch's is refused, as torch
+        compresses none.
 
     Returns:
       Arrays by name, with the file's dtypes; bfloat16 and float8 are those of
       ml_dtypes, which JAX uses.
 
     Raises:
-      CheckpointError: if there is no such file, or it is not a checkpoint, is damaged,
-        or its state dict holds more than tensors; names what it holds. If a shard is
-        missing, is not in the index's folder, or does not hold what the index says.
+      CheckpointError: if there is no such file, or it is not a checkpoint, is damaged
+        or too large, or its state dict holds more than tensors; names what it holds.
+        If a shard is missing, is not in the index's folder, or does not hold what the
+        index says.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
@@ -97,33 +99,38 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         )
     if not path.exists():
         raise CheckpointError(f"There is no file {path}.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no regular file.")
     try:
-        return without_wrappers(_read(path))
+        return without_wrappers(_read(path, max_bytes))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}.") from error.__cause__
-    except _DAMAGE as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+        raise CheckpointError(f"{path} {error}."[:_LONGEST]) from error.__cause__
+    except Exception as error:  # On damaged files the parsers raise nearly anything.
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}.") from error
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path, max_bytes: int | None) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         head = file.read(16)
         file.seek(0)
         if _is_json(head):
-            return read_shards(parse_index(file.read()), path.parent, _read_shard)
-        return _read_file(file, head)
+            read = functools.partial(_read_shard, max_bytes=max_bytes)
+            return read_shards(parse_index(file.read()), path.parent, read)
+        return _read_file(file, head, max_bytes)
 
 
-def _read_shard(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_shard(path: pathlib.Path, max_bytes: int | None) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         head = file.read(16)
         file.seek(0)
         if _is_json(head):
             raise CheckpointError(f"names the shard {path.name}, which is an index too")
         try:
-            return _read_file(file, head)
-        except _DAMAGE as error:  # A CheckpointError is a ValueError.
-            raise CheckpointError(f"cannot be read: {path.name} {error}") from error
+            return _read_file(file, head, max_bytes)
+        except Exception as error:
+            own = isinstance(error, CheckpointError)
+            reason = str(error) if own else f"cannot be read: {reason_of(error)}"
+            raise CheckpointError(f"cannot be read: {path.name} {reason}") from error
 
 
 def _is_json(head: bytes) -> bool:
@@ -131,14 +138,16 @@ def _is_json(head: bytes) -> bool:
     return head.lstrip().startswith(b"{") and b"\0" not in head
 
 
-def _read_file(file: BinaryIO, head: bytes) -> dict[str, np.ndarray]:
+def _read_file(
+    file: BinaryIO, head: bytes, max_bytes: int | None
+) -> dict[str, np.ndarray]:
     if not head:
         raise CheckpointError("is empty")
     # A length of 8 bytes, then JSON. The length may begin like the other formats.
     if head[8:9] == b"{":
         return _arrays(_read_safetensors(file), _numbers)
     if head.startswith(b"PK"):
-        return _read_zip(file)
+        return _read_zip(file, max_bytes)
     if head.startswith(b"\x80"):  # A pickle's first instruction.
         return _read_torch(torch_file.read_stream(file))
     raise CheckpointError(
@@ -146,22 +155,22 @@ def _read_file(file: BinaryIO, head: bytes) -> dict[str, np.ndarray]:
     )
 
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, max_bytes: int | None) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         if torch_file.is_torch_zip(archive):
             return _read_torch(torch_file.read_zip(archive))
         if not all(entry.endswith(".npy") for entry in archive.namelist()):
             raise CheckpointError("is a zip archive, but neither .npz nor torch's")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        return _arrays(dict(arrays), _numbers)
+    advice = "; read_checkpoint(PATH, max_bytes=N) allows more"
+    return _arrays(read_arrays(file, most=max_bytes, advice=advice), _numbers)
 
 
 def _read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
     arrays = {}
     for name, entry in safetensors.deserialize(file.read()):
         if entry["dtype"] not in _SAFETENSORS:
-            raise CheckpointError(f"holds {name!r} in the dtype {entry['dtype']}")
+            dtype = entry["dtype"][:20]
+            raise CheckpointError(f"holds {name_of(name)} in the dtype {dtype}")
         numbers = np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]])
         arrays[name] = numbers.reshape(entry["shape"])
     return arrays
@@ -169,14 +178,14 @@ def _read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
 
 def _numbers(x: np.ndarray) -> np.ndarray:
     if issubclass(x.dtype.type, np.flexible | np.datetime64 | np.timedelta64):
-        raise CheckpointError(f"is of the dtype {x.dtype}, no tensor")
+        raise CheckpointError(f"is of the dtype {str(x.dtype)[:80]}, no tensor")
     return x
 
 
 def _read_torch(file: torch_file.TorchFile) -> dict[str, np.ndarray]:
     def array(leaf: Any) -> np.ndarray:
         if isinstance(leaf, torch_pickle.Unknown):
-            raise CheckpointError(f"holds {leaf.what}; only tensors are read")
+            raise CheckpointError(f"holds {leaf.what[:80]}; only tensors are read")
         if not isinstance(leaf, torch_pickle.Tensor):
             raise CheckpointError(f"is of the type {type(leaf).__name__}, no tensor")
         return file.array(leaf)
@@ -192,11 +201,13 @@ def _arrays(tree: Any, array: Callable[[Any], np.ndarray]) -> dict[str, np.ndarr
     arrays = {}
     for name, leaf in state_dict.items():
         if isinstance(name, torch_pickle.Unknown):
-            raise CheckpointError(f"cannot be read: a key is of the type {name.what}")
+            raise CheckpointError(
+                f"cannot be read: a key is of the type {name.what[:80]}"
+            )
         try:
             arrays[str(name)] = array(leaf)
         except CheckpointError as error:
-            raise CheckpointError(f"holds {name!r}, which {error}") from error
+            raise CheckpointError(f"holds {name_of(name)}, which {error}") from error
     return arrays
 
 
@@ -229,8 +240,8 @@ def _nearest_to_one(tree: Any) -> dict[Any, Any]:
     for _ in range(_DEPTH):
         if isinstance(tree, torch_pickle.Unknown):
             raise CheckpointError(
-                f"holds {tree.what}; only tensors are read: save the state_dict() of a "
-                "module"
+                f"holds {tree.what[:80]}; only tensors are read: save the state_dict() "
+                "of a module"
             )
         if not isinstance(tree, dict):
             raise CheckpointError(f"holds a {type(tree).__name__}, no dict of tensors")

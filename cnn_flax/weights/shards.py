@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_flax.weights.errors import CheckpointError
+from cnn_flax.weights.errors import CheckpointError, name_of
 
 __all__ = ["Index", "parse_index", "read_shards"]
 
@@ -39,7 +39,8 @@ def parse_index(text: bytes) -> Index:
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or not _is_file_name(shard):
             raise CheckpointError(
-                f"names the shard {shard!r}; shards are in the folder of their index"
+                f"names the shard {name_of(shard)}; shards are in the folder of their "
+                "index"
             )
         shards.setdefault(shard, set()).add(name)
     metadata = index.get("metadata")
@@ -76,12 +77,13 @@ def read_shards(
         if different:
             where = "the shard has" if different[0] in found else "only the index has"
             raise CheckpointError(
-                f"does not fit its shard {shard}: {where} {different[0]!r}"
+                f"does not fit its shard {shard}: {where} {name_of(different[0])}"
             )
         arrays |= found
     size = sum(x.nbytes for x in arrays.values())
     if index.total_size not in (None, size):
         raise CheckpointError(
-            f"states {index.total_size!r} bytes of tensors; its shards hold {size}"
+            f"states {name_of(index.total_size)} bytes of tensors; its shards hold "
+            f"{size}"
         )
     return arrays

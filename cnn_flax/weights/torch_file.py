@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import ml_dtypes  # noqa: F401  It registers the narrow floats with numpy.
 import numpy as np
 
 from cnn_flax.weights import torch_pickle
-from cnn_flax.weights.errors import CheckpointError
+from cnn_flax.weights.errors import CheckpointError, name_of
 
 __all__ = ["TorchFile", "is_torch_zip", "read_stream", "read_zip"]
 
@@ -21,6 +22,7 @@ _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 _PICKLE = "data.pkl"
+_MOST_AXES = 64  # Of a NumPy array, and of torch's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,9 @@ class TorchFile:
     tree: Any
     storage: Callable[[str], np.ndarray]
     big_endian: bool = False
+    _reversed: dict[tuple[str, int], np.ndarray] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
 
     def array(self, tensor: torch_pickle.Tensor) -> np.ndarray:
         """The tensor as an array; tensors that share a storage in torch share it here.
@@ -45,17 +50,28 @@ class TorchFile:
         """
         part = tensor.storage
         size = np.dtype(part.dtype).itemsize
-        raw = self.storage(part.key)[part.start * size :][: part.size * size]
         dtype = np.dtype(tensor.dtype)
+        _check_counts(part.start, part.size)
+        raw = self.storage(part.key)
         if self.big_endian:
             width = dtype.itemsize // (2 if dtype.kind == "c" else 1)
-            raw = np.ascontiguousarray(raw.reshape(-1, width)[:, ::-1]).reshape(-1)
+            raw = self._little_endian(part.key, width)
+        raw = raw[part.start * size :][: part.size * size]
         _check_bounds(tensor, len(raw) // dtype.itemsize)
         strides = [stride * dtype.itemsize for stride in tensor.strides]
         offset = tensor.offset * dtype.itemsize
         if 0 in tensor.shape:
             return np.empty(tensor.shape, dtype)
         return np.ndarray(tensor.shape, dtype, raw, offset, strides)
+
+    def _little_endian(self, key: str, width: int) -> np.ndarray:
+        """A storage with the bytes of each number reversed; made once per width."""
+        known = self._reversed
+        if (key, width) not in known:
+            raw = self.storage(key)
+            raw = raw[: len(raw) // width * width].reshape(-1, width)
+            known[key, width] = np.ascontiguousarray(raw[:, ::-1]).reshape(-1)
+        return known[key, width]
 
 
 def is_torch_zip(archive: zipfile.ZipFile) -> bool:
@@ -67,7 +83,21 @@ def read_zip(archive: zipfile.ZipFile) -> TorchFile:
     """Reads the format that torch has written since version 1.6.
 
     The tree may be damaged or hold anything; see `torch_pickle.load`.
+
+    Raises:
+      CheckpointError: if entries are compressed, which torch's never are, or overlap: a
+        small file would fill the memory.
     """
+    entries = archive.infolist()
+    compressed = [x for x in entries if x.compress_type != zipfile.ZIP_STORED]
+    if compressed:
+        raise CheckpointError(
+            f"has the compressed entry {name_of(compressed[0].filename)}, and torch "
+            "compresses none"
+        )
+    size = os.fstat(archive.fp.fileno()).st_size if archive.fp else 0
+    if sum(x.file_size for x in entries) > size:
+        raise CheckpointError("has entries that are larger than the file")
     entry = next(filter(_is_pickle, archive.namelist()))
     root = entry.removesuffix(_PICKLE)
     pickle = torch_pickle.load(io.BytesIO(archive.read(entry)))
@@ -95,7 +125,10 @@ def read_stream(file: BinaryIO) -> TorchFile:
     torch_pickle.load(stream)  # The machine; all write little-endian numbers.
     pickle = torch_pickle.load(stream)
     storages = {}
-    for key in torch_pickle.load(stream).tree:
+    keys = torch_pickle.load(stream).tree
+    if not isinstance(keys, list | tuple) or not all(type(k) is str for k in keys):
+        raise CheckpointError("has no list of its storages")
+    for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
         size = count * np.dtype(pickle.storages[key].dtype).itemsize
         storages[key] = _writable(stream.read(max(size, 0)))
@@ -110,10 +143,17 @@ def _writable(data: bytes) -> np.ndarray:
     return np.frombuffer(bytearray(data), np.uint8)
 
 
-def _check_bounds(tensor: torch_pickle.Tensor, count: int) -> None:
-    numbers = (tensor.offset, *tensor.shape, *tensor.strides)
+def _check_counts(*numbers: Any) -> None:
     if not all(type(n) is int and n >= 0 for n in numbers):
         raise CheckpointError("has an offset, a size or a stride that is no count")
+
+
+def _check_bounds(tensor: torch_pickle.Tensor, count: int) -> None:
+    if len(tensor.shape) > _MOST_AXES:
+        raise CheckpointError(f"has {len(tensor.shape)} axes; arrays have up to 64")
+    _check_counts(tensor.offset, *tensor.shape, *tensor.strides)
+    if max(tensor.shape, default=0) >= 2**63:
+        raise CheckpointError("cannot be read: its sizes are no 64-bit integers")
     steps = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((size - 1) * stride for size, stride in steps)
     if last >= count and 0 not in tensor.shape:

@@ -85,6 +85,9 @@ class Pickle(NamedTuple):
 def load(file: BinaryIO) -> Pickle:
     """Reads one pickle and leaves the file positioned after it.
 
+    Integers of more than 128 bits, which no tensor has, are `Unknown`: arithmetic on
+    them, and their digits, could take hours.
+
     A damaged pickle raises the errors of the machine's own operations: LookupError,
     TypeError, ValueError ...
     """
@@ -98,7 +101,7 @@ def load(file: BinaryIO) -> Pickle:
             case "PROTO" | "FRAME" | "STOP":
                 pass
             case name if name in _LITERALS:
-                stack.append(argument)
+                stack.append(_literal(argument))
             case name if name in _CONSTANTS:
                 stack.append(_CONSTANTS[name])
             case "EMPTY_DICT":
@@ -167,7 +170,15 @@ _LITERALS = {
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING"),
 }
+_MOST_BITS = 128  # Of an integer.
+_MOST_ARGUMENTS = 16  # Of a call; torch's have up to 8.
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return Unknown(f"an integer of {value.bit_length()} bits")
+    return value
 
 
 def _pairs(*items: Any) -> dict[Any, Any]:
@@ -206,6 +217,9 @@ def _call(function: Any, arguments: Any) -> Any:
     """The tensor or dict that a call makes, if it is a call that we know."""
     if not isinstance(function, Unknown):
         raise TypeError(f"a {type(function).__name__} is called")
+    if not isinstance(arguments, tuple) or len(arguments) > _MOST_ARGUMENTS:
+        # Repeated, the calls of a megabyte could take hours.
+        raise TypeError("a call has no tuple of arguments, or more than torch's")
     known = _FUNCTIONS.get(function.what)
     return known(*arguments) if known else function
 

@@ -117,6 +117,7 @@ CHANGES = {
         "max_bad_share": (0.5, []),
         "threads": (3, []),
         "max_pixels": (10**9, []),
+        "max_unpacked_bytes": (10**9, []),
     },
     "augment": {
         "crop_padding": (2, ["--crop-padding"]),

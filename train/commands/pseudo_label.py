@@ -49,10 +49,16 @@ class PseudoLabel:
     """Threads that read images; 0 for as many as the run uses."""
     max_pixels: int = 0
     """Allow images of up to this many pixels, if that is more than Pillow's limit."""
+    max_unpacked_bytes: int = 0
+    """Allow the arrays of a compressed npz or idx file to have up to this many bytes,
+    if that is more than 64 MiB and 32 times its size."""
 
     def __call__(self) -> None:
         """Runs the command."""
         use_compilation_cache()
+        from cnn_flax.weights.unpacking import allow_bytes
+
+        allow_bytes(self.max_unpacked_bytes)
         result = pseudo_label(
             self.run,
             self.data,

@@ -1,25 +1,27 @@
 """Data sets that fit in memory: digits, the MNIST family, arrays in a file."""
 
 import gzip
-import zipfile
-import zlib
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnn_flax.weights.errors import reason_of
+from cnn_flax.weights.unpacking import (
+    TooLargeError,
+    array_names,
+    most_bytes,
+    read_arrays,
+)
 from train.data.source import Source, SourceError, Splits, array_source
 
 __all__ = ["digits", "idx", "npz"]
 
 _DIGITS = tuple("0123456789")
 _MOST_CLASSES = 100_000  # That labels without names may number.
-# What NumPy raises for a file that is damaged, or has arrays of objects.
-_DAMAGED = (
-    *(OSError, ValueError, AttributeError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+_ADVICE = "; --max-unpacked-bytes N allows more"
 _FASHION = (
     "T-shirt/top",
     "Trouser",
@@ -103,23 +105,33 @@ def _read_idx(folder: Path, name: str, ndim: int, spec: str) -> np.ndarray:
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.exists()), None)
     if path is None:
         raise SourceError(f"{spec}: no file {name} or {name}.gz")
+    if not path.is_file():
+        raise SourceError(f"{path} is no regular file")
+    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
-    start = 4 + 4 * ndim
-    if data[:4] != bytes((0, 0, 8, ndim)) or len(data) < start:
+        with open_file(path, "rb") as file:
+            start = 4 + 4 * ndim
+            head = file.read(start)
+            if head[:4] != bytes((0, 0, 8, ndim)) or len(head) < start:
+                raise SourceError(
+                    f"{path} is not an idx file of unsigned bytes and rank {ndim}: it "
+                    f"begins with {head.hex(' ')}"
+                )
+            shape = np.frombuffer(head, ">u4", offset=4).tolist()
+            size = math.prod(shape)
+            most = most_bytes(path.stat().st_size)
+            if size > most:
+                raise TooLargeError(size, most, _ADVICE)
+            values = np.frombuffer(file.read(size + 1), np.uint8)
+    except SourceError:
+        raise
+    except Exception as error:  # On damaged files gzip raises nearly anything.
+        raise SourceError(f"{path} cannot be read: {reason_of(error)}") from error
+    if values.size != size:
+        more = "more than " * (values.size > size)
         raise SourceError(
-            f"{path} is not an idx file of unsigned bytes and rank {ndim}: it begins "
-            f"with {data[:start].hex(' ')}"
-        )
-    shape = np.frombuffer(data, ">u4", ndim, offset=4).astype(int)
-    values = np.frombuffer(data, np.uint8, offset=start)
-    if values.size != shape.prod():
-        raise SourceError(
-            f"{path} holds {values.size} values, but its header says {shape.tolist()}"
+            f"{path} holds {more}{min(values.size, size)} values, but its header says "
+            f"{shape}"
         )
     return values.reshape(shape)
 
@@ -227,8 +239,12 @@ def _as_numbers(spec: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.n
 def _load(spec: str, file: Path, name: str | None) -> Any:
     """One array of the file, or, without a name, the names of all arrays."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays.files if name is None else arrays[name]
-    except _DAMAGED as error:
+        with file.open("rb") as stream:
+            if name is None:
+                return array_names(stream)
+            return read_arrays(stream, [name], advice=_ADVICE)[name]
+    except Exception as error:  # On damaged files zipfile raises nearly anything.
         array = "" if name is None else f"{name} of "
-        raise SourceError(f"{spec}: {array}{file} cannot be read: {error}") from error
+        raise SourceError(
+            f"{spec}: {array}{file} cannot be read: {reason_of(error)}"
+        ) from error

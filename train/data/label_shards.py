@@ -21,14 +21,15 @@ import contextlib
 import io
 import json
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnn_flax.weights.errors import reason_of
+from cnn_flax.weights.unpacking import read_arrays
 from train.errors import UserError
 from train.storage import create_file, read_json, replacement, storing
 
@@ -156,8 +157,8 @@ def read_label_header(path: Path) -> dict[str, Any]:
     Raises:
       UserError: if it does not exist or is damaged.
     """
-    with _reading(path) as file:
-        return json.loads(file["header"].tobytes())
+    with _reading(path) as read:
+        return _header(read("header"))
 
 
 def read_label_shard(path: Path) -> LabelShard:
@@ -167,9 +168,9 @@ def read_label_shard(path: Path) -> LabelShard:
       UserError: if it does not exist, is damaged, or its labels are not what they
         should be: in range, finite and in falling order of probability.
     """
-    with _reading(path) as file:
-        header = json.loads(file["header"].tobytes())
-        arrays = {name: file[name] for name in _DTYPES}
+    with _reading(path) as read:
+        header = _header(read("header"))
+        arrays = read(*_DTYPES)
         shape = (header["top"], header["images"])
         shapes = {"keys": shape[1:], "classes": shape, "log_probs": shape}
         for name, dtype in _DTYPES.items():
@@ -181,26 +182,31 @@ def read_label_shard(path: Path) -> LabelShard:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """The arrays of a label shard; turns what NumPy and we raise into `UserError`."""
+def _reading(path: Path) -> Iterator[Callable[..., dict[str, np.ndarray]]]:
+    """A function that reads arrays of a label shard by their names.
+
+    Raises:
+      UserError: for whatever zipfile, NumPy and the checks raise within the context.
+    """
     try:
-        # NumPy leaves a damaged file open that it opened itself.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            yield file
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        with open(path, "rb") as stream:
+            yield lambda *names: read_arrays(stream, names)
     except FileNotFoundError:
         raise UserError(f"There is no file {path}; `pseudo-label` writes it.") from None
-    except (
-        EOFError,
-        KeyError,
-        OSError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-    ) as error:
+    except Exception as error:
         raise UserError(
-            f"{path} is not a label shard, or is damaged ({error}): remove it, and "
-            "`pseudo-label` labels its shard again."
+            f"{path} is not a label shard, or is damaged ({reason_of(error)}): remove "
+            "it, and `pseudo-label` labels its shard again."
         ) from error
+
+
+def _header(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    header = json.loads(arrays["header"].tobytes())
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header
 
 
 def _check_values(classes: np.ndarray, log_probs: np.ndarray, count: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnn_flax.weights.preprocessing import allow_pixels
+from cnn_flax.weights.unpacking import allow_bytes
 from train.config import Config
 from train.data import Source, open_source
 from train.data.label_stream import shard_labelled
@@ -33,6 +34,12 @@ def check_output(config: Config, out: Path) -> None:
       out: the file or folder to write to.
     """
     check_outside(out, config.input.data, config.unlabelled.unlabelled)
+
+
+def _allow_sizes(config: Config) -> None:
+    """Sets how large images and arrays may be, before any is opened."""
+    allow_pixels(config.input.max_pixels)
+    allow_bytes(config.input.max_unpacked_bytes)
 
 
 def training_images(config: Config) -> Source:
@@ -68,7 +75,7 @@ def unlabelled_images(
     if not options.unlabelled:
         return None
     if options.unlabelled.startswith(PREFIX):
-        allow_pixels(config.input.max_pixels)
+        _allow_sizes(config)
         return shard_labelled(
             Path(options.pseudo_labels),
             list_shards(options.unlabelled),
@@ -121,7 +128,7 @@ def open_unlabelled(
                 "--labels-per-class, --count or --share leave out."
             )
         return source
-    allow_pixels(config.input.max_pixels)
+    _allow_sizes(config)
     # `val_share` is for the run's own set; another one has its own splits.
     is_own = spec == config.input.data and split != "test"
     return open_source(
@@ -135,7 +142,7 @@ def open_unlabelled(
 
 
 def _open_selection(config: Config, **options: Any) -> Source:
-    allow_pixels(config.input.max_pixels)
+    _allow_sizes(config)
     select = config.selection
     return open_source(
         config.input.data,
@@ -162,7 +169,7 @@ def evaluation_images(
     Raises:
       SourceError: if there are none.
     """
-    allow_pixels(config.input.max_pixels)
+    _allow_sizes(config)
     # `val_share` is for the run's own set; another one has its own splits.
     val_share = config.selection.val_share if data is None else 0.0
     return open_source(
