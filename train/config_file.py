@@ -23,6 +23,22 @@ __all__ = [
 
 Json = dict[str, Any]
 
+# What a run's `config.json` has.
+_FIELDS = {
+    "recipe": str,
+    "config": dict,
+    "config.epochs": int,
+    "model.name": str,
+    "model.fields": dict,
+    "input.image_size": int,
+    "input.channels": int,
+    "input.mean": [float],
+    "input.std": [float],
+    "class_names": [str],
+    "versions": dict,
+    "machine": dict,
+}
+
 # Names of groups in older versions, and their names now.
 _FORMER_NAMES = {"spread": "parallelism"}
 
@@ -45,8 +61,11 @@ def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
       cls: `Config`, or the class of one of its groups.
 
     Raises:
-      UserError: if the JSON has a field that `cls` does not have.
+      UserError: if the JSON has a field that `cls` does not have, or a value that the
+        field cannot have.
     """
+    if not isinstance(tree, Mapping):
+        raise UserError("The run's config is damaged: a group of it is no object.")
     types = {f.name: f.type for f in dataclasses.fields(cls)}
     fields = dict(_FORMER_VALUES.get(cls, {}))
     for name, value in tree.items():
@@ -56,7 +75,15 @@ def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
         if dataclasses.is_dataclass(types[name]):
             value = config_from_json(value, type(getattr(cls, name)))
         fields[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**fields)
+    try:
+        return cls(**fields)
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+        raise UserError(
+            f"The run's config is damaged: values of its {cls.__name__} are of other "
+            "types."
+        ) from e
 
 
 def as_begun(config: Config, known: Collection[str]) -> Config:
@@ -134,15 +161,19 @@ def replace(config: Config, **values: Any) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-def read_record(run: Path) -> Json | None:
+def read_record(run: Path, *, whole: bool = False) -> Json | None:
     """The contents of a run's `config.json`; None if the folder is missing or empty.
 
     Hidden files do not count.
 
+    Args:
+      run: the run's folder.
+      whole: whether it must have all that a run's has.
+
     Raises:
-      UserError: if the folder holds something other than a run.
+      UserError: if the folder holds something other than a run, or the file is damaged.
     """
-    record = read_json(run / "config.json")
+    record = read_json(run / "config.json", _FIELDS, whole=whole)
     if record is None and run.exists():
         if not run.is_dir():
             raise UserError(f"{run} is a file; a run needs a folder.")
@@ -153,13 +184,13 @@ def read_record(run: Path) -> Json | None:
     return record
 
 
-def load_record(run: Path) -> Json:
-    """The contents of a run's `config.json`.
+def load_record(run: Path, *, whole: bool = False) -> Json:
+    """The contents of a run's `config.json`; see `read_record`.
 
     Raises:
       UserError: if the folder holds no run.
     """
-    record = read_record(run)
+    record = read_record(run, whole=whole)
     if record is None:
         raise UserError(f"{run} holds no run.")
     return record

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,9 +37,34 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 _ZEROS = bytes(2**20)
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in a file; None if the file does not exist."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+def read_json(
+    path: Path, fields: Mapping[str, Any] | None = None, *, whole: bool = True
+) -> Any:
+    """The JSON in a file; None if the file does not exist.
+
+    Args:
+      path: the file.
+      fields: what it must have; see `cnn_flax.weights.fields.wrong_field`.
+      whole: whether all of these fields must be there.
+
+    Raises:
+      UserError: if it cannot be read, or its fields are not these.
+    """
+    from cnn_flax.weights.errors import reason_of
+    from cnn_flax.weights.fields import wrong_field
+
+    if not path.exists():
+        return None
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file.")
+    try:
+        tree = json.loads(path.read_text("utf-8"))
+    except (OSError, RecursionError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}.") from error
+    wrong = wrong_field(tree, fields, whole=whole) if fields else ""
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong}.")
+    return tree
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -19,6 +19,7 @@ from cnn_flax.registry import list_models, nearest
 from cnn_flax.weights.convert import dialect_of, fits, net_of
 from cnn_flax.weights.dialects import Dialect, find_dialects, rule_of
 from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.fields import wrong_field
 from cnn_flax.weights.native import is_native, read_metadata
 from cnn_flax.weights.read import read_checkpoint
 from cnn_flax.weights.runs import read_record
@@ -32,6 +33,17 @@ __all__ = [
     "model_of",
     "origin_of",
 ]
+
+
+_RUN_FIELDS = {"input.mean": [float], "input.std": [float]}
+_RUN_OPTIONS = {
+    "config": dict,
+    "config.input": dict,
+    "config.input.crop_pct": float,
+    "config.input.interpolation": str,
+    "config.network": dict,
+    "config.network.model_fields": dict,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +215,10 @@ def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
     """What a run of `python -m train` was trained with."""
     record = read_record(folder, name)
     inputs, config = record["input"], record.get("config", {})
+    if wrong := wrong_field(record, _RUN_FIELDS) or wrong_field(
+        {**record, "config": config}, _RUN_OPTIONS, whole=False
+    ):
+        raise WeightsError(f"{folder / 'config.json'} is damaged: {wrong}.")
     options = config.get("input", {})
     info = model_info(record["model"]["name"])
     size = inputs["image_size"]
@@ -405,6 +421,6 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
     """The `config.json` of a folder, a run's or Hugging Face's; empty if missing."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

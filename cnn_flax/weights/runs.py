@@ -15,8 +15,9 @@ import numpy as np
 from flax import traverse_util
 
 from cnn_flax.installing import install_command
-from cnn_flax.registry import create_model
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.registry import UnknownModelError, create_model
+from cnn_flax.weights.errors import WeightsError, name_of, reason_of
+from cnn_flax.weights.fields import wrong_field
 from cnn_flax.weights.variables import Sizes, variable_shapes
 
 __all__ = [
@@ -33,6 +34,12 @@ T = TypeVar("T")
 
 _log = logging.getLogger("cnn_flax")
 _FORMAT = 1  # Of config.json.
+_FIELDS = {
+    "model.name": str,
+    "model.fields": dict,
+    "input.image_size": int,
+    "input.channels": int,
+}
 
 # What Orbax raises for a checkpoint that is damaged, or of another model.
 _UNREADABLE = (
@@ -92,10 +99,20 @@ def read_run(name: str, folder: pathlib.Path, item: str = "model") -> SavedModel
     record = read_record(folder, name)
     model = record["model"]
     channels, image_size = record["input"]["channels"], record["input"]["image_size"]
-    wanted = variable_shapes(name, model["fields"], channels, image_size)
-    # The number of classes may be the model's default.
-    num_classes = create_model(name, **model["fields"]).num_classes
-    targets = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()}
+    try:
+        wanted = variable_shapes(name, model["fields"], channels, image_size)
+        # The number of classes may be the model's default.
+        num_classes = create_model(name, **model["fields"]).num_classes
+        targets = {
+            path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()
+        }
+    except UnknownModelError:
+        raise
+    except Exception as error:  # A model raises nearly anything for a wrong field.
+        raise WeightsError(
+            f"The model of {folder / 'config.json'} cannot be built: "
+            f"{reason_of(error)}."
+        ) from error
     restored = restore_item(folder, item, traverse_util.unflatten_dict(targets, "/"))
     for step, reason in restored.damaged.items():
         _log.warning(
@@ -122,13 +139,18 @@ def read_record(folder: pathlib.Path, name: str | None = None) -> dict[str, Any]
     try:
         record = json.loads(path.read_text("utf-8"))
         found = record.get("format")
-    except (AttributeError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}.") from error
+    except (AttributeError, OSError, RecursionError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {reason_of(error)}.") from error
     if found != _FORMAT:
         raise WeightsError(
-            f"{path} is not of a run that this version reads: its format is {found}, "
-            f"not {_FORMAT}."
+            f"{path} is not of a run that this version reads: its format is "
+            f"{None if found is None else name_of(found)}, not {_FORMAT}."
         )
+    wrong = wrong_field(record, _FIELDS)
+    if not wrong and 0 in (record["input"]["image_size"], record["input"]["channels"]):
+        wrong = "its images have no pixels"
+    if wrong:
+        raise WeightsError(f"{path} is damaged: {wrong}.")
     model = record["model"]["name"]
     if name not in (None, model):
         raise WeightsError(f"{folder} is a run of {model}, not of {name}.")
@@ -245,5 +267,5 @@ def _without_late_errors() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What is wrong, in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = reason_of(error)
     return text if len(text) <= _REASON else f"{text[:_REASON]} ..."

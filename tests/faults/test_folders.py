@@ -23,7 +23,7 @@ def test_checkpoints_that_are_a_file_are_known_at_the_start(
     (run / ".lock").touch()
     with pytest.raises(UserError, match="is not empty, and holds no run"):
         fit(tiny, run, console=quiet)
-    monkeypatch.setattr("train.run.loop.read_record", lambda run: None)
+    monkeypatch.setattr("train.run.loop.read_record", lambda run, whole: None)
     with pytest.raises(UserError, match="run/checkpoints must be a folder, and is no"):
         fit(tiny, run, console=quiet)
     (run / "checkpoints").unlink()

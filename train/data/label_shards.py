@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from cnn_flax.weights.errors import reason_of
+from cnn_flax.weights.fields import wrong_field
 from cnn_flax.weights.unpacking import read_arrays
 from train.errors import UserError
 from train.storage import create_file, read_json, replacement, storing
@@ -49,6 +50,16 @@ __all__ = [
 FOLDER_FORMAT = "label shards 1"
 
 _HEADER = "labels.json"
+_FOLDER_FIELDS = {
+    **dict.fromkeys(("format", "run", "teacher"), str),
+    **dict.fromkeys(("step", "top"), int),
+    "class_names": [str],
+}
+_SHARD_FIELDS = {
+    **dict.fromkeys(("top", "images", "classes"), int),
+    **dict.fromkeys(("digest", "teacher"), str),
+    "unreadable": dict,
+}
 _DTYPES = {"keys": "<u8", "classes": "<u2", "log_probs": "<f2"}
 # What the label shards of a folder have in common.
 _TEACHER = ("teacher", "top", "classes")
@@ -84,10 +95,10 @@ def read_folder(folder: Path) -> dict[str, Any]:
       UserError: if it does not exist, or is something else.
     """
     try:
-        header = read_json(folder / _HEADER)
+        header = read_json(folder / _HEADER, _FOLDER_FIELDS)
         if header is not None and header["format"] == FOLDER_FORMAT:
             return header
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError):
         pass
     raise UserError(
         f"{folder} is not a folder of label shards: it has no {_HEADER} of "
@@ -204,8 +215,8 @@ def _reading(path: Path) -> Iterator[Callable[..., dict[str, np.ndarray]]]:
 
 def _header(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     header = json.loads(arrays["header"].tobytes())
-    if not isinstance(header, dict):
-        raise ValueError("its header is no object")
+    if wrong := wrong_field(header, _SHARD_FIELDS):
+        raise ValueError(wrong)
     return header
 
 

@@ -12,7 +12,6 @@ the classes, and which images cannot be read.
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cnn_flax.weights.errors import name_of, reason_of
+from cnn_flax.weights.fields import wrong_field
 from train.data import Source
 from train.errors import UserError
-from train.storage import allocate, storing, try_lock, write_json
+from train.storage import allocate, read_json, storing, try_lock, write_json
 
 __all__ = [
     "FORMAT",
@@ -44,6 +45,16 @@ __all__ = [
 
 PseudoLabelKind = Literal["soft", "hard"]
 FORMAT = "pseudo-labels 1"
+
+# What a header has, besides what only people read.
+_FIELDS = {
+    **dict.fromkeys(("run", "teacher", "data", "digest"), str),
+    **dict.fromkeys(("step", "images", "labelled"), int),
+    "ema": bool,
+    "class_names": [str],
+    "unreadable": dict,
+}
+_OPTIONAL = {"versions": dict, "machine": dict}
 
 _CHUNK_ROWS = 2**16  # Rows in memory at a time.
 _NAMED_CLASSES = 5  # Class names in a message.
@@ -94,14 +105,35 @@ def read_header(path: Path) -> dict[str, Any] | None:
     if not path.exists() and not header_file.exists():
         return None
     try:
-        header = json.loads(header_file.read_text("utf-8"))
-        if header["format"] == FORMAT:
-            return header
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(
-        f"{path} is not a file of pseudo-labels: {header_file.name} is not its header."
+        header = read_json(header_file, {"format": str})
+    except UserError:
+        header = None
+    if header is None or header["format"] != FORMAT:
+        raise UserError(
+            f"{path} is not a file of pseudo-labels: {header_file.name} is not its "
+            "header."
+        )
+    wrong = (
+        wrong_field(header, _FIELDS)
+        or wrong_field(header, _OPTIONAL, whole=False)
+        or _wrong_images(header)
     )
+    if wrong:
+        raise UserError(f"{header_file} is damaged: {wrong}.")
+    return header
+
+
+def _wrong_images(header: Mapping[str, Any]) -> str:
+    """What is wrong with the images that a header lists; "" if nothing is."""
+    images, names = header["images"], header["class_names"]
+    if header["labelled"] > images or not names:
+        return "it has labelled more images than there are, or has no class"
+    for index, item in header["unreadable"].items():
+        is_image = index.isascii() and index.isdecimal() and len(index) < 20
+        is_text = isinstance(item, list) and [type(x) for x in item] == [str, str]
+        if not is_image or int(index) >= images or not is_text:
+            return f"its unreadable image {name_of(index)} is none"
+    return ""
 
 
 def read_pseudo_labels(path: Path) -> PseudoLabels:
@@ -120,9 +152,11 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
             "The command that began it resumes it."
         )
     try:
+        if not path.is_file():
+            raise ValueError("it is no regular file")
         probabilities = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+    except Exception as error:  # On a damaged header NumPy raises nearly anything.
+        raise UserError(f"{path} cannot be read: {reason_of(error)}.") from error
     shape = (images, len(header["class_names"]))
     if probabilities.shape != shape or probabilities.dtype != np.float32:
         raise UserError(

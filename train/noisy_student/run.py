@@ -48,7 +48,7 @@ from train.run.labelling import label_images
 from train.run.loop import fit
 from train.run.program import build
 from train.run.reporting import reporting
-from train.run.run_folder import check_same_flags, lock, read_result
+from train.run.run_folder import check_same_flags, lock, read_result, whole_result
 from train.storage import read_json, write_json
 
 __all__ = ["run", "summarize"]
@@ -56,6 +56,7 @@ __all__ = ["run", "summarize"]
 Json = dict[str, Any]
 
 _RECORD = "noisy_student.json"  # Recipe and flags.
+_FIELDS = {"recipe": str, "settings": dict}
 _LABELLING_TIMES = "labelling_times.json"  # Seconds, by stage.
 
 
@@ -149,7 +150,7 @@ def summarize(
         for name, stage in stages.items()
         if isinstance(stage, TrainStage)
     }
-    record = read_record(out / "round0/teacher")
+    record = read_record(out / "round0/teacher", whole=True)
     result = read_result(out / "round0/teacher")
     assert record is not None and result is not None
     rounds = [
@@ -189,7 +190,7 @@ def _is_same(out: Path, record: Json) -> bool:
     """
     path = out / _RECORD
     if path.exists():
-        check_same_flags(out, _flags(read_json(path)), _flags(record))
+        check_same_flags(out, _flags(read_json(path, _FIELDS)), _flags(record))
         return True
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; a Noisy Student needs a folder.")
@@ -280,8 +281,7 @@ def _has_ended(stage: Stage, out: Path) -> bool:
 
 
 def _summarize_model(stage: TrainStage, out: Path) -> ModelSummary:
-    result = read_result(out / stage.name)
-    assert result is not None
+    result = whole_result(out / stage.name)
     figures = (
         "parameters",
         "accuracy",
@@ -329,4 +329,10 @@ def _summarize_labels(
 
 
 def _labelling_times(out: Path) -> dict[str, float]:
-    return read_json(out / _LABELLING_TIMES) or {}
+    times = read_json(out / _LABELLING_TIMES) or {}
+    numbers = isinstance(times, dict) and all(
+        isinstance(seconds, int | float) for seconds in times.values()
+    )
+    if not numbers:
+        raise UserError(f"{out / _LABELLING_TIMES} is damaged: remove it.")
+    return times

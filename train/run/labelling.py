@@ -77,7 +77,7 @@ def open_images_to_label(
       UserError: if the folder holds no run, or no images are left over.
       SourceError: if the images do not exist.
     """
-    config = config_from_json(load_record(run)["config"])
+    config = config_from_json(load_record(run, whole=True)["config"])
     opened = {
         "part": data if data == "rest" else "all",
         "split": split,

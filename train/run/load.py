@@ -47,7 +47,7 @@ def load_run(run: Path, *, ema: bool = False) -> LoadedRun:
       UserError: if the folder holds no run, or the run has no moving average.
       WeightsError: if the run has no checkpoint that can be read.
     """
-    record = load_record(run)
+    record = load_record(run, whole=True)
     config = config_from_json(record["config"])
     if ema and not config.optimization.ema_decay:
         raise UserError(f"{run} has no moving average: it was run without --ema-decay.")

@@ -88,7 +88,7 @@ def fit(
       StorageError: if the disk filled up. The last checkpoint is complete.
     """
     console = console or Console()
-    record = read_record(run)
+    record = read_record(run, whole=True)
     agree_on_request(config, recipe, record)
     run_folder.check_whole(run)
     leads = hosts.is_leader()
@@ -103,7 +103,7 @@ def fit(
         say(console, f"{run} has ended already.")
         if leads and not (run / PAGE).exists():
             say(console, f"For its report: python -m train evaluate {run}")
-        return result
+        return run_folder.whole_result(run)
     if config.tensorboard:
         check_installed()
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from train.errors import NotFiniteError
+from cnn_flax.weights.fields import wrong_field
+from train.errors import NotFiniteError, UserError
 from train.storage import replace_file
 
 __all__ = ["Meter", "MetricsLog", "read_metrics"]
@@ -123,10 +124,33 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[Json]:
-    """The lines of `metrics.jsonl`, without a truncated last line."""
+    """The lines of `metrics.jsonl`, without a truncated last line.
+
+    Raises:
+      UserError: if another line is damaged.
+    """
     path = run / "metrics.jsonl"
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [
+        _parsed(path, number, line)
+        for number, line in enumerate(lines, 1)
+        if line.endswith(b"\n")
+    ]
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Json:
+    try:
+        tree = json.loads(line)
+        wrong = wrong_field(tree, {"step": int}) or wrong_field(
+            tree, {"epoch": float, "split": str}, whole=False
+        )
+    except (RecursionError, ValueError):
+        wrong = "it is no JSON"
+    if wrong:
+        raise UserError(
+            f"Line {number} of {path} is damaged: {wrong}. Remove the line."
+        )
+    return tree
 
 
 def _as_text(line: Mapping[str, Any]) -> str:

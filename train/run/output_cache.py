@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn_flax.weights.errors import reason_of
 from train.data.source import Rows
 from train.errors import UserError
 from train.hosts import gather, is_leader
@@ -68,7 +69,13 @@ def cached_rows(
                 array[index] = part
             array.flush()
     gather("written")
-    array = np.load(path, mmap_mode="r")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # On a damaged header NumPy raises nearly anything.
+        raise UserError(
+            f"{path} cannot be read: {reason_of(error)}. Remove the file to compute it "
+            "again."
+        ) from error
     if array.shape != room.shape:
         raise UserError(
             f"{path} has the shape {list(array.shape)}, and the images need "

@@ -29,11 +29,22 @@ __all__ = [
     "lock",
     "read_result",
     "storing",
+    "whole_result",
     "write_record",
     "write_result",
 ]
 
 Json = dict[str, Any]
+
+# What the table of a run's result needs.
+_FIELDS = {
+    **dict.fromkeys(("loss", "accuracy", "calibration_error"), float),
+    **dict.fromkeys(("seconds", "images_per_second"), float),
+    **dict.fromkeys(("classes", "test_images", "unreadable_images"), int),
+    **dict.fromkeys(("parameters", "epochs", "steps"), int),
+    "split": str,
+}
+_OPTIONAL = dict.fromkeys(("top5_accuracy", "ema_loss", "ema_accuracy"), float)
 
 _SHOWN = 3  # Number of differing flags that a message names.
 
@@ -105,13 +116,14 @@ def storing(run: Path) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        if not (run / "checkpoints").is_dir():
-            raise _gone(run) from error
-        check_there(run)
         # tensorstore, which writes the arrays, gives the number in its message only.
         match = re.search(r"os_error_code='(\d+)'", str(error))
         number = error.errno if isinstance(error, OSError) else match and int(match[1])
         if number not in DISK_FULL:
+            missing = isinstance(error, FileNotFoundError) or "NOT_FOUND" in str(error)
+            needed = run / "config.json", run / "checkpoints"
+            if missing and not all(path.exists() for path in needed):
+                raise _gone(run) from error
             raise
         last = max(_checkpoints(run), default=0)
         raise StorageError(
@@ -203,8 +215,24 @@ def _differing(old: Json, new: Json) -> list[str]:
 
 
 def read_result(run: Path) -> Json | None:
-    """The final figures of a run that has ended; None otherwise."""
-    return read_json(run / "result.json")
+    """The final figures of a run that has ended; None otherwise.
+
+    Raises:
+      UserError: if they cannot be read.
+    """
+    return read_json(run / "result.json", {**_FIELDS, **_OPTIONAL}, whole=False)
+
+
+def whole_result(run: Path) -> Json:
+    """The final figures of a run that has ended.
+
+    Raises:
+      UserError: if one is missing.
+    """
+    result = read_json(run / "result.json", _FIELDS)
+    if result is None:
+        raise UserError(f"{run} has not ended.")
+    return result
 
 
 def extend(run: Path, record: Json, epochs: int) -> None:

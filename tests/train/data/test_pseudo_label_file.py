@@ -145,7 +145,8 @@ def write(path: Path, source, **changed):
         "images": len(source),
         "digest": images_digest(source),
         "labelled": len(source),
-        "unreadable": {"4": "5.png: it is empty"},
+        "unreadable": {"4": ["5.png", "it is empty"]},
+        **{"run": "runs/digits", "step": 3, "ema": False, "teacher": "abc"},
     }
     header_path(path).write_text(json.dumps({**header, **changed}))
     return path

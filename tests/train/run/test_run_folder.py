@@ -134,6 +134,8 @@ def test_a_full_disk_is_reported_with_the_last_checkpoint(tmp_path, error):
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOENT, "gone")])
 def test_other_errors_pass_unchanged(tmp_path, error):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").touch()
     with pytest.raises(type(error)) as raised, storing(tmp_path):
         raise error
     assert raised.value is error
