@@ -61,6 +61,7 @@ _SHARD_FIELDS = {
     "unreadable": dict,
 }
 _DTYPES = {"keys": "<u8", "classes": "<u2", "log_probs": "<f2"}
+_ROUNDING = 0.02  # Of a sum of probabilities whose logarithms are float16.
 # What the label shards of a folder have in common.
 _TEACHER = ("teacher", "top", "classes")
 
@@ -229,6 +230,8 @@ def _check_values(classes: np.ndarray, log_probs: np.ndarray, count: int) -> Non
     values = log_probs[:, readable]
     if not np.isfinite(values).all() or (values > 0).any():
         raise ValueError("log_probs are not finite or above 0")
+    if (np.exp(values.astype(np.float32)).sum(axis=0) > 1 + _ROUNDING).any():
+        raise ValueError("log_probs are of probabilities that sum to more than 1")
     if (values[1:] > values[:-1]).any():
         raise ValueError("log_probs are not in falling order")
 

@@ -56,6 +56,7 @@ _FIELDS = {
 }
 _OPTIONAL = {"versions": dict, "machine": dict}
 
+_ROUNDING = 1e-3  # Of a sum of probabilities.
 _CHUNK_ROWS = 2**16  # Rows in memory at a time.
 _NAMED_CLASSES = 5  # Class names in a message.
 
@@ -163,9 +164,30 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
             f"{path} is {probabilities.dtype} {list(probabilities.shape)}, but its "
             f"header says float32 {list(shape)}."
         )
+    wrong = _wrong_rows(probabilities)
+    if wrong:
+        raise UserError(f"{path} has no probabilities: {wrong}. It may be damaged.")
     readable = np.ones(images, bool)
     readable[[int(index) for index in header["unreadable"]]] = False
     return PseudoLabels(probabilities, readable, header)
+
+
+def _wrong_rows(probabilities: np.ndarray) -> str:
+    """Says which row holds no probabilities, and is not all NaN; "" if none is."""
+    for rows in _chunks(len(probabilities)):
+        chunk = np.asarray(probabilities[rows])
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = chunk.sum(axis=1, dtype=np.float64)
+        least, largest = chunk.min(axis=1), chunk.max(axis=1)
+        good = (least >= 0) & (largest <= 1 + _ROUNDING) & (abs(sums - 1) <= _ROUNDING)
+        bad = np.flatnonzero(~good & ~np.isnan(chunk).all(axis=1))
+        if bad.size:
+            i = int(bad[0])
+            return (
+                f"row {rows.start + i:,} has values from {least[i]:g} to "
+                f"{largest[i]:g} and the sum {sums[i]:g}"
+            )
+    return ""
 
 
 class PseudoLabelsWriter:

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
+from cnn_flax.weights.variables import flatten
 from train.data import (
     BadImages,
     DecodeError,
@@ -24,7 +27,7 @@ from train.data import (
 )
 from train.data.select import decode_options
 from train.learn.step import TrainState
-from train.run.output_cache import cached_rows, output_rows
+from train.run.output_cache import cache_key, cached_rows, output_rows
 from train.run.program import Program
 from train.run.record import build_model, pixel_inputs
 
@@ -47,12 +50,13 @@ def with_backbone_features(
 
     Raises:
       BadImagesError: if too many images cannot be read.
-      UserError: if a file is for another number of images.
+      UserError: if a file is of another backbone or of other images.
     """
     config, placement = program.config, program.placement
     model = build_model(program.record).clone(num_classes=0)
     prepare = pixel_inputs(program.record)
     step = jax.jit(lambda variables, images: model.apply(variables, prepare(images)))
+    backbone = placement.fetch(_used_by(model, program, state.variables))
     sizes = {"train": config.input.trained_size, "test": config.input.image_size}
 
     def cached(source: Source, split: str) -> Source:
@@ -66,13 +70,25 @@ def with_backbone_features(
         on_device = prefetch_to_device(batches, placement.sharded)
         rows = output_rows(partial(step, state.variables), on_device, placement)
         path = run / f"features_{split}.npy"
-        features = cached_rows(path, source.columns["features"], rows)
+        key = cache_key(backbone, source, sizes[split], program.record["input"])
+        features = cached_rows(path, source.columns["features"], rows, key)
         return _with_features(
             source, features, bad_images[split], replace_unreadable=split == "train"
         )
 
     train, test = cached(program.train, "train"), cached(program.test, "test")
     return replace(program, train=train, test=test)
+
+
+def _used_by(model: nn.Module, program: Program, variables: Any) -> dict[str, Any]:
+    """The variables that a model without a head has, by their paths."""
+    size, channels = (
+        program.config.input.image_size,
+        program.record["input"]["channels"],
+    )
+    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    names = flatten(jax.eval_shape(model.init, jax.random.key(0), images))
+    return {name: x for name, x in flatten(variables).items() if name in names}
 
 
 def _with_features(

@@ -1,5 +1,11 @@
-"""On-disk cache of a frozen model's outputs, one row per image."""
+"""On-disk cache of a frozen model's outputs, one row per image.
 
+The file is a NumPy array, followed by a digest of the model, of the images and of the
+array itself, so that no other file of the same shape is taken for it.
+"""
+
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +14,32 @@ import jax
 import numpy as np
 
 from cnn_flax.weights.errors import reason_of
-from train.data.source import Rows
+from train.data.pseudo_label_file import images_digest
+from train.data.source import Rows, Source
 from train.errors import UserError
 from train.hosts import gather, is_leader
 from train.learn.parallel import Placement
 from train.storage import replacement
 
-__all__ = ["cached_rows", "output_rows"]
+__all__ = ["cached_rows", "cache_key", "output_rows"]
+
+_CHUNK_BYTES = 2**22
+
+
+def cache_key(variables: Any, source: Source, *options: Any) -> str:
+    """Identifies outputs: by a model's variables, the images and how they are read.
+
+    Args:
+      variables: the model's variables, on this host.
+      source: the images.
+      options: whatever else the outputs depend on, as JSON.
+    """
+    digest = hashlib.sha256(json.dumps(options).encode())
+    digest.update((source.digest or images_digest(source)).encode())
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
 
 
 def output_rows(
@@ -38,9 +63,14 @@ def output_rows(
 
 
 def cached_rows(
-    path: Path, room: Rows, rows: Iterable[tuple[np.ndarray, np.ndarray]]
+    path: Path,
+    room: Rows,
+    rows: Iterable[tuple[np.ndarray, np.ndarray]],
+    key: str = "",
 ) -> np.ndarray:
     """Reads the rows from a file; writes it first, atomically, if it does not exist.
+
+    A file without a digest, by an older version, is written again.
 
     Of several processes, the first writes it, and all iterate over the rows.
 
@@ -48,14 +78,16 @@ def cached_rows(
       path: the file.
       room: an array of the shape and dtype of the result, one row per image.
       rows: from `output_rows`; only iterated if the file does not exist.
+      key: from `cache_key`.
 
     Returns:
       The rows, memory-mapped; NaN for unreadable images.
 
     Raises:
-      UserError: if the file is for another number of images.
+      UserError: if the file is for another number of images, of another model or of
+        other images, or was changed.
     """
-    exists = gather("yes" if path.exists() else "")[0]
+    exists = gather("yes" if path.exists() and not _is_old(path, room) else "")[0]
     if not exists and not is_leader():
         for _ in rows:
             pass
@@ -68,6 +100,10 @@ def cached_rows(
             for index, part in rows:
                 array[index] = part
             array.flush()
+            digest = _digest(array, key)
+            del array
+            with new.open("ab") as file:
+                file.write(digest)
     gather("written")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -81,4 +117,35 @@ def cached_rows(
             f"{path} has the shape {list(array.shape)}, and the images need "
             f"{list(room.shape)}. Remove the file to compute it again."
         )
+    if _footer(path, array) != _digest(array, key):
+        raise UserError(
+            f"{path} is of another model or of other images than this run's, or was "
+            "changed. Remove the file to compute it again."
+        )
     return array
+
+
+def _is_old(path: Path, room: Rows) -> bool:
+    """Whether a file of these rows has no digest."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # Whoever reads it says what is wrong.
+        return False
+    return array.shape == room.shape and not _footer(path, array)
+
+
+def _footer(path: Path, array: np.ndarray) -> bytes:
+    """What follows the array in its file."""
+    start = getattr(array, "offset", 0) + array.nbytes
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(100)
+
+
+def _digest(array: np.ndarray, key: str) -> bytes:
+    """A digest of the rows, the model and the images, 32 bytes."""
+    digest = hashlib.sha256(f"{key} {array.dtype} {array.shape}".encode())
+    count = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), count):
+        digest.update(np.ascontiguousarray(array[start : start + count]).data)
+    return digest.digest()

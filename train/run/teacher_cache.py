@@ -14,7 +14,7 @@ import jax
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.select import decode_options
 from train.learn.teacher import TEACHER_LOGITS, teacher_pass
-from train.run.output_cache import cached_rows, output_rows
+from train.run.output_cache import cache_key, cached_rows, output_rows
 from train.run.program import Program
 from train.run.record import pixel_inputs
 
@@ -30,13 +30,14 @@ def with_teacher_logits(program: Program, run: Path) -> Program:
 
     Raises:
       BadImagesError: if too many images cannot be read.
-      UserError: if a file is for another number of images.
+      UserError: if a file is of another teacher or of other images.
     """
     assert program.teacher is not None
     config, inputs = program.config, program.record["input"]
     teach = teacher_pass(program.teacher, inputs["mean"], inputs["std"])
     prepare, placement = pixel_inputs(program.record), program.placement
-    variables = placement.replicate(program.teacher.variables)
+    teacher = jax.device_get(program.teacher.variables)
+    variables = placement.replicate(teacher)
     step = jax.jit(lambda variables, images: teach(variables, prepare(images))[0])
     options = program.train_batch._replace(batch_size=program.eval_batch.batch_size)
 
@@ -55,7 +56,8 @@ def with_teacher_logits(program: Program, run: Path) -> Program:
         on_device = prefetch_to_device(batches, placement.sharded)
         rows = output_rows(partial(step, variables), on_device, placement)
         path = run / f"{TEACHER_LOGITS}_{split}.npy"
-        logits = cached_rows(path, source.columns[TEACHER_LOGITS], rows)
+        key = cache_key(teacher, source, options._asdict(), inputs)
+        logits = cached_rows(path, source.columns[TEACHER_LOGITS], rows, key)
         return source.with_columns(**{TEACHER_LOGITS: logits})
 
     program = replace(program, train=cached(program.train, "train"))
