@@ -14,6 +14,7 @@ from cnn_flax.installing import install_command
 from cnn_flax.published import PublishedWeights
 from cnn_flax.weights.enlarging import enlarged_window, is_mostly_cut_off
 from cnn_flax.weights.identify import IdentifiedWeights
+from cnn_flax.weights.regular import check_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,6 +160,8 @@ def open_image(file: str | os.PathLike[str] | io.BytesIO) -> "Image":
     """
     from PIL import Image
 
+    if not isinstance(file, io.BytesIO):
+        check_regular(file)
     try:
         image = Image.open(file)
     except Image.UnidentifiedImageError:

@@ -6,9 +6,9 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 import tempfile
 import urllib.request
+from typing import Any, BinaryIO
 
 from cnn_flax.installing import install_command
 from cnn_flax.published import published_weights
@@ -18,6 +18,9 @@ from cnn_flax.weights.shards import parse_index
 __all__ = ["find", "find_published"]
 
 _log = logging.getLogger("cnn_flax")
+
+_MOST_BYTES = 2**32  # Of a download.
+_CHUNK_BYTES = 2**20
 
 # Names of the weights in a folder, by Hugging Face's convention: a file, or the index
 # of several.
@@ -41,6 +44,8 @@ def find(source: str | os.PathLike[str]) -> pathlib.Path:
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         return _in_folder(path)
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path} is no regular file.")
     if path.exists():
         return path
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", source):
@@ -149,13 +154,34 @@ def _download(url: str) -> pathlib.Path:
                 urllib.request.urlopen(url, timeout=60) as response,
                 new.open("wb") as f,
             ):
-                shutil.copyfileobj(response, f)
+                _copy(response, f)
             if not _has_digest(new, url):
                 raise OSError("the SHA-256 of the download differs")
             new.replace(path)
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(f"{url} cannot be downloaded: {error}. {by_hand}") from error
     return path
+
+
+def _copy(response: Any, file: BinaryIO) -> None:
+    """Copies a download, but no more of it than was announced.
+
+    Raises:
+      OSError: if it is longer or shorter than announced, or than any weights are.
+    """
+    header = response.headers.get("Content-Length", "")
+    announced = int(header) if header.isdecimal() and len(header) < 16 else None
+    most = _MOST_BYTES if announced is None else announced
+    if most > _MOST_BYTES:
+        raise OSError(f"it has {most:,} bytes, and no weights have so many")
+    copied = 0
+    while data := response.read(min(_CHUNK_BYTES, most + 1 - copied)):
+        copied += len(data)
+        if copied > most:
+            raise OSError(f"it is longer than the {most:,} bytes announced")
+        file.write(data)
+    if announced is not None and copied < announced:
+        raise OSError(f"it ended after {copied:,} of {announced:,} bytes")
 
 
 def _has_digest(path: pathlib.Path, url: str) -> bool:

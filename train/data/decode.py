@@ -16,6 +16,7 @@ from cnn_flax.weights.preprocessing import (
     to_8_bits,
     why_unreadable,
 )
+from cnn_flax.weights.regular import check_regular
 from train.errors import UserError
 
 __all__ = [
@@ -78,6 +79,7 @@ def load_image(
 ) -> Image.Image:
     """Same as `read_image`, but returns a Pillow image."""
     try:
+        check_regular(path)
         data = Path(path).read_bytes()
     except OSError as error:
         raise DecodeError(str(path), error.strerror or str(error)) from error

@@ -47,7 +47,8 @@ def folder_names(spec: str, folder: Path) -> list[str]:
 def list_files(spec: str, folder: Path, visited: Folders) -> Iterator[bytes]:
     """Yields the paths of all files below a folder, relative to it and sorted.
 
-    Hidden files, backups of editors and what systems leave behind do not count.
+    Hidden files, backups of editors, what systems leave behind, FIFOs, sockets and
+    devices do not count.
 
     Args:
       spec: what the user wrote, for messages.
@@ -77,7 +78,8 @@ def _names(folder: bytes) -> list[bytes]:
         return sorted(
             entry.name + b"/" if _is_folder(entry) else entry.name
             for entry in entries
-            if not entry.name.startswith(b".")
+            if not _is_special(entry)
+            and not entry.name.startswith(b".")
             and entry.name.lower() not in _LEFT_BEHIND
             and not (_is_backup(entry.name) and entry.is_file())
         )
@@ -87,6 +89,12 @@ def _is_backup(name: bytes) -> bool:
     """Whether an editor calls its backups so."""
     is_in_use = name.startswith(b"#") and name.endswith(b"#")
     return is_in_use or name.endswith((b"~", b".bak"))
+
+
+def _is_special(entry: os.DirEntry[bytes]) -> bool:
+    """Whether it is a FIFO, a socket or a device, which may never end; no link."""
+    kinds = (entry.is_symlink, entry.is_file, entry.is_dir)
+    return not any(is_kind() for is_kind in kinds)
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cnn_flax.weights.regular import check_regular
 from train.data.decode import DecodeError
 from train.data.record_shards import ArrayRecordShard, ParquetShard
 from train.data.source import SourceError
@@ -68,6 +69,7 @@ def open_shard(path: Path) -> ShardReader:
     """
     kind = shard_kind(path)
     try:
+        check_regular(path)
         reader = _READERS[kind](path)
     except SourceError:
         raise
@@ -130,6 +132,7 @@ class _List:
     def read(self, index: int) -> bytes:
         path = self._folder / self.names[index]
         try:
+            check_regular(path)
             return path.read_bytes()
         except OSError as error:
             raise DecodeError(str(path), error.strerror or str(error)) from error
@@ -153,6 +156,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
       OSError: if the file cannot be read.
     """
+    check_regular(path)
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     return [name for line in text.split("\n") if (name := line.strip(" \t\r"))]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn_flax.weights.regular import check_regular
 from train.data.decode import Pixels, TargetSide, decode_image
 from train.data.shard_readers import ShardReader, open_shard, read_lines, shard_kind
 from train.data.source import Source, SourceError
@@ -110,6 +111,7 @@ def shard_digest(path: Path) -> str:
       SourceError: if the shard cannot be read.
     """
     try:
+        check_regular(path)
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.sha256(size.to_bytes(8, "little"))
