@@ -15,13 +15,16 @@ python -m train plan RECIPE --topology v5e:4x8
                                           a run's cost on absent chips
 python -m train search-scaling RECIPE     search EfficientNet's coefficients
 python -m train noisy-student RECIPE      train on a model's own labels
+
+With --debug, each prints the traceback of an error too.
 """
 
+import contextlib
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Union
 
@@ -57,6 +60,7 @@ _COMMANDS = {
     "search-scaling": SearchScaling,
 }
 _PROGRAM = "python -m train"
+_DEBUG = "--debug"
 
 
 def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int:
@@ -88,10 +92,13 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     escape_what_cannot_be_encoded()
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = f"{program} {shlex.join(words)}"
+    shows_tracebacks = _DEBUG in words
+    words = [word for word in words if word != _DEBUG]
     try:
         if sys.platform == "win32":
             raise UserError(f"{program} runs on Linux and macOS; on Windows, in WSL 2.")
-        _parse(words, command_line, program)()
+        with _tracebacks() if shows_tracebacks else contextlib.nullcontext():
+            _parse(words, command_line, program)()
     except Interrupted as stop:
         complain(f"{stop} It is saved; to resume: {command_line}")
         return 128 + stop.signal
@@ -115,6 +122,16 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         complain(str(error))
         return 2
     return 0
+
+
+@contextlib.contextmanager
+def _tracebacks() -> Iterator[None]:
+    """Prints the traceback of an error that is then reported in one line."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise
 
 
 def _parse(words: Sequence[str], command_line: str, program: str) -> Callable[[], None]:

@@ -4,14 +4,16 @@ A stream of batches is a pure function of the seed and the position: a step numb
 enough to resume it, and the number of threads or processes does not change it.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import grain
 import numpy as np
 
+from cnn_flax.weights.errors import reason_of
 from train.data.bad_images import BadImages
 from train.data.decode import (
     CropMode,
@@ -25,6 +27,7 @@ from train.data.decode import (
 from train.data.prefetch import prefetch_to_device
 from train.data.random_windows import RandomWindows
 from train.data.source import Source, SourceError
+from train.errors import UserError
 
 __all__ = ["eval_batches", "prefetch_to_device", "steps_per_epoch", "train_batches"]
 
@@ -284,14 +287,31 @@ def _read(
         labels[filled] = source.labels[indices[filled]]
     else:
         for row in np.flatnonzero(filled):
-            position = int(positions[row])
-            example = read_example(resize.target_side(position), int(indices[row]))
-            filled[row] = example is not None
-            if example is not None:
-                image, labels[row], indices[row] = example
-                images[row] = resize(image, position)
-    columns = {name: rows[indices] for name, rows in source.columns.items()}
+            position, index = int(positions[row]), int(indices[row])
+            with _naming(lambda index=index: source.name(index)):
+                example = read_example(resize.target_side(position), index)
+                filled[row] = example is not None
+                if example is not None:
+                    image, labels[row], indices[row] = example
+                    images[row] = resize(image, position)
+    with _naming(lambda: source.spec):
+        columns = {name: rows[indices] for name, rows in source.columns.items()}
     return {"image": images, "label": labels, **columns}, filled
+
+
+@contextlib.contextmanager
+def _naming(name: Callable[[], str]) -> Iterator[None]:
+    """Turns any error of a thread that reads images into one that says where."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise SourceError(
+            f"{name()} cannot be read, for a reason that is not the image's: {reason}. "
+            "--debug shows where."
+        ) from error
 
 
 def _next_readable(
