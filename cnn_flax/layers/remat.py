@@ -76,9 +76,9 @@ def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _smallest(tree):
-    """The smallest array of floats."""
+    """The smallest array of floats that is not empty."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return min(leaves, key=lambda leaf: leaf.size)
+    return min((x for x in leaves if x.size), key=lambda leaf: leaf.size)
 
 
 @jax.custom_jvp

@@ -220,6 +220,7 @@ def test_only_what_changes_no_result_may_change_when_a_run_is_resumed():
         "parallel",
         "devices",
         "mesh",
+        "remat",
         "tensorboard",
     }
 
