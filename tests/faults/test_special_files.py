@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_special_files_in_a_folder_of_images_do_not_count(tmp_path, monkeypatch,
             )
         os.mkfifo(tmp_path / name / "0.fifo.png")
     make_socket(tmp_path / "a" / "s.png", monkeypatch)
-    kwargs = {"val_share": 0.5} if form == "folder" else {"labelled": False}
+    kwargs: Any = {"val_share": 0.5} if form == "folder" else {"labelled": False}
     source = open_source(f"{form}:{tmp_path}", **kwargs)
     names = {Path(source.name(i)).name for i in range(len(source))}
     assert names <= {"0.png", "1.png"}
