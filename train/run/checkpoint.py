@@ -32,7 +32,7 @@ _METHOD_STATE = "memory"
 _OLD_OBJECTIVE = "objective"
 _FORMAT = 2
 
-_SECONDS = 10  # That a save may take after an error.
+_SECONDS = 10  # That a save may take if its folder is gone.
 _DAMAGED = "damaged-checkpoints"  # Next to the folder of checkpoints.
 
 
@@ -74,11 +74,12 @@ class Checkpoints:
             return
         if kind is None:
             self._open.close()
-            return
-        # A save into a folder that is gone may never end.
-        thread = threading.Thread(target=self._close_after_error, daemon=True)
-        thread.start()
-        thread.join(_SECONDS)
+        elif (self._run / "config.json").is_file():
+            self._close_after_error()
+        else:  # A save into a folder that is gone may never end.
+            thread = threading.Thread(target=self._close_after_error, daemon=True)
+            thread.start()
+            thread.join(_SECONDS)
 
     def _close_after_error(self) -> None:
         with contextlib.suppress(Exception):  # The first error counts.
