@@ -92,7 +92,11 @@ def _train(words: Sequence[str], *, may_restart: bool) -> int:
     load_programs()
     if may_restart:  # In the same process, which comes here a second time.
         importlib.import_module("train.huge_pages").use_huge_pages()
-    return importlib.import_module("train.commands.main").main(words, _TRAIN)
+    programs = importlib.import_module("train.commands.main")
+    code = programs.main(words, _TRAIN)
+    if may_restart:  # This is the process's own command line.
+        programs.leave(code)
+    return code
 
 
 def _run(words: Sequence[str]) -> None:

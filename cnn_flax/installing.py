@@ -4,6 +4,8 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import urllib.parse
+import urllib.request
 
 __all__ = ["install_command"]
 
@@ -36,7 +38,8 @@ def _origin() -> str:
     # https://packaging.python.org/en/latest/specifications/direct-url/
     found = json.loads(recorded)
     url = found.get("url", "")
-    if url.startswith("file:") and not os.path.exists(url.removeprefix("file://")):
+    path = urllib.request.url2pathname(urllib.parse.urlsplit(url).path)
+    if url.startswith("file:") and not os.path.exists(path):
         return ""  # A wheel that is gone.
     if "vcs_info" in found:
         return f"{found['vcs_info']['vcs']}+{url}@{found['vcs_info']['commit_id']}"

@@ -1,6 +1,7 @@
 """`counting`: how many of a number are done, for commands that take a while."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -36,7 +37,8 @@ def counting(total: int, what: str) -> Iterator[Callable[[], None]]:
         MofNCompleteColumn(),
         *columns,
         console=console,
-        disable=not console.is_terminal,
+        # Colours may be forced for a log, but a log has no line to draw again.
+        disable=not (console.is_terminal and sys.stderr.isatty()),
         transient=True,
     )
     with bar:

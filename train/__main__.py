@@ -1,6 +1,5 @@
 """`python -m train`; see `train.commands.main`."""
 
-import os
 import sys
 
 if __name__ == "__main__":
@@ -9,7 +8,7 @@ if __name__ == "__main__":
     use_huge_pages()  # Before any import that takes long.
 
 try:
-    from train.commands.main import main
+    from train.commands.main import leave, main
 except ModuleNotFoundError as error:
     from train.extras import missing_extra
 
@@ -21,9 +20,4 @@ except ModuleNotFoundError as error:
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    code = main()
-    if code in (1, 2):  # Threads that save into a folder that is gone may never end.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    leave(main())

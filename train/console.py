@@ -16,16 +16,30 @@ __all__ = [
     "literal",
     "percent",
     "printable",
+    "program_name",
     "say",
+    "set_program_name",
     "short_name",
 ]
 
 _NAMED_CLASSES = 5
+_program = "python -m train"
 # Control characters, breaks of lines, changes of direction, halves of surrogate pairs,
 # which stand for the bytes of a name that is not UTF-8, and what XML forbids.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
+
+
+def program_name() -> str:
+    """What the training programs are called by: `python -m train`, or from a wheel."""
+    return _program
+
+
+def set_program_name(name: str) -> None:
+    """Sets `program_name`."""
+    global _program
+    _program = name
 
 
 def printable(text: str) -> str:

@@ -26,7 +26,7 @@ def wrong_field(tree: Any, fields: Mapping[str, Any], *, whole: bool = True) -> 
             if whole:
                 return f"it has no {path}"
         elif not _is_of(kind, node):
-            return f"its {path} is not what it was"
+            return f"its {path} is of another type, or out of range"
     return ""
 
 

@@ -21,6 +21,7 @@ from cnn_flax.weights.fields import wrong_field
 from cnn_flax.weights.variables import Sizes, variable_shapes
 
 __all__ = [
+    "UNREADABLE",
     "Restored",
     "SavedModel",
     "last_whole",
@@ -42,7 +43,7 @@ _FIELDS = {
 }
 
 # What Orbax raises for a checkpoint that is damaged, or of another model.
-_UNREADABLE = (
+UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError),
     *(LookupError, OSError, TypeError, ValueError),
 )
@@ -232,7 +233,7 @@ def last_whole(
         try:
             with _without_late_errors():
                 return Restored(step, read(step), damaged)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             damaged[step] = _reason(error)
             first = first or error
     if not damaged:

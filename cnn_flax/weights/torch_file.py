@@ -85,21 +85,26 @@ def read_zip(archive: zipfile.ZipFile) -> TorchFile:
     The tree may be damaged or hold anything; see `torch_pickle.load`.
 
     Raises:
-      CheckpointError: if entries are compressed, which torch's never are, or overlap: a
+      CheckpointError: if tensors are compressed, which torch's never are, or overlap: a
         small file would fill the memory.
     """
-    entries = archive.infolist()
+    entry = next(filter(_is_pickle, archive.namelist()))
+    root = entry.removesuffix(_PICKLE)
+    entries = [
+        x
+        for x in archive.infolist()
+        if x.filename in (entry, f"{root}byteorder")
+        or x.filename.startswith(f"{root}data/")
+    ]
     compressed = [x for x in entries if x.compress_type != zipfile.ZIP_STORED]
     if compressed:
         raise CheckpointError(
             f"has the compressed entry {name_of(compressed[0].filename)}, and torch "
-            "compresses none"
+            "compresses no tensors"
         )
     size = os.fstat(archive.fp.fileno()).st_size if archive.fp else 0
     if sum(x.file_size for x in entries) > size:
         raise CheckpointError("has entries that are larger than the file")
-    entry = next(filter(_is_pickle, archive.namelist()))
-    root = entry.removesuffix(_PICKLE)
     pickle = torch_pickle.load(io.BytesIO(archive.read(entry)))
     order = f"{root}byteorder"
     big_endian = order in archive.namelist() and archive.read(order) == b"big"

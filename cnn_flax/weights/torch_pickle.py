@@ -217,11 +217,15 @@ def _call(function: Any, arguments: Any) -> Any:
     """The tensor or dict that a call makes, if it is a call that we know."""
     if not isinstance(function, Unknown):
         raise TypeError(f"a {type(function).__name__} is called")
-    if not isinstance(arguments, tuple) or len(arguments) > _MOST_ARGUMENTS:
-        # Repeated, the calls of a megabyte could take hours.
-        raise TypeError("a call has no tuple of arguments, or more than torch's")
+    if not isinstance(arguments, tuple):
+        raise TypeError("a call has no tuple of arguments")
     known = _FUNCTIONS.get(function.what)
-    return known(*arguments) if known else function
+    if known is None:
+        return function
+    if len(arguments) > _MOST_ARGUMENTS:
+        # Repeated, the calls of a megabyte could take hours.
+        raise TypeError("a call has more arguments than torch's")
+    return known(*arguments)
 
 
 def _tensor(storage, offset, shape, strides, *_) -> Tensor | Unknown:

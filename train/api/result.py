@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ class Result:
             from cnn_flax.installing import install_command
 
             plots = {}
-            parts.append(f"<p>For plots: <code>{install_command('plots')}</code></p>")
+            command = html.escape(install_command("plots"))
+            parts.append(f"<p>For plots: <code>{command}</code></p>")
         parts += [_image(name, figure) for name, figure in plots.items()]
         return "\n".join(parts)
 

@@ -13,7 +13,7 @@ from train import recipes
 from train.compilation_cache import use_compilation_cache
 from train.config import Config
 from train.config_file import flag_values
-from train.console import duration, literal, percent, say
+from train.console import duration, literal, percent, program_name, say
 
 __all__ = ["Advise", "advice_table", "trial_table"]
 
@@ -94,7 +94,7 @@ def command_for(method: str, config: Config) -> str:
         size = round(images.image_size / images.crop_pct)
         wanted = replace(wanted, input=replace(wanted.input, load_size=size))
     before, after = flag_values(usual), flag_values(wanted)
-    words = ["python", "-m", "train", recipe.name]
+    words = [*program_name().split(), recipe.name]
     for name, value in after.items():
         if value != before[name]:
             words += [f"--{name.replace('_', '-')}", *_words(value)]

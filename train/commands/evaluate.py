@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from train.api.evaluation import EvaluateResult, evaluate
 from train.compilation_cache import use_compilation_cache
+from train.errors import UserError
 
 __all__ = ["Evaluate"]
 
@@ -44,6 +45,8 @@ class Evaluate:
 
     def __call__(self) -> None:
         """Runs the command."""
+        if self.report and not self.report.parent.is_dir():
+            raise UserError(f"--report {self.report}: there is no folder for it.")
         use_compilation_cache()
         from cnn_flax.weights.unpacking import allow_bytes
 

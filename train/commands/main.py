@@ -26,7 +26,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, NoReturn, Union
 
 import tyro
 from rich.console import Console
@@ -44,12 +44,12 @@ from train.commands.recipe_list import recipe_list
 from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
 from train.commands.short_help import all_help, asks_for_help, short_help
-from train.console import escape_what_cannot_be_encoded, say
+from train.console import escape_what_cannot_be_encoded, say, set_program_name
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
 from train.extras import missing_extra
 from train.hosts import has_failed
 
-__all__ = ["main"]
+__all__ = ["leave", "main"]
 
 _COMMANDS = {
     "advise": Advise,
@@ -86,8 +86,22 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
     return code
 
 
+def leave(code: int) -> NoReturn:
+    """Ends the process with an exit code of `main`.
+
+    After an error it does not wait for threads: one that saves into a folder that is
+    gone may never end. Saves that can end have ended.
+    """
+    if code in (1, 2):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _run(arguments: Sequence[str] | None, program: str) -> int:
     """Runs a command line, and reports its errors in one line."""
+    set_program_name(program)
     complain = partial(_complain, program)
     escape_what_cannot_be_encoded()
     words = list(sys.argv[1:] if arguments is None else arguments)

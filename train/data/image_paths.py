@@ -25,7 +25,7 @@ def image_paths(names: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in names:
-        found |= dict.fromkeys(_images_of(name.expanduser()))
+        found |= dict.fromkeys(_images_of(Path(os.path.expanduser(name))))
     return list(found)
 
 

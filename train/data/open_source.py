@@ -1,6 +1,7 @@
 """`open_source`: opens the data source that `--data` names."""
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
@@ -199,7 +200,7 @@ def check_outside(out: Path, *specs: str) -> None:
     around = enclosing(out)
     for spec in specs:
         kind, _, path = spec.partition(":")
-        root = Path(path).expanduser()
+        root = Path(os.path.expanduser(path))
         if kind not in ("folder", "files") or not root.is_dir():
             continue
         folders = image_folders(spec, root) if kind == "folder" else [root]
@@ -218,7 +219,7 @@ def _list(names) -> str:
 def _nearest(spec: str) -> str:
     """What an unknown source may mean: a path without its kind, or a misspelt kind."""
     kinds = f"available: {_list(_OPENERS)}"
-    if kind := _kind_of(Path(spec).expanduser()):
+    if kind := _kind_of(Path(os.path.expanduser(spec))):
         return f"did you mean {kind}:{spec}? ({kinds})"
     near = difflib.get_close_matches(spec.partition(":")[0], _OPENERS, n=1)
     return f"did you mean {near[0]}? ({kinds})" if near else kinds

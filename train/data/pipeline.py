@@ -309,8 +309,8 @@ def _naming(name: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise SourceError(
-            f"{name()} cannot be read, for a reason that is not the image's: {reason}. "
-            "--debug shows where."
+            f"{name()} could not be read because of an error in the program or the "
+            f"system: {reason}. --debug shows where."
         ) from error
 
 

@@ -133,7 +133,7 @@ def _wrong_images(header: Mapping[str, Any]) -> str:
         is_image = index.isascii() and index.isdecimal() and len(index) < 20
         is_text = isinstance(item, list) and [type(x) for x in item] == [str, str]
         if not is_image or int(index) >= images or not is_text:
-            return f"its unreadable image {name_of(index)} is none"
+            return f"it lists {name_of(index)}, which is no image of it, as unreadable"
     return ""
 
 
@@ -156,6 +156,9 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
         if not path.is_file():
             raise ValueError("it is no regular file")
         probabilities = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(probabilities, np.ndarray):
+            probabilities.close()
+            raise ValueError("it is an archive, not an array")
     except Exception as error:  # On a damaged header NumPy raises nearly anything.
         raise UserError(f"{path} cannot be read: {reason_of(error)}.") from error
     shape = (images, len(header["class_names"]))
@@ -180,7 +183,8 @@ def _wrong_rows(probabilities: np.ndarray) -> str:
             sums = chunk.sum(axis=1, dtype=np.float64)
         least, largest = chunk.min(axis=1), chunk.max(axis=1)
         good = (least >= 0) & (largest <= 1 + _ROUNDING) & (abs(sums - 1) <= _ROUNDING)
-        bad = np.flatnonzero(~good & ~np.isnan(chunk).all(axis=1))
+        bad = np.flatnonzero(~good)
+        bad = bad[~np.isnan(chunk[bad]).all(axis=1)]
         if bad.size:
             i = int(bad[0])
             return (

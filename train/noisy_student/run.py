@@ -91,7 +91,7 @@ def run(
     """
     console = console or Console()
     out = out.absolute()
-    student = _as_begun(student, read_json(out / _RECORD))
+    student = _as_begun(student, read_json(out / _RECORD, _FIELDS))
     record = {"format": 1, "recipe": recipe, "settings": settings(student)}
     is_resumed = _is_same(out, record)
     options = student.config.unlabelled

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from cnn_flax.weights.runs import last_whole, plainly_named
+from cnn_flax.weights.runs import UNREADABLE, last_whole, plainly_named
 from train import hosts
 from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
@@ -120,7 +120,7 @@ class Checkpoints:
           WeightsError: if there is no checkpoint, or none can be read.
         """
         steps = self._manager.all_steps()
-        found = last_whole(self._run, steps, lambda step: self._restore(step, shapes))
+        found = last_whole(self._run, steps, lambda step: self._agreed(step, shapes))
         self.damaged = found.damaged
         return found.tree
 
@@ -140,6 +140,21 @@ class Checkpoints:
         hosts.gather("")  # No process saves before that.
         self._manager.reload()
         return self._run / _DAMAGED
+
+    def _agreed(self, step: int, shapes: TrainState) -> tuple[TrainState, Any]:
+        """Restores a checkpoint that every process can read; raises in all, if not."""
+        restored: Any = None
+        own: Exception | None = None
+        try:
+            restored = self._restore(step, shapes)
+        except UNREADABLE as error:
+            own = error
+        reasons = hosts.gather("" if own is None else str(own) or type(own).__name__)
+        if own is not None:
+            raise own
+        if reason := next(filter(None, reasons), ""):
+            raise ValueError(f"another process cannot read it: {reason}")
+        return restored
 
     def _restore(self, step: int, shapes: TrainState) -> tuple[TrainState, Any]:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())

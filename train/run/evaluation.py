@@ -45,9 +45,10 @@ class Evaluation:
 
     def class_accuracy(self, classes: int) -> np.ndarray:
         """Accuracy per class: `[K]`, NaN for a class without images."""
-        confusion = self.confusion(classes)
+        images = np.bincount(self.label, minlength=classes)
+        right = self.label[self.label == self.prediction]
         with np.errstate(invalid="ignore"):
-            return confusion.diagonal() / confusion.sum(axis=1)
+            return np.bincount(right, minlength=classes) / images
 
     def calibration_error(self, bins: int = CALIBRATION_BINS) -> float:
         """The expected calibration error, in [0, 1]; 0 is perfect.
@@ -97,6 +98,18 @@ class Evaluation:
         """Number of images by label (row) and prediction (column): int `[K, K]`."""
         cells = self.label * classes + self.prediction
         return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+    def mistakes(self, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label, prediction and number of images, int `[n]`, where these two differ.
+
+        Most frequent first, and in the order of the classes where equally frequent.
+        """
+        is_wrong = self.label != self.prediction
+        cells = self.label[is_wrong] * classes + self.prediction[is_wrong]
+        cells, counts = np.unique(cells, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        label, prediction = np.divmod(cells[order], classes)
+        return label, prediction, counts[order]
 
 
 def evaluate(

@@ -1,7 +1,9 @@
 """`fit`: drives a run from its config to its result, across restarts."""
 
 import contextlib
+import math
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from rich.console import Console
 from train import hosts
 from train.config import Config
 from train.config_file import as_begun, read_record, recorded_fields
-from train.console import class_line, say
+from train.console import class_line, program_name, say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.select import check_output
 from train.data.source import check_classes
@@ -102,7 +104,7 @@ def fit(
     if result is not None and old_epochs == config.epochs:
         say(console, f"{run} has ended already.")
         if leads and not (run / PAGE).exists():
-            say(console, f"For its report: python -m train evaluate {run}")
+            say(console, f"For its report: {program_name()} evaluate {run}")
         return run_folder.whole_result(run)
     if config.tensorboard:
         check_installed()
@@ -266,6 +268,9 @@ def _train(
         if warning:
             say(console, warning)
     share_unreadable(unreadable)
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise NotFiniteError(program.steps, f"{split} {name}", value)
     result = {
         **figures,
         "calibration_error": evaluation.calibration_error(),
@@ -333,10 +338,13 @@ def _precise_bn(
     """Gives a state the statistics to evaluate it with."""
     if not is_wanted(program):
         return _unchanged
+    reason = f"as {program.steps:,} steps are few for running ones (--precise-bn)"
+    if program.config.optimization.precise_bn == "always":
+        reason = "as --precise-bn always asks"
     say(
         console,
         "BatchNorm statistics are those of the current weights on the training images, "
-        f"as {program.steps:,} steps are few for running ones (--precise-bn).",
+        f"{reason}.",
     )
     with console.status("compiling"):
         return PreciseBN(program, unreadable)
@@ -385,8 +393,14 @@ def _is_due(step: int, every: int) -> bool:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; the second one of a kind has its usual effect."""
+    """Collects SIGINT and SIGTERM; the second one of a kind has its usual effect.
+
+    Python gives signals to its main thread alone; in another, there are none.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
     usual = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number, frame):

@@ -107,6 +107,9 @@ def cached_rows(
     gather("written")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("it is an archive, not an array")
     except Exception as error:  # On a damaged header NumPy raises nearly anything.
         raise UserError(
             f"{path} cannot be read: {reason_of(error)}. Remove the file to compute it "
@@ -129,6 +132,9 @@ def _is_old(path: Path, room: Rows) -> bool:
     """Whether a file of these rows has no digest."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("it is an archive, not an array")
     except Exception:  # Whoever reads it says what is wrong.
         return False
     return array.shape == room.shape and not _footer(path, array)

@@ -51,7 +51,7 @@ def is_wanted(program: Program) -> bool:
     )
     if momentum is None or not program.shapes.batch_stats or is_frozen:
         return False
-    is_short = program.steps * (1 - momentum) < _MEMORIES
+    is_short = round(program.steps * (1 - momentum), 6) < _MEMORIES
     return wish == "always" or (
         wish == "auto" and is_short and program.unlabelled is None
     )

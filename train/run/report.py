@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_flax.installing import install_command
-from train.console import percent
+from train.console import percent, program_name
 from train.data import Source
 from train.run.evaluation import Evaluation
 from train.run.page import chart, document, duration_text, escape, section, tiles
@@ -71,7 +71,7 @@ def report_page(report: Report, failed: Callable[[str], None]) -> str:
         introduction += (
             '<p class="note">This page has no charts, as matplotlib is not installed: '
             f"<code>{escape(install_command('plots'))}</code>, then "
-            "<code>python -m train evaluate</code> writes it again.</p>"
+            f"<code>{program_name()} evaluate</code> writes it again.</p>"
         )
     parts: dict[str, Callable[[], str]] = {"Result": partial(_result, report)}
     if has_charts and report.lines:

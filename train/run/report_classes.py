@@ -1,5 +1,6 @@
 """The parts of a report on classes and on single images."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,6 +17,7 @@ _WORST, _LEAST_SURE = 18, 12  # Images.
 _ALL_ROWS = 30  # With more classes, those with the lowest accuracy come first.
 _FIRST_ROWS = 15
 _PAIRS = 10
+_MATRIX = 2000  # The most classes whose confusion matrix is drawn.
 
 
 def classes_section(
@@ -26,11 +28,12 @@ def classes_section(
     Args:
       evaluation: the evaluation.
       class_names: K names.
-      has_charts: whether matplotlib is there to draw the matrix.
+      has_charts: whether matplotlib is there to draw the matrix, which is left out for
+        more than 2,000 classes.
     """
     classes = len(class_names)
     parts = []
-    if has_charts:
+    if has_charts and classes <= _MATRIX:
         from train.run.charts import confusion_chart, confusion_size
 
         draw = partial(confusion_chart, evaluation=evaluation, class_names=class_names)
@@ -108,29 +111,30 @@ def _confused(
     evaluation: Evaluation, class_names: Sequence[str]
 ) -> list[tuple[str, ...]]:
     """The pairs of classes that are confused most often, most frequent first."""
-    counts = evaluation.confusion(len(class_names))
-    images = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:_PAIRS]
-    pairs = [divmod(int(cell), len(class_names)) for cell in order]
+    classes = len(class_names)
+    images = np.bincount(evaluation.label, minlength=classes)
+    rows = zip(*evaluation.mistakes(classes), strict=True)
     return [
         (
-            f"{short_name(class_names[true])} → {short_name(class_names[taken])}",
-            f"{counts[true, taken]:,} ({percent(counts[true, taken] / images[true])})",
+            f"{short_name(class_names[int(true)])} → "
+            f"{short_name(class_names[int(taken)])}",
+            f"{count:,} ({percent(count / images[true])})",
         )
-        for true, taken in pairs
-        if counts[true, taken]
+        for true, taken, count in itertools.islice(rows, _PAIRS)
     ]
 
 
 def _rows(evaluation: Evaluation, class_names: Sequence[str]) -> list[tuple[str, ...]]:
     """One row per class, in their order; empty cells where nothing is known."""
-    classes = len(class_names)
-    counts = evaluation.confusion(classes)
-    images, taken, right = counts.sum(1), counts.sum(0), counts.diagonal().copy()
-    sums = np.bincount(evaluation.label, evaluation.confidence, minlength=classes)
-    np.fill_diagonal(counts, 0)
-    others = [int(k) for k in counts.argmax(axis=1)]
+    classes, label = len(class_names), evaluation.label
+    images = np.bincount(label, minlength=classes)
+    taken = np.bincount(evaluation.prediction, minlength=classes)
+    right = np.bincount(label[label == evaluation.prediction], minlength=classes)
+    sums = np.bincount(label, evaluation.confidence, minlength=classes)
+    most_often: dict[int, str] = {}
+    for true, other, count in zip(*evaluation.mistakes(classes), strict=True):
+        text = f"{short_name(class_names[int(other)])} ({count:,})"
+        most_often.setdefault(int(true), text)
     return [
         (
             name,
@@ -138,9 +142,7 @@ def _rows(evaluation: Evaluation, class_names: Sequence[str]) -> list[tuple[str,
             percent(right[k] / images[k]) if images[k] else "",
             percent(right[k] / taken[k]) if taken[k] else "",
             percent(sums[k] / images[k]) if images[k] else "",
-            f"{short_name(class_names[others[k]])} ({counts[k, others[k]]:,})"
-            if counts[k, others[k]]
-            else "",
+            most_often.get(k, ""),
         )
         for k, name in enumerate(class_names)
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from train.config import Config
 from train.config_file import config_from_json, flag_values
+from train.console import program_name
 from train.errors import UserError
 from train.run.page import details, escape, section, table
 
@@ -88,12 +89,12 @@ def _commands(run: Path, record: Json) -> Iterator[tuple[str, str]]:
     folder = shlex.quote(str(run))
     epochs = record["config"]["epochs"]
     code = f"cnn_flax.load_pretrained({record['model']['name']!r}, {str(run)!r})"
-    yield "Classify images:", f"python -m train predict {folder} photo.jpg"
+    yield "Classify images:", f"{program_name()} predict {folder} photo.jpg"
     yield (
         "Evaluate it on other images of the same classes:",
-        f"python -m train evaluate {folder} --data folder:PATH --report other.html",
+        f"{program_name()} evaluate {folder} --data folder:PATH --report other.html",
     )
-    yield "Compare it with other runs:", f"python -m train compare {folder} OTHER_RUN"
+    yield "Compare it with other runs:", f"{program_name()} compare {folder} OTHER_RUN"
     yield (
         "Train it for longer, with these flags added to the command that started it:",
         f"--epochs {2 * epochs} --extend",

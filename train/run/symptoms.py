@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 
 from train.config import Config
+from train.console import program_name
 from train.data import Source
 
 __all__ = ["divergence", "overfitting"]
@@ -71,6 +72,6 @@ def _remedy(config: Config) -> str:
             "features, without --backbone-rate, and another --out."
         )
     return (
-        "With few images, start from a model that has seen many: python -m train "
-        f"features_folder --data {data} --out runs/features"
+        "With few images, start from a model that has seen many: "
+        f"{program_name()} features_folder --data {data} --out runs/features"
     )
