@@ -132,7 +132,16 @@ def test_a_flood_of_arguments_is_refused_at_once(tmp_path):
     path = tmp_path / "x.pth"
     many = b"(" + b"K\x01" * 1000 + b"tq\x000"
     torch_files.write_zip(path, Raw(many + b"ctorch\nSize\nh\x00R0" * 1000 + b"}"))
-    assert "a call has no tuple of arguments, or more" in refused(path)
+    assert "a call has more arguments than torch's" in refused(path)
+
+
+def test_calls_that_are_never_made_have_any_number_of_arguments(tmp_path):
+    path = tmp_path / "x.pth"
+    record = torch_files.Call("a.NamedTuple", tuple(range(20)))
+    weights = {"a": torch_files.vector("0", NUMBERS)}
+    tree = {"state_dict": weights, "args": record}
+    torch_files.write_zip(path, tree, {"0": NUMBERS})
+    np.testing.assert_array_equal(read_checkpoint(path)["a"], NUMBERS)
 
 
 # Bombs.
@@ -147,6 +156,14 @@ def test_compressed_entries_of_torchs_archives_are_refused(tmp_path, compressed)
             kind = zipfile.ZIP_DEFLATED if name == compressed else zipfile.ZIP_STORED
             archive.writestr(f"archive/{name}", data, kind)
     assert f"has the compressed entry 'archive/{compressed}'" in refused(path)
+
+
+def test_code_next_to_the_tensors_may_be_compressed(tmp_path):
+    path = tmp_path / "x.pth"
+    torch_files.write_zip(path, {"a": torch_files.vector("0", NUMBERS)}, {"0": NUMBERS})
+    with zipfile.ZipFile(path, "a") as archive:  # As torch.jit.save does.
+        archive.writestr("archive/code/x.py", "#" * 500, zipfile.ZIP_DEFLATED)
+    np.testing.assert_array_equal(read_checkpoint(path)["a"], NUMBERS)
 
 
 def test_entries_larger_than_their_file_are_refused(tmp_path):

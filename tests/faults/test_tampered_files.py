@@ -212,6 +212,7 @@ def test_headers_of_pseudo_labels_are_checked(tmp_path):
         b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4',",
         b"\x93NUMPY\x01\x00\x09\x00((((((((\n",
         b"\x93NUMPY\x01\x00\x06\x00{1: 2}\n",
+        b"PK\x05\x06" + bytes(18),  # An empty npz.
     ],
 )
 def test_arrays_with_a_broken_header_are_named(tmp_path, data):
