@@ -258,7 +258,9 @@ def _without_late_errors() -> Iterator[None]:
     before = sys.unraisablehook
 
     def report(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        code = getattr(unraisable.object, "cr_code", None)  # Of a coroutine.
+        is_orbax = code is not None and "orbax" in code.co_filename
+        if not is_orbax and str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
     sys.unraisablehook = report
