@@ -79,6 +79,7 @@ def test_list_takes_a_pattern(capsys):
     assert "Nearest: resnet" in refused(capsys, "list", "resnot*")
 
 
+@pytest.mark.slow
 def test_info_shows_a_model_and_its_weights(capsys):
     out = run(capsys, "info", "resnet18")
     assert "11,689,512" in out
@@ -129,6 +130,7 @@ def test_summary_takes_the_size_of_the_image(capsys):
 # predict.
 
 
+@pytest.mark.slow
 def test_predict_classifies_photographs(capsys, photos):
     files = [photos / f"{name}.png" for name in ("chelsea", "coffee", "china")]
     out = run(capsys, "predict", NAME, "--weights", LITE0, *files)

@@ -24,6 +24,7 @@ def test_a_wrapped_model_gives_logits():
     np.testing.assert_array_equal(logits, model(images))
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_updates_its_statistics_in_place_in_training():
     model, images = wrapped()
     before = nnx.clone(nnx.state(model, nnx.BatchStat))

@@ -48,6 +48,7 @@ def net():
     return model, random_variables(model, *images.shape), images
 
 
+@pytest.mark.slow
 def test_features_are_what_the_model_sows(net):
     model, variables, images = net
     _, state = model.apply(variables, images, mutable=["intermediates"])

@@ -40,6 +40,7 @@ def move(run):
     run.rename(run.with_name("moved"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vanish", [remove, move])
 def test_a_run_whose_folder_vanishes_ends_soon_and_says_so(
     tiny, quiet, tmp_path, monkeypatch, vanish

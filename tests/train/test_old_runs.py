@@ -96,6 +96,7 @@ def assert_same(figures, expected, tolerance=1e-4):
         assert timeless[name] == value, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import sys
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 import cnn_flax
+from cnn_flax.installing import install_command
 from cnn_flax.weights import ImageError, preprocess, published_weights
 
 ENTRY = dataclasses.replace(
@@ -205,5 +207,5 @@ def test_other_things_are_refused():
 
 def test_without_pillow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"cnn-flax\[cli\]"):
+    with pytest.raises(ImportError, match=re.escape(install_command("cli"))):
         preprocess(ENTRY)

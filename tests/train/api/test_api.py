@@ -78,6 +78,7 @@ def test_replace_refuses_unknown_fields_and_wrong_values():
         train.replace(Config(), learning_rate=-1.0)
 
 
+@pytest.mark.slow
 def test_fit_gives_what_the_run_wrote(fitted):
     result = json.loads((fitted.run / "result.json").read_text())
     assert fitted.figures == result
@@ -116,6 +117,7 @@ def test_html_without_matplotlib_says_how_to_get_it(fitted, monkeypatch):
     assert "base64" not in html
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_figures_of_the_run_and_of_its_images(fitted, capsys):
     from train.__main__ import main
 

@@ -60,6 +60,7 @@ def test_missing_images_are_replaced_by_a_stand_in(tiny, quiet, tmp_path):
         fit(config, tmp_path / "run", console=quiet)
 
 
+@pytest.mark.slow
 def test_the_flag_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fields = ["--model-fields", "stage_sizes=(1,)", "width=4", "small_inputs=True"]

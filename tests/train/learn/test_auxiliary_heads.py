@@ -201,6 +201,7 @@ def unlearned(config: Config) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_quick_per_family(STRUCTURES.values()))
 def test_the_training_program_learns_every_parameter(name):
     fields = small_fields(name)

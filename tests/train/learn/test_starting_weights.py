@@ -81,6 +81,7 @@ def test_unusable_weights_leave_no_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_the_weights(
     pretrained, tiny, tmp_path, quiet, monkeypatch
 ):

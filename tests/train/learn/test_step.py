@@ -64,6 +64,7 @@ class Named(nn.Module):
         return nn.Dense(3, name=self.name_of_module)(rows)
 
 
+@pytest.mark.slow
 def test_a_module_named_objective_is_a_module():
     net: Any = Named("objective")
     now = create_state(
@@ -222,6 +223,7 @@ class Linear(nn.Module):
         return nn.Dense(3)(x.reshape(len(x), -1))
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_gives_the_same_step():
     # Without BatchNorm and dropout, but with augmentation.
     prepare = train_inputs(Augment(flip=0.5, crop_padding=2), mean=(0.5,), std=(0.25,))

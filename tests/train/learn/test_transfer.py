@@ -153,6 +153,7 @@ def test_a_frozen_backbone_stays_bit_equal(optimizer, accumulation):
         assert (leaf != new).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZATIONS)
 def test_each_stage_is_bit_equal_until_its_start_and_trained_from_then_on(optimizer):
     net = model()

@@ -104,6 +104,7 @@ def source(programs, tiny, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_provides_its_model_and_its_preprocessing(source):
     config = starting_from("digits", str(source), seed=3)
     assert config.network.init == str(source)

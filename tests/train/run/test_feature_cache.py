@@ -69,6 +69,7 @@ def figures(run):
     ]
 
 
+@pytest.mark.slow
 def test_the_backbone_and_its_statistics_end_bit_equal_to_the_weights(source, cached):
     (_, before), (_, after) = (load_pretrained("resnet18", r) for r in (source, cached))
     head = before["params"].pop("head"), after["params"].pop("head")
@@ -77,6 +78,7 @@ def test_the_backbone_and_its_statistics_end_bit_equal_to_the_weights(source, ca
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, *head)))
 
 
+@pytest.mark.slow
 def test_training_on_features_equals_training_on_images(
     cached, extracting, tmp_path, quiet
 ):
@@ -103,6 +105,7 @@ def test_the_runs_folder_holds_one_row_of_features_per_image(cached):
     ]
 
 
+@pytest.mark.slow
 def test_missing_features_are_computed_again_and_the_run_ends_the_same(
     cached, extracting, tmp_path, quiet, monkeypatch
 ):

@@ -91,6 +91,7 @@ def test_all_programs_take_a_file_for_the_same_published_weights(
     assert (images.interpolation, images.crop_pct) == ("bicubic", 0.95)
 
 
+@pytest.mark.slow
 def test_evaluating_a_run_repeats_its_result(run):
     result = read_result(run)
     assert result is not None
@@ -216,6 +217,7 @@ def weights(tmp_path_factory):
     return file, f"folder:{tmp_path / 'images'}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["center", "squash"])
 def test_a_model_with_weights_is_evaluated_on_any_source(mode, weights, monkeypatch):
     file, data = weights
@@ -241,6 +243,7 @@ def test_weights_of_another_number_of_classes_are_refused(weights):
         evaluate_model("resnet18", "digits", weights=weights[0])
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_runs_and_models(run, weights, capsys, monkeypatch):
     monkeypatch.setattr("train.commands.evaluate.use_compilation_cache", lambda: None)
     file, data = weights

@@ -156,6 +156,7 @@ def test_an_extended_run_ends_like_one_that_began_with_more_epochs(
     assert kept == first
 
 
+@pytest.mark.slow
 def test_the_cosine_of_an_extended_run_spans_all_epochs(tmp_path, tiny, quiet):
     one, two = (dataclasses.replace(tiny, epochs=n) for n in (1, 2))
     fit(one, tmp_path / "run", console=quiet)
@@ -172,6 +173,7 @@ def test_the_cosine_of_an_extended_run_spans_all_epochs(tmp_path, tiny, quiet):
     )
 
 
+@pytest.mark.slow
 def test_a_chart_that_cannot_be_drawn_is_a_line_and_the_run_has_ended(
     tmp_path, tiny, quiet, monkeypatch
 ):
@@ -270,6 +272,7 @@ def test_the_step_donates_the_state(tiny):
     chex.assert_trees_all_equal(after.batch_stats, program.init().batch_stats)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path, tiny, quiet
 ):
@@ -323,6 +326,7 @@ def observed(programs, tiny, tmp_path_factory, undrawn):
     return seen
 
 
+@pytest.mark.slow
 def test_signals_have_their_usual_effect_after_a_run(observed):
     before, after = observed.handlers
     assert after == before
@@ -336,6 +340,7 @@ def test_nothing_is_compiled_after_the_first_step(observed):
     assert len(observed.compiled) == 2  # Compiled steps refuse other shapes.
 
 
+@pytest.mark.slow
 def test_a_changed_version_is_reported(tmp_path, tiny, quiet, monkeypatch):
     interrupt_at(monkeypatch, 3)
     with pytest.raises(Interrupted):
@@ -389,6 +394,7 @@ def on(photos, tiny):
     )
 
 
+@pytest.mark.slow
 def test_an_image_folder_of_fewer_than_five_classes_trains(
     tmp_path, tiny, quiet, photos
 ):
@@ -497,6 +503,7 @@ def test_an_image_size_that_leaves_little_of_photographs_is_said(tiny, photos):
     assert warnings(8) == ()
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_the_requested_split(tmp_path, tiny, quiet):
     select = Selection(eval_split="val", val_share=0.25, labels_per_class=20)
     config = dataclasses.replace(tiny, selection=select, epochs=1)
@@ -550,6 +557,7 @@ def test_windows_are_cropped_from_images_that_were_loaded_larger(
     assert sizes == [(12, 1.0), (8, 0.8)]
 
 
+@pytest.mark.slow
 def test_images_are_decoded_with_the_flags_options(
     tmp_path, tiny, quiet, photos, monkeypatch
 ):
