@@ -113,7 +113,9 @@ def test_commands_run_on_few_images(page, section, folder):
 @pytest.mark.slow
 def test_the_pretrained_prediction_is_what_readme_says(folder):
     block = next(b for b in blocks("README.md", "bash") if "cnn-flax predict" in b.text)
-    installed = block.text.partition("\n")[2]  # Without the line that installs.
+    lines = block.text.split("\n")
+    assert lines[0] == "source .venv/bin/activate" and lines[1].startswith("pip ")
+    installed = "\n".join(lines[2:])
     programs = folder / "bin"
     programs.mkdir()
     for name, module in (("python", ""), ("cnn-flax", "-m cnn_flax.cli")):
