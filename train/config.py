@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from train.console import program_name
 from train.errors import UserError
 
 __all__ = [
@@ -464,7 +465,7 @@ class Unlabelled:
         if self.unlabelled.startswith("shards:") and not self.pseudo_labels:
             raise UserError(
                 f"--unlabelled {self.unlabelled} needs --pseudo-labels DIR: "
-                "`python -m train pseudo-label` writes it."
+                f"`{program_name()} pseudo-label` writes it."
             )
         if self.pseudo_labels and self.consistency != "none":
             raise UserError("Give one of --pseudo-labels and --consistency.")

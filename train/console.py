@@ -1,9 +1,10 @@
 """Console output: plain lines, names as they are, and the numbers in tables."""
 
+import contextlib
 import io
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -16,9 +17,9 @@ __all__ = [
     "literal",
     "percent",
     "printable",
+    "program_called",
     "program_name",
     "say",
-    "set_program_name",
     "short_name",
 ]
 
@@ -36,10 +37,15 @@ def program_name() -> str:
     return _program
 
 
-def set_program_name(name: str) -> None:
-    """Sets `program_name`."""
+@contextlib.contextmanager
+def program_called(name: str) -> Iterator[None]:
+    """Sets `program_name` inside a context."""
     global _program
-    _program = name
+    before, _program = _program, name
+    try:
+        yield
+    finally:
+        _program = before
 
 
 def printable(text: str) -> str:

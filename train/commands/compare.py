@@ -12,7 +12,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from train.config_file import load_record
-from train.console import literal, say
+from train.console import literal, program_name, say
 from train.errors import UserError
 from train.storage import replace_file
 
@@ -34,7 +34,7 @@ class Compare:
     def __call__(self) -> None:
         """Runs the command."""
         if not self.runs:
-            raise UserError("No run was given: python -m train compare DIR DIR ...")
+            raise UserError(f"No run was given: {program_name()} compare DIR DIR ...")
         compare(self.runs, self.out, Console())
 
 

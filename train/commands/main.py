@@ -44,7 +44,12 @@ from train.commands.recipe_list import recipe_list
 from train.commands.run import run_command
 from train.commands.search_scaling import SearchScaling
 from train.commands.short_help import all_help, asks_for_help, short_help
-from train.console import escape_what_cannot_be_encoded, say, set_program_name
+from train.console import (
+    escape_what_cannot_be_encoded,
+    program_called,
+    program_name,
+    say,
+)
 from train.errors import Interrupted, NotFiniteError, StorageError, UserError
 from train.extras import missing_extra
 from train.hosts import has_failed
@@ -73,16 +78,15 @@ def main(arguments: Sequence[str] | None = None, program: str = _PROGRAM) -> int
     number: stopped by that signal.
     """
     try:
-        code = _run(arguments, program)
+        with program_called(program):
+            code = _run(arguments)
     except Exception:
         if not has_failed():
             raise
         traceback.print_exc()
         code = 1
     if has_failed():  # A regular exit would wait for the other processes.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _end(code)
     return code
 
 
@@ -93,16 +97,20 @@ def leave(code: int) -> NoReturn:
     gone may never end. Saves that can end have ended.
     """
     if code in (1, 2):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _end(code)
     sys.exit(code)
 
 
-def _run(arguments: Sequence[str] | None, program: str) -> int:
+def _end(code: int) -> NoReturn:
+    """Ends the process without waiting for anything."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     """Runs a command line, and reports its errors in one line."""
-    set_program_name(program)
-    complain = partial(_complain, program)
+    program = program_name()
     escape_what_cannot_be_encoded()
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = f"{program} {shlex.join(words)}"
@@ -112,28 +120,28 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         if sys.platform == "win32":
             raise UserError(f"{program} runs on Linux and macOS; on Windows, in WSL 2.")
         with _tracebacks() if shows_tracebacks else contextlib.nullcontext():
-            _parse(words, command_line, program)()
+            _parse(words, command_line)()
     except Interrupted as stop:
-        complain(f"{stop} It is saved; to resume: {command_line}")
+        _complain(f"{stop} It is saved; to resume: {command_line}")
         return 128 + stop.signal
     except KeyboardInterrupt:
-        complain(f"Stopped. To resume from what was saved: {command_line}")
+        _complain(f"Stopped. To resume from what was saved: {command_line}")
         return 130
     except NotFiniteError as error:
-        complain(" ".join([str(error), *error.__notes__]))
+        _complain(" ".join([str(error), *error.__notes__]))
         return 1
     except StorageError as error:
-        complain(f"{error} Make room; to resume: {command_line}")
+        _complain(f"{error} Make room; to resume: {command_line}")
         return 1
     except ModuleNotFoundError as error:
         if (message := missing_extra(error)) is None:
             raise
-        complain(message)
+        _complain(message)
         return 2
     except ValueError as error:
         if not isinstance(error, (UserError, *_library_errors())):
             raise
-        complain(str(error))
+        _complain(str(error))
         return 2
     return 0
 
@@ -148,11 +156,12 @@ def _tracebacks() -> Iterator[None]:
         raise
 
 
-def _parse(words: Sequence[str], command_line: str, program: str) -> Callable[[], None]:
+def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
     """The command that a command line names, with its flags set."""
+    program = program_name()
     name = words[0] if words else "--help"
     if name in ("-h", "--help"):
-        return partial(_list_recipes, program)
+        return _list_recipes
     if name == "noisy-student":
         return noisy_student_command(words[1:], command_line, prog=program)
     if name == "plan":
@@ -173,8 +182,8 @@ def _parse(words: Sequence[str], command_line: str, program: str) -> Callable[[]
     return parse(form, prog=program, args=words)
 
 
-def _list_recipes(program: str) -> None:
-    print(str(__doc__).partition("\n\n")[2].replace(_PROGRAM, program))
+def _list_recipes() -> None:
+    print(str(__doc__).partition("\n\n")[2].replace(_PROGRAM, program_name()))
     print(recipe_list(map(recipes.load, recipes.names())))
 
 
@@ -185,5 +194,5 @@ def _library_errors() -> tuple[type[ValueError], ...]:
     return UnknownModelError, WeightsError
 
 
-def _complain(program: str, text: str) -> None:
-    say(Console(stderr=True), text.replace(_PROGRAM, program))
+def _complain(text: str) -> None:
+    say(Console(stderr=True), text)

@@ -15,6 +15,7 @@ from train.api.self_training import self_train
 from train.commands.parsing import parse
 from train.commands.short_help import all_help, asks_for_help, short_help
 from train.compilation_cache import use_compilation_cache
+from train.console import program_name
 from train.errors import UserError
 from train.noisy_student import NoisyStudent
 
@@ -79,9 +80,8 @@ def noisy_student_command(
         raise recipes.no_recipe(words[0])
     if by_name[words[0]] not in students:
         raise UserError(
-            f"{words[0]} is not a Noisy Student: run it with `python -m train "
-            f"{words[0]}`. The "
-            f"Noisy Students are: {names}."
+            f"{words[0]} is not a Noisy Student: run it with `{program_name()} "
+            f"{words[0]}`. The Noisy Students are: {names}."
         )
     if asks_for_help(words[1:]):
         return partial(print, short_help(by_name[words[0]], prog))

@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from train.api.prediction import predict
 from train.compilation_cache import use_compilation_cache
+from train.console import program_name
 from train.errors import UserError
 
 __all__ = ["Predict"]
@@ -37,7 +38,9 @@ class Predict:
     def __call__(self) -> None:
         """Runs the command."""
         if not self.images:
-            raise UserError("No image was given: python -m train predict RUN IMAGE ...")
+            raise UserError(
+                f"No image was given: {program_name()} predict RUN IMAGE ..."
+            )
         if self.top < 1:
             raise UserError(f"--top must be at least 1, got {self.top}.")
         if self.json and self.csv:

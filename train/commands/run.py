@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Suppress
 from train.api.training import fit
 from train.compilation_cache import use_compilation_cache
 from train.config import Config
+from train.console import program_name
 from train.errors import UserError
 from train.hosts import is_leader, joined
 from train.joining import Hosts
@@ -71,7 +72,7 @@ def run_command(recipe: Recipe) -> Any:
     if recipe.noisy_student:
         raise UserError(
             f"{recipe.name} is a Noisy Student: run it with "
-            f"`python -m train noisy-student {recipe.name}`."
+            f"`{program_name()} noisy-student {recipe.name}`."
         )
     out = Path("runs", recipe.name)
     default = Run(out, False, recipe.config, recipe=recipe.name)

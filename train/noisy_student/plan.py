@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 
 from train.config import Augment, Config, Transfer, Unlabelled, parse_fields
 from train.config_file import flag_values
+from train.console import program_name
 from train.errors import UserError
 
 __all__ = [
@@ -118,11 +119,12 @@ class NoisyStudent:
                 "--pseudo-labels."
             )
         if self.config.unlabelled.unlabelled.startswith("shards:"):
+            program = program_name()
             raise UserError(
                 f"--unlabelled {self.config.unlabelled.unlabelled}: a Noisy Student "
                 "labels a set whose images it can list. With shards, run each round as "
-                "two commands: `python -m train pseudo-label TEACHER --data shards:.. "
-                "--out DIR` and `python -m train RECIPE --unlabelled shards:.. "
+                f"two commands: `{program} pseudo-label TEACHER --data shards:.. "
+                f"--out DIR` and `{program} RECIPE --unlabelled shards:.. "
                 "--pseudo-labels DIR`."
             )
         for field, is_valid, allowed in (

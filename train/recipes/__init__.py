@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from train.config import Config
+from train.console import program_name
 from train.errors import UserError
 from train.noisy_student import NoisyStudent, teacher_config
 
@@ -61,5 +62,5 @@ def no_recipe(name: str, commands: Sequence[str] = ()) -> UserError:
     near = difflib.get_close_matches(name, [*commands, *names()], n=1, cutoff=0.3)
     hint = f"Did you mean {near[0]}? " if near else ""
     return UserError(
-        f"There is no recipe {name!r}. {hint}`python -m train` lists them."
+        f"There is no recipe {name!r}. {hint}`{program_name()}` lists them."
     )
