@@ -1,5 +1,7 @@
 """Files on disk: atomic writes, locks, preallocation, and errors of full disks."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -7,9 +9,12 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from train.errors import StorageError, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 try:
     import fcntl
@@ -20,6 +25,7 @@ __all__ = [
     "DISK_FULL",
     "allocate",
     "create_file",
+    "map_array",
     "read_json",
     "replace_file",
     "replacement",
@@ -65,6 +71,23 @@ def read_json(
     if wrong:
         raise UserError(f"{path} is damaged: {wrong}.")
     return tree
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Memory-maps the array in a file of NumPy's.
+
+    Raises:
+      Exception: of nearly any type, if the file holds something else or is damaged.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("it is an archive, not an array")
+    return array
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -24,7 +24,14 @@ from cnn_flax.weights.errors import name_of, reason_of
 from cnn_flax.weights.fields import wrong_field
 from train.data import Source
 from train.errors import UserError
-from train.storage import allocate, read_json, storing, try_lock, write_json
+from train.storage import (
+    allocate,
+    map_array,
+    read_json,
+    storing,
+    try_lock,
+    write_json,
+)
 
 __all__ = [
     "FORMAT",
@@ -153,12 +160,7 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
             "The command that began it resumes it."
         )
     try:
-        if not path.is_file():
-            raise ValueError("it is no regular file")
-        probabilities = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(probabilities, np.ndarray):
-            probabilities.close()
-            raise ValueError("it is an archive, not an array")
+        probabilities = map_array(path)
     except Exception as error:  # On a damaged header NumPy raises nearly anything.
         raise UserError(f"{path} cannot be read: {reason_of(error)}.") from error
     shape = (images, len(header["class_names"]))

@@ -19,7 +19,7 @@ from train.data.source import Rows, Source
 from train.errors import UserError
 from train.hosts import gather, is_leader
 from train.learn.parallel import Placement
-from train.storage import replacement
+from train.storage import map_array, replacement
 
 __all__ = ["cached_rows", "cache_key", "output_rows"]
 
@@ -105,39 +105,36 @@ def cached_rows(
             with new.open("ab") as file:
                 file.write(digest)
     gather("written")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise ValueError("it is an archive, not an array")
-    except Exception as error:  # On a damaged header NumPy raises nearly anything.
-        raise UserError(
-            f"{path} cannot be read: {reason_of(error)}. Remove the file to compute it "
-            "again."
-        ) from error
-    if array.shape != room.shape:
-        raise UserError(
-            f"{path} has the shape {list(array.shape)}, and the images need "
-            f"{list(room.shape)}. Remove the file to compute it again."
-        )
-    if _footer(path, array) != _digest(array, key):
-        raise UserError(
-            f"{path} is of another model or of other images than this run's, or was "
-            "changed. Remove the file to compute it again."
-        )
+    array, wrong = _open(path, room)
+    # One process reads the whole file for all.
+    if (
+        array is not None
+        and is_leader()
+        and _footer(path, array) != _digest(array, key)
+    ):
+        wrong = "is of another model or of other images than this run's, or was changed"
+    wrong = next(filter(None, gather(wrong)), "")
+    if array is None or wrong:
+        raise UserError(f"{path} {wrong}. Remove the file to compute it again.")
     return array
+
+
+def _open(path: Path, room: Rows) -> tuple[np.ndarray | None, str]:
+    """The array in a file, or what is wrong with it."""
+    try:
+        array = map_array(path)
+    except Exception as error:  # On a damaged header NumPy raises nearly anything.
+        return None, f"cannot be read: {reason_of(error)}"
+    if array.shape != room.shape:
+        shapes = list(array.shape), list(room.shape)
+        return None, f"has the shape {shapes[0]}, and the images need {shapes[1]}"
+    return array, ""
 
 
 def _is_old(path: Path, room: Rows) -> bool:
     """Whether a file of these rows has no digest."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise ValueError("it is an archive, not an array")
-    except Exception:  # Whoever reads it says what is wrong.
-        return False
-    return array.shape == room.shape and not _footer(path, array)
+    array, _ = _open(path, room)  # Whoever reads it says what is wrong.
+    return array is not None and not _footer(path, array)
 
 
 def _footer(path: Path, array: np.ndarray) -> bytes:
