@@ -69,6 +69,7 @@ def evaluate(
     ema: bool = False,
     old_head: bool = False,
     max_pixels: int = 0,
+    max_unpacked_bytes: int = 0,
     quiet: bool = False,
 ) -> EvaluateResult:
     """Evaluates a run's last checkpoint, or a model: `python -m train evaluate`.
@@ -86,6 +87,8 @@ def evaluate(
         images of the old task.
       max_pixels: allow images of up to this many pixels, if that is more than Pillow's
         limit.
+      max_unpacked_bytes: allow the arrays of a compressed npz or idx file to have up to
+        this many bytes, if that is more than 64 MiB and 32 times its size.
       quiet: whether to print nothing.
 
     Raises:
@@ -97,9 +100,11 @@ def evaluate(
     from cnn_flax.registry import nearest
     from cnn_flax.weights.identify import identify_weights
     from cnn_flax.weights.preprocessing import allow_pixels
+    from cnn_flax.weights.unpacking import allow_bytes
     from train.run.inference import evaluate_model, evaluate_run
 
     allow_pixels(max_pixels)
+    allow_bytes(max_unpacked_bytes)
     name, run = str(what), Path(what)
     if run.exists():
         if weights:

@@ -61,6 +61,7 @@ def pseudo_label(
     ema: bool = False,
     threads: int = 0,
     max_pixels: int = 0,
+    max_unpacked_bytes: int = 0,
     quiet: bool = False,
 ) -> PseudoLabelResult:
     """Labels images with a run's last checkpoint: `python -m train pseudo-label`.
@@ -83,6 +84,8 @@ def pseudo_label(
       threads: number of threads that read images; 0 for the run's.
       max_pixels: allow images of up to this many pixels, if that is more than Pillow's
         limit.
+      max_unpacked_bytes: allow the arrays of a compressed npz or idx file to have up to
+        this many bytes, if that is more than 64 MiB and 32 times its size.
       quiet: whether to print nothing.
 
     Raises:
@@ -104,9 +107,11 @@ def pseudo_label(
     if split and is_sharded:
         raise UserError(f"--split {split}: shards have no splits.")
     from cnn_flax.weights.preprocessing import allow_pixels
+    from cnn_flax.weights.unpacking import allow_bytes
     from train.run.labelling import label_images, open_images_to_label
 
     allow_pixels(max_pixels)
+    allow_bytes(max_unpacked_bytes)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "ema": ema,

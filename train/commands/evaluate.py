@@ -48,9 +48,6 @@ class Evaluate:
         if self.report and not self.report.parent.is_dir():
             raise UserError(f"--report {self.report}: there is no folder for it.")
         use_compilation_cache()
-        from cnn_flax.weights.unpacking import allow_bytes
-
-        allow_bytes(self.max_unpacked_bytes)
         result = evaluate(
             self.what,
             self.data,
@@ -60,6 +57,7 @@ class Evaluate:
             ema=self.ema,
             old_head=self.old_head,
             max_pixels=self.max_pixels,
+            max_unpacked_bytes=self.max_unpacked_bytes,
         )
         console = Console()
         console.print(result.table())

@@ -56,9 +56,6 @@ class PseudoLabel:
     def __call__(self) -> None:
         """Runs the command."""
         use_compilation_cache()
-        from cnn_flax.weights.unpacking import allow_bytes
-
-        allow_bytes(self.max_unpacked_bytes)
         result = pseudo_label(
             self.run,
             self.data,
@@ -70,6 +67,7 @@ class PseudoLabel:
             ema=self.ema,
             threads=self.threads,
             max_pixels=self.max_pixels,
+            max_unpacked_bytes=self.max_unpacked_bytes,
         )
         if result.labels is not None:  # Shards have reported themselves one by one.
             Console().print(result.table())

@@ -168,6 +168,25 @@ def test_pseudo_label_gives_the_figures_of_the_file(fitted, tmp_path):
     assert "confidence 0." in shown(result)
 
 
+def test_the_size_that_a_message_asks_for_is_an_argument(fitted, tmp_path, monkeypatch):
+    for name in ("_BYTES", "_TIMES", "_allowed"):
+        monkeypatch.setattr(f"cnn_flax.weights.unpacking.{name}", 0)
+    images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 10
+    np.savez_compressed(tmp_path / "x.npz", images=images, labels=labels)
+    spec, options = f"npz:{tmp_path / 'x.npz'}", {"split": "train", "quiet": True}
+    calls = (
+        lambda **limit: train.evaluate(fitted.run, spec, **options, **limit),
+        lambda **limit: train.pseudo_label(
+            fitted.run, spec, tmp_path / "labels.npy", **options, **limit
+        ),
+    )
+    for call in calls:
+        monkeypatch.setattr("cnn_flax.weights.unpacking._allowed", 0)
+        with pytest.raises(UserError, match="--max-unpacked-bytes N allows more"):
+            call()
+        assert call(max_unpacked_bytes=10_000).figures["images"] > 0
+
+
 @pytest.mark.slow
 def test_a_sweep_is_a_loop(tiny, tmp_path):
     results = {
