@@ -69,7 +69,8 @@ class Listener:
     def process_of(self, connection: socket.socket) -> int | None:
         """The number of the process that has connected; None for a stranger."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            hello = json.loads(connection.makefile().readline(1000))
+            # Unbuffered: what follows, such as an error at once, is for `Lifeline`.
+            hello = json.loads(connection.makefile("rb", buffering=0).readline(1000))
             if secrets.compare_digest(hello["token"], self.token):
                 return int(hello["process"])
         return None

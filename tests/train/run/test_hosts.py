@@ -89,6 +89,18 @@ def test_strangers_are_not_taken_for_processes():
     listener.close()
 
 
+def test_an_error_right_after_the_greeting_is_left_to_be_read():
+    listener = Listener()
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        greeting = json.dumps({"token": listener.token, "process": 1})
+        theirs.sendall(f"{greeting}\nwhat failed\n".encode())
+        assert listener.process_of(ours) == 1
+        ours.settimeout(1)
+        assert ours.recv(100) == b"what failed\n"
+    listener.close()
+
+
 class Pair:
     """Two processes of one program."""
 
