@@ -55,4 +55,8 @@ def test_a_tutorial_runs(path, tmp_path, tmp_path_factory, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     resources = {"metadata": {"path": str(tmp_path)}}
-    client.NotebookClient(notebook, timeout=600, resources=resources).execute()
+    ran = client.NotebookClient(notebook, timeout=600, resources=resources).execute()
+    code = [cell for cell in ran.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output.output_type for cell in code for output in cell.outputs]
+    assert outputs and "error" not in outputs

@@ -5,11 +5,14 @@ import signal
 
 import chex
 import jax.numpy as jnp
+import pytest
 
 from tests.support.small_models import random_variables
 from train.data.select import training_images
+from train.errors import Interrupted
 from train.learn.step import TrainState
 from train.run.checkpoint import Checkpoints
+from train.run.loop import fit
 from train.run.metrics import read_metrics
 from train.run.program import build
 from train.run.progress import RunProgress
@@ -48,6 +51,21 @@ def interrupt_at(monkeypatch, *steps, number=signal.SIGINT):
             signal.raise_signal(number)
 
     monkeypatch.setattr(RunProgress, "step", step)
+
+
+def assert_resumes_to_the_same_end(config, folder, step, monkeypatch, console):
+    """Asserts that a run stopped after a step ends, once resumed, like a whole one.
+
+    Returns the folders of both.
+    """
+    whole, stopped = folder / "whole", folder / "stopped"
+    fit(config, whole, console=console)
+    interrupt_at(monkeypatch, step)
+    with pytest.raises(Interrupted):
+        fit(config, stopped, console=console)
+    fit(config, stopped, console=console)
+    assert_same_end(stopped, whole, config)
+    return whole, stopped
 
 
 def untrained_run(folder, config):

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from tests.support.policies import leave_out_operations
-from tests.support.runs import assert_same_end, interrupt_at
+from tests.support.runs import assert_resumes_to_the_same_end
 from tests.support.unlabelled import evaluated
 from train.config import Augment, Network, Optimization, Selection, Unlabelled
 from train.data.select import training_images, unlabelled_images
-from train.errors import Interrupted, UserError
+from train.errors import UserError
 from train.learn.fixmatch import fixmatch
 from train.learn.flexmatch import flexmatch
 from train.learn.inputs import two_views
@@ -291,13 +291,7 @@ def test_a_stopped_run_resumes_the_methods_state(
     options = dataclasses.replace(few.unlabelled, consistency=consistency)
     config = dataclasses.replace(few, unlabelled=options)
     console = Console(file=io.StringIO())
-    fit(config, tmp_path / "whole", console=console)
-
-    interrupt_at(monkeypatch, 5)
-    with pytest.raises(Interrupted):
-        fit(config, tmp_path / "stopped", console=console)
-    fit(config, tmp_path / "stopped", console=console)
-    assert_same_end(tmp_path / "whole", tmp_path / "stopped", config)
+    assert_resumes_to_the_same_end(config, tmp_path, 5, monkeypatch, console)
 
 
 @pytest.mark.slow

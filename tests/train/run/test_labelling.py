@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cnn_flax.weights import load_pretrained
 from tests.support.devices import on_four_devices
-from tests.support.runs import assert_same_end, interrupt_at
+from tests.support.runs import assert_resumes_to_the_same_end
 from train.__main__ import main
 from train.config import (
     Augment,
@@ -30,7 +30,7 @@ from train.config import (
 from train.data import BadImagesError, open_source
 from train.data.pseudo_label_file import header_path, read_pseudo_labels
 from train.data.select import open_unlabelled
-from train.errors import Interrupted, StorageError, UserError
+from train.errors import StorageError, UserError
 from train.run import labelling
 from train.run.inference import evaluate_run
 from train.run.labelling import label_images
@@ -447,15 +447,9 @@ def test_a_run_learns_from_pseudo_labels_and_resumes_exactly(
     assert program.unlabelled is not None
     soft = program.unlabelled.columns["label"]
     assert soft.shape == (len(program.unlabelled), 10) and soft.dtype == np.float32
-    uninterrupted, run = tmp_path / "uninterrupted", tmp_path / "run"
-    fit(student, uninterrupted, console=quiet)
-    lines = [line for line in read_metrics(uninterrupted) if line["split"] == "train"]
+    whole, _ = assert_resumes_to_the_same_end(student, tmp_path, 3, monkeypatch, quiet)
+    lines = [line for line in read_metrics(whole) if line["split"] == "train"]
     assert lines and all("unlabelled_loss" in line for line in lines)
-    interrupt_at(monkeypatch, 3)
-    with pytest.raises(Interrupted):
-        fit(student, run, console=quiet)
-    fit(student, run, console=quiet)
-    assert_same_end(run, uninterrupted, student)
 
 
 def test_a_run_is_not_resumed_with_another_teachers_labels(

@@ -6,25 +6,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnn_flax.style import new_figure
+from tests.support.evaluations import made_up_evaluation
 from train.console import short_name
 from train.run import plots
 from train.run.curves import accuracy_chart, loss_chart
-from train.run.evaluation import Evaluation
 
 
 @pytest.fixture
 def evaluation():
     """40 images of three classes; image i has loss i, every fourth is misclassified."""
-    label = np.arange(40) % 3
-    wrong = np.arange(40) % 4 == 0
-    return Evaluation(
-        index=np.arange(40),
-        label=label,
-        prediction=(label + wrong) % 3,
-        confidence=np.full(40, 0.5),
-        rank=wrong.astype(int),
-        loss=np.arange(40.0),
-    )
+    return made_up_evaluation(3, 4, np.full(40, 0.5))
 
 
 NAMES = ("cat", "dog", "a long name")

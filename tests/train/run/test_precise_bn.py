@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.support.runs import assert_same_end, interrupt_at, last_checkpoint
+from tests.support.runs import assert_resumes_to_the_same_end, last_checkpoint
 from train.config import Network, Selection, Transfer
 from train.data import eval_batches
-from train.errors import Interrupted
 from train.run.inference import evaluate_run
 from train.run.loop import fit
 from train.run.precise_bn import is_wanted, pooled
@@ -86,10 +85,5 @@ def test_a_run_with_them_that_was_stopped_ends_bit_equal(
 ):
     options = dataclasses.replace(tiny.optimization, precise_bn="auto", ema_decay=0.9)
     config = dataclasses.replace(tiny, optimization=options)
-    fit(config, tmp_path / "whole", console=quiet)
-    interrupt_at(monkeypatch, 20)
-    with pytest.raises(Interrupted):
-        fit(config, tmp_path / "stopped", console=quiet)
-    fit(config, tmp_path / "stopped", console=quiet)
-    assert_same_end(tmp_path / "whole", tmp_path / "stopped", config)
+    assert_resumes_to_the_same_end(config, tmp_path, 20, monkeypatch, quiet)
     assert "as 42 steps are few" in quiet.file.getvalue()

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.support.evaluations import made_up_evaluation
 from tests.support.html_reader import parse, text
 from train.config import Config
 from train.config_file import config_to_json
 from train.data.source import array_source
 from train.run import report as report_module
 from train.run.comparison import comparison_page
-from train.run.evaluation import Evaluation
 from train.run.report import Report, lowest_loss, report_page
 from train.run.reporting import report_run
 
@@ -24,16 +24,7 @@ NAMES = ("<script>alert(1)</script>", '"onload="alert(2)', "$x$ &amp;", "\x1b[1m
 
 def evaluation():
     """40 images, image i with loss i; images 0, 8, 16, ... are taken for class 1."""
-    label = np.arange(40) % 4
-    wrong = np.arange(40) % 8 == 0
-    return Evaluation(
-        index=np.arange(40),
-        label=label,
-        prediction=label + wrong,
-        confidence=np.linspace(0.3, 1, 40),
-        rank=wrong.astype(int),
-        loss=np.arange(40.0),
-    )
+    return made_up_evaluation(4, 8, np.linspace(0.3, 1, 40))
 
 
 def source():

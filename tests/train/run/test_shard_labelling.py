@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.support.runs import assert_same_end, interrupt_at
+from tests.support.runs import assert_resumes_to_the_same_end, interrupt_at
 from tests.support.shards import WRITERS, png
 from train.__main__ import main
 from train.config import Augment, Selection, Unlabelled
@@ -173,12 +173,7 @@ def test_a_student_trains_from_shards_and_resumes_exactly(
     tiny, shards, labelled, tmp_path, monkeypatch, quiet
 ):
     config = student(tiny, shards, labelled, per_class=10)
-    fit(config, tmp_path / "whole", console=quiet)
-    interrupt_at(monkeypatch, 2)
-    with pytest.raises(Interrupted):
-        fit(config, tmp_path / "resumed", console=quiet)
-    fit(config, tmp_path / "resumed", console=quiet)
-    assert_same_end(tmp_path / "whole", tmp_path / "resumed", config)
+    assert_resumes_to_the_same_end(config, tmp_path, 2, monkeypatch, quiet)
 
 
 def test_batches_have_the_images_with_their_own_labels(tiny, digits, shards, labelled):
