@@ -14,16 +14,18 @@ import jax
 import numpy as np
 import pytest
 
-from tests.support.runs import untimed
+from tests.support.runs import untimed, untrained_run
 from train.config_file import config_from_json, read_record
 from train.errors import UserError
 from train.hosts import agree, count, gather, is_leader
 from train.joining import Hosts, _local_devices
+from train.learn.teacher import TEACHER_LOGITS
 from train.lifeline import Listener
 from train.run.checkpoint import Checkpoints
 from train.run.metrics import read_metrics
 from train.run.program import build
 from train.run.run_folder import read_result
+from train.run.teacher_cache import with_teacher_logits
 
 HERE = Path(__file__).parent
 FLAGS = "--epochs 2 --batch-size 64 --log-every 5 --checkpoint-every 5 --flip 0.5"
@@ -321,3 +323,33 @@ def test_a_coordinator_that_does_not_answer(tmp_path, programs):
             ((code, error),) = pair.ends(60)
         assert code == 2 and message in error and "Traceback" not in error
     assert not run.exists()
+
+
+@pytest.mark.slow
+def test_one_process_writes_the_cache_that_all_read_and_check(tmp_path, programs, tiny):
+    teacher = untrained_run(tmp_path / "teacher", tiny)
+    words = ["--epochs", "1", "--flip", "0", "--crop-padding", "0"]
+    words += ["--teacher", str(teacher), "--cache-teacher"]
+    with run_pair(tmp_path / "run", programs, *words) as pair:
+        ends = pair.ends()
+    assert [code for code, _ in ends] == [0, 0], ends
+
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    program = build(config_from_json(record["config"]))
+    expected = with_teacher_logits(program, tmp_path).train.columns[TEACHER_LOGITS]
+    cache = tmp_path / "run" / "teacher_logits_train.npy"
+    found = np.load(cache)
+    assert found.shape == expected.shape == (1438, 10)
+    np.testing.assert_allclose(found, expected[np.arange(1438)], rtol=1e-4, atol=1e-5)
+
+    with cache.open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(8))
+    with run_pair(
+        tmp_path / "run", programs, *words, "--extend", "--epochs", "2"
+    ) as pair:
+        ends = pair.ends()
+    for code, error in ends:
+        assert code in (1, 2) and "Traceback" not in error
+        assert "Remove the file to compute it again" in error
