@@ -83,8 +83,13 @@ def test_an_engine_writes_the_files_of_the_command(
     python, teacher, shards, expected, tmp_path, example, flags
 ):
     out = tmp_path / "labels"
-    # Ray writes a token into the home folder.
-    environment = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    # Ray writes a token into the home folder, and starts slowly on a loaded machine.
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "300",
+    }
     done = subprocess.run(
         [python, ROOT / "examples" / example, teacher, shards, out, *flags],
         env=os.environ | environment,
