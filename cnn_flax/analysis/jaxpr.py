@@ -128,9 +128,8 @@ def called(equation: core.JaxprEqn) -> ClosedJaxpr | None:
     if equation.primitive.name not in _CALLS:
         return None
     inner = equation.params[_CALLS[equation.primitive.name]]
-    if isinstance(inner, core.Jaxpr):
-        return ClosedJaxpr(inner, ())
-    return inner
+    # Since JAX 0.12 the two classes are one, which has its constants with it.
+    return inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ())
 
 
 def default_branch(equation: core.JaxprEqn) -> ClosedJaxpr | None:

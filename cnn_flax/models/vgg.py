@@ -139,7 +139,8 @@ class VGG(Module):
         if self.num_classes == 0:
             return x
         x = dropout(name="dropout7")(x)[:, None, None]
-        return layer(self.num_classes, (1, 1), dtype=wide, name="head")(x)[:, 0, 0]
+        x = layer(self.num_classes, (1, 1), dtype=wide, name="head")(x)
+        return x.squeeze((1, 2))
 
 
 @register(paper=_PAPER)

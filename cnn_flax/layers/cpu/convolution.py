@@ -102,11 +102,15 @@ def has_symbolic_size(x: jax.Array) -> bool:
 
 def subsample(x: jax.Array, strides: tuple[int, int]) -> jax.Array:
     """The pixels that a 1x1 convolution sees: `[N, H, W, C] -> [N, H', W', C]`."""
-    rows, columns = (
-        slice(0, window_span(size, 1, stride), stride)
+    if strides == (1, 1):
+        return x
+    ends = [
+        window_span(size, 1, stride)
         for size, stride in zip(x.shape[1:3], strides, strict=True)
-    )
-    return x[:, rows, columns]
+    ]
+    # Indexing would gather where the number of images is symbolic.
+    limits = (x.shape[0], *ends, x.shape[3])
+    return lax.slice(x, (0, 0, 0, 0), limits, (1, *strides, 1))
 
 
 def dense_conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

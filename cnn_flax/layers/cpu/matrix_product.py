@@ -53,4 +53,4 @@ def full_image_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     XLA's CPU backend is five times faster at the matrix product.
     """
     y = lax.collapse(x, 1) @ lax.collapse(kernel, 0, 3)
-    return y[:, None, None]
+    return lax.expand_dims(y, (1, 2))
