@@ -3,6 +3,7 @@
 from cnn_flax import (
     analysis,
     augment,
+    export,
     layers,
     losses,
     models,
@@ -31,6 +32,7 @@ __all__ = [
     "augment",
     "create_model",
     "effective_receptive_field",
+    "export",
     "feature_info",
     "features",
     "fold_batch_norm",

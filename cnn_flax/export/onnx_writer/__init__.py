@@ -1,0 +1,1 @@
+"""From traced programs to ONNX graphs, one rule per primitive of JAX."""
