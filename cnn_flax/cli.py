@@ -16,6 +16,8 @@ from rich.table import Table
 
 import cnn_flax
 from cnn_flax.analysis.receptive_field import ReceptiveField, pixels
+from cnn_flax.export import ExportError
+from cnn_flax.export import command as export_command
 from cnn_flax.gallery import draw_sheets, row_count
 from cnn_flax.info import model_info
 from cnn_flax.installing import install_command
@@ -31,6 +33,7 @@ from cnn_flax.weights import (
     read_checkpoint,
     to_torch,
 )
+from cnn_flax.weights.class_names import IMAGENET_CLASSES, imagenet_names
 from cnn_flax.weights.dialects import find_dialects
 from cnn_flax.weights.identify import (
     IdentifiedWeights,
@@ -45,7 +48,6 @@ from cnn_flax.weights.variables import flatten, sizes
 
 __all__ = ["main"]
 
-_IMAGENET_CLASSES = 1000
 _TRAIN = "cnn-flax train"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -56,6 +58,7 @@ class UserError(ValueError):
 
 _USER_ERRORS = (
     *(UserError, UnknownModelError, WeightsError, ImageError),
+    ExportError,
     ImportError,  # An extra is not installed.
 )
 
@@ -172,6 +175,9 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         "and torch's for other weights, if there are any for the model",
     )
     command.add_argument("--force", action="store_true", help="overwrite OUT")
+
+    text = "Writes a model with its weights for another runtime"
+    export_command.add_flags(add(_export, "export", text))
 
     command = add(_predict, "predict", "Classifies images")
     command.add_argument("model")
@@ -353,6 +359,10 @@ def _convert(options: argparse.Namespace) -> None:
     )
 
 
+def _export(options: argparse.Namespace) -> None:
+    _print(export_command.run(options))
+
+
 def _predict(options: argparse.Namespace) -> None:
     if options.top < 1:
         raise UserError(f"--top must be at least 1, got {options.top}.")
@@ -377,7 +387,7 @@ def _predict(options: argparse.Namespace) -> None:
     rows = _probabilities(found, images.values())
 
     classes = rows.shape[1]
-    class_names = _imagenet_names() if classes == _IMAGENET_CLASSES else None
+    class_names = imagenet_names() if classes == IMAGENET_CLASSES else None
     table = Table("image", "class", "index", "probability")
     table.columns[0].overflow = "fold"
     for image, row in zip(images, rows, strict=True):
@@ -389,7 +399,7 @@ def _predict(options: argparse.Namespace) -> None:
     _print(table)
     others = ": --entry names others" if len(found.candidates) > 1 else ""
     _print(f"Images prepared as for {found.preparation}{others}.")
-    if classes == _IMAGENET_CLASSES and not class_names:
+    if classes == IMAGENET_CLASSES and not class_names:
         _print(f"For the classes' names: {install_command('cli')}")
     if errors:
         raise UserError(" ".join(errors))
@@ -436,16 +446,6 @@ def _gallery(options: argparse.Namespace) -> None:
             _print(f"{folder / name}.png")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
-
-
-def _imagenet_names() -> list[str] | None:
-    """Names of ImageNet's 1,000 classes; None without the extra `cli`."""
-    try:
-        import imagenet_classes
-    except ImportError:
-        return None
-    names = map(imagenet_classes.get_1k_class_name, range(_IMAGENET_CLASSES))
-    return [str(name) for name in names]
 
 
 def _print(content: Table | str) -> None:
