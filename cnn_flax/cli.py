@@ -23,6 +23,8 @@ from cnn_flax.info import model_info
 from cnn_flax.installing import install_command
 from cnn_flax.programs import load as load_programs
 from cnn_flax.progress import counting
+from cnn_flax.publish import PublishError
+from cnn_flax.publish import command as push_command
 from cnn_flax.registry import UnknownModelError, list_models, nearest
 from cnn_flax.weights import (
     ImageError,
@@ -58,7 +60,7 @@ class UserError(ValueError):
 
 _USER_ERRORS = (
     *(UserError, UnknownModelError, WeightsError, ImageError),
-    ExportError,
+    *(ExportError, PublishError),
     ImportError,  # An extra is not installed.
 )
 
@@ -204,6 +206,9 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         default=0,
         help="allow images of up to N pixels, if that is more than Pillow's limit",
     )
+
+    text = "Publishes weights on the Hugging Face Hub, or writes its folder"
+    push_command.add_flags(add(_push, "push", text))
 
     command = add(_gallery, "gallery", "Draws each augmentation's effect on an image")
     command.add_argument("image", metavar="IMAGE")
@@ -432,6 +437,10 @@ def _probabilities(
 
     # One by one: one compilation for any number of files.
     return np.stack([probabilities(variables, image[None]) for image in images])
+
+
+def _push(options: argparse.Namespace) -> None:
+    _print(push_command.run(options))
 
 
 def _gallery(options: argparse.Namespace) -> None:

@@ -9,7 +9,16 @@ PACKAGES = ("cnn_flax", "train", "benchmarks")
 
 # The rooms of each package, lowest first: a module imports from its own room and from
 # lower ones. Modules in no room are the ground floor.
-LIBRARY = ("layers/cpu", "layers", "models", "augment", "analysis", "weights", "export")
+LIBRARY = (
+    "layers/cpu",
+    "layers",
+    "models",
+    "augment",
+    "analysis",
+    "weights",
+    "export",
+    "publish",
+)
 PROGRAMS = ("data", "learn", "run", "noisy_student", "recipes", "api", "commands")
 
 

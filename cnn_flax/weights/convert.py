@@ -19,7 +19,10 @@ from cnn_flax.weights.layouts import (
 from cnn_flax.weights.torch_names import HEADS, is_count
 from cnn_flax.weights.variables import Sizes, flatten, variable_shapes
 
-__all__ = ["dialect_of", "fits", "from_torch", "net_of", "read_state_dict", "to_torch"]
+__all__ = [
+    *("dialect_of", "fits", "from_torch", "net_of", "read_state_dict"),
+    *("to_dialect", "to_torch"),
+]
 
 _SHOWN = 4  # Entries of one kind that a message names.
 
@@ -133,7 +136,15 @@ def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       WeightsError: if the variables hold something that the model does not have.
     """
     registration(name)  # It raises if there is no such model.
-    dialect = dialects(name)[0]
+    return to_dialect(dialects(name)[0], variables)
+
+
+def to_dialect(dialect: Dialect, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`to_torch` with the names of one dialect.
+
+    Raises:
+      WeightsError: if the variables hold something that the dialect does not name.
+    """
     state_dict = {}
     for path, value in flatten(variables).items():
         entry, rule = rule_of(dialect, _in_collection(path))

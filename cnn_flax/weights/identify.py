@@ -36,6 +36,17 @@ __all__ = [
 
 
 _RUN_FIELDS = {"input.mean": [float], "input.std": [float]}
+_DESCRIPTION = {
+    "images.input_size": [int],
+    "images.mean": [float],
+    "images.std": [float],
+}
+_OPTIONS = {
+    "images.crop_pct": float,
+    "images.crop_mode": str,
+    "images.interpolation": str,
+    "own.fields": dict,
+}
 _RUN_OPTIONS = {
     "config": dict,
     "config.input": dict,
@@ -93,9 +104,10 @@ class IdentifiedWeights:
     def preparation(self) -> str:
         """Says in a few words for which weights images are prepared."""
         if self.entry is None:
-            return (
-                f"the run {self.file}" if self.certain else "no weights in particular"
-            )
+            if not self.certain:
+                return "no weights in particular"
+            is_run = self.file is not None and self.file.is_dir()
+            return f"the run {self.file}" if is_run else f"{self.file}"
         return self.entry.source if self.certain else f"{self.entry.source}, a guess"
 
     @functools.cached_property
@@ -176,8 +188,46 @@ def identify_weights(
         name = model_of(called, path, arrays())
     if entry is not None:
         return _identified(name, path, (find_entry(name, entry),))
+    described = _described(name, called, path)
+    if described is not None:
+        return described
     candidates = _candidates(name, called, path, arrays)
     return _identified(name, path, candidates, _twin(name, called, path, arrays))
+
+
+def _described(name: str, called: str, path: pathlib.Path) -> IdentifiedWeights | None:
+    """What the `config.json` next to a file says of it, in timm's form or ours.
+
+    None: there is none, it is of another model, or the weights are published ones.
+    """
+    config = _config(path.parent)
+    images, own = config.get("pretrained_cfg", config), config.get("cnn_flax", {})
+    if (
+        config.get("architecture") != name
+        or wrong_field({"images": images, "own": own}, _DESCRIPTION)
+        or len(images["input_size"]) != 3
+        or wrong_field({"images": images, "own": own}, _OPTIONS, whole=False)
+        or _named_entry(published_weights(name), called, path) is not None
+    ):
+        return None
+    info = model_info(name)
+    size, crop_pct = images["input_size"][1], images.get("crop_pct", info.crop_pct)
+    return IdentifiedWeights(
+        name=name,
+        file=path,
+        entry=None,
+        certain=True,
+        candidates=(),
+        twin=None,
+        fields=own.get("fields", {}),
+        image_size=size,
+        resize=math.floor(size / crop_pct),
+        crop_pct=crop_pct,
+        crop_mode=images.get("crop_mode", "center"),
+        interpolation=images.get("interpolation", info.interpolation),
+        mean=tuple(images["mean"]),
+        std=tuple(images["std"]),
+    )
 
 
 def _identified(

@@ -48,8 +48,9 @@ def load_pretrained(
         written by `cnn-flax convert`); a folder that holds `model.safetensors` or
         `pytorch_model.bin`, whole or in shards with their index; the folder of a run
         of `python -m train`, whose last checkpoint is taken; an id `owner/name` on the
-        Hugging Face Hub; or None for the first of `model_info(name).weights`, which is
-        cached in `~/.cache/cnn_flax`, or `$CNN_FLAX_CACHE`.
+        Hugging Face Hub, or `hf-hub:owner/name` with `@revision` or without, of timm's
+        or `cnn-flax push`'s; or None for the first of `model_info(name).weights`, which
+        is cached in `~/.cache/cnn_flax`, or `$CNN_FLAX_CACHE`.
       num_classes: outputs of the head; None follows the source. If the source has
         another number, or a head that the model cannot have, a new head is initialised
         from key 0, and the logger "cnn_flax" warns; 0 leaves the head out.

@@ -1,5 +1,6 @@
 """Finding weights: on the disk, on the Hugging Face Hub, at an address on the web."""
 
+import contextlib
 import hashlib
 import http.client
 import logging
@@ -36,11 +37,16 @@ def find(source: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the file of weights, or the folder of a run, that a source names.
 
     Args:
-      source: a file, a folder, or the hub id `owner/name`, tried in this order.
+      source: a file, a folder, or the hub id `owner/name`, tried in this order; or, as
+        in timm, `hf-hub:owner/name`, with `@revision` or without.
 
     Raises:
       WeightsError: if there is no such source, or it cannot be had from the Hub.
     """
+    if isinstance(source, str):
+        match = re.fullmatch(r"hf[-_]hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", source)
+        if match:
+            return _from_hub(match[1], match[2])
     path = pathlib.Path(source).expanduser()
     if path.is_dir():
         return _in_folder(path)
@@ -79,7 +85,8 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
     )
 
 
-def _from_hub(repository: str) -> pathlib.Path:
+def _from_hub(repository: str, revision: str | None = None) -> pathlib.Path:
+    """The file of weights of a repository; its `config.json` comes with it."""
     by_hand = (
         f"By hand: download https://huggingface.co/{repository}/resolve/main/"
         f"{_FILES[0]} and give the file's path."
@@ -95,8 +102,10 @@ def _from_hub(repository: str) -> pathlib.Path:
     reason, offline = "", False
 
     def download(file: str) -> pathlib.Path:
+        options: dict[str, Any] = {"revision": revision} if revision else {}
+        options["local_files_only"] = offline
         return pathlib.Path(
-            huggingface_hub.hf_hub_download(repository, file, local_files_only=offline)
+            huggingface_hub.hf_hub_download(repository, file, **options)
         )
 
     for file in _FILES:
@@ -105,6 +114,9 @@ def _from_hub(repository: str) -> pathlib.Path:
             path = download(file)
             for shard in _shards(path):
                 download(shard)
+            # What the weights are of; they can do without.
+            with contextlib.suppress(EntryNotFoundError, OSError, ValueError):
+                download("config.json")
             return path
         except EntryNotFoundError as error:
             reason = reason or str(error)

@@ -372,7 +372,7 @@ def test_shards_are_downloaded_with_their_index(tmp_path, monkeypatch):
     _, loaded = load_pretrained("resnet18", "owner/name", **SMALL)
     assert_same(loaded, variables)
     second = "model-00002-of-00002.safetensors"
-    assert asked[-1] == second
+    assert asked[-2:] == [second, "config.json"]
     (tmp_path / second).unlink()
     with pytest.raises(WeightsError, match=f"{second}, which model.safetensors.index"):
         load_pretrained("resnet18", "owner/name", **SMALL)
