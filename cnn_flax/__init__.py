@@ -8,6 +8,7 @@ from cnn_flax import (
     losses,
     models,
     programs,
+    publish,
     weights,
 )
 from cnn_flax.analysis import (
@@ -45,6 +46,7 @@ __all__ = [
     "plot_receptive_field",
     "preprocess",
     "programs",
+    "publish",
     "receptive_field",
     "single_layer_receptive_field",
     "summary",

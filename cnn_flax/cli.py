@@ -35,7 +35,7 @@ from cnn_flax.weights import (
     read_checkpoint,
     to_torch,
 )
-from cnn_flax.weights.class_names import IMAGENET_CLASSES, imagenet_names
+from cnn_flax.weights.class_names import IMAGENET_CLASSES, class_names
 from cnn_flax.weights.dialects import find_dialects
 from cnn_flax.weights.identify import (
     IdentifiedWeights,
@@ -392,19 +392,19 @@ def _predict(options: argparse.Namespace) -> None:
     rows = _probabilities(found, images.values())
 
     classes = rows.shape[1]
-    class_names = imagenet_names() if classes == IMAGENET_CLASSES else None
+    names = class_names(found, classes)
     table = Table("image", "class", "index", "probability")
     table.columns[0].overflow = "fold"
     for image, row in zip(images, rows, strict=True):
         for rank, k in enumerate(np.argsort(-row, kind="stable")[: options.top]):
             shown = "" if rank else _printable(image)
-            class_name = class_names[k] if class_names else f"class {k}"
+            class_name = _printable(names[k]) if names else f"class {k}"
             table.add_row(shown, class_name, str(k), f"{100 * row[k]:.2f} %")
         table.add_section()
     _print(table)
     others = ": --entry names others" if len(found.candidates) > 1 else ""
     _print(f"Images prepared as for {found.preparation}{others}.")
-    if classes == IMAGENET_CLASSES and not class_names:
+    if classes == IMAGENET_CLASSES and not names:
         _print(f"For the classes' names: {install_command('cli')}")
     if errors:
         raise UserError(" ".join(errors))

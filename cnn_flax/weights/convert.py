@@ -20,8 +20,13 @@ from cnn_flax.weights.torch_names import HEADS, is_count
 from cnn_flax.weights.variables import Sizes, flatten, variable_shapes
 
 __all__ = [
-    *("dialect_of", "fits", "from_torch", "net_of", "read_state_dict"),
-    *("to_dialect", "to_torch"),
+    "dialect_of",
+    "fits",
+    "from_torch",
+    "net_of",
+    "read_state_dict",
+    "to_dialect",
+    "to_torch",
 ]
 
 _SHOWN = 4  # Entries of one kind that a message names.

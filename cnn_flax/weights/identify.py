@@ -32,6 +32,7 @@ __all__ = [
     "identify_weights",
     "model_of",
     "origin_of",
+    "read_config",
 ]
 
 
@@ -200,7 +201,7 @@ def _described(name: str, called: str, path: pathlib.Path) -> IdentifiedWeights 
 
     None: there is none, it is of another model, or the weights are published ones.
     """
-    config = _config(path.parent)
+    config = read_config(path.parent)
     images, own = config.get("pretrained_cfg", config), config.get("cnn_flax", {})
     if (
         config.get("architecture") != name
@@ -352,7 +353,10 @@ def _candidates(
 def _named_models(source: str, path: pathlib.Path) -> list[str]:
     """The models that a file may be of by its metadata, its config or its name."""
     models = list_models()
-    hints = [read_metadata(path).get("model"), _config(path.parent).get("architecture")]
+    hints = [
+        read_metadata(path).get("model"),
+        read_config(path.parent).get("architecture"),
+    ]
     called = pathlib.PurePath(source).name
     hints += sorted(filter(called.startswith, models), key=len, reverse=True)
     return [name for name in hints if name in models]
@@ -363,7 +367,7 @@ def _named_entry(
 ) -> PublishedWeights | None:
     """The published weights that a file's metadata, name, config or digest names."""
     own_words = read_metadata(path).get("source")
-    config = _config(path.parent)
+    config = read_config(path.parent)
     timm = config.get("pretrained_cfg")
     tag = timm.get("tag") if isinstance(timm, dict) else None
     called = pathlib.PurePath(source).name
@@ -467,7 +471,7 @@ def _digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _config(folder: pathlib.Path) -> dict[str, Any]:
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """The `config.json` of a folder, a run's or Hugging Face's; empty if missing."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))

@@ -13,11 +13,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 # The cheapest of each family, and those with other blocks: grouped convolutions, masks
-# of deformable ones, "SAME" padding, gates, no BatchNorm, no auxiliary heads.
-OTHERS = (
-    *("resnext50_32x4d", "resnet50_dcnv2", "tf_efficientnet_b0", "efficientnet_b0"),
-    *("googlenet_lrn", "alexnet", "vgg11_bn"),
-)
+# of deformable ones, "SAME" padding with gates.
+OTHERS = ("resnext50_32x4d", "resnet50_dcnv2", "tf_efficientnet_b0")
 NAMES = [
     name if name == "resnet18" else pytest.param(name, marks=pytest.mark.slow)
     for name in (*SMALLEST.values(), *OTHERS)

@@ -6,6 +6,7 @@ import logging
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import cnn_flax
@@ -74,6 +75,16 @@ def test_the_card_has_figures_licence_and_preparation(small_run, tmp_path, capsy
     assert "0 a, 1 b, 2 c, 3 d, 4 e" in card
 
 
+def test_a_folder_is_predicted_with_its_names(small_run, tmp_path, capsys):
+    push(capsys, small_run, "--to", tmp_path / "hub", "--license", "mit")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "dark.png")
+    words = ("resnet18", tmp_path / "dark.png", "--weights", tmp_path / "hub")
+    assert main(["predict", *map(str, words)]) == 0
+    printed = capsys.readouterr().out
+    names = [line.split("│")[2].strip() for line in printed.splitlines() if "%" in line]
+    assert sorted(names) == list("abcde")
+
+
 def timm_reads(folder):
     """timm's rules: `timm/models/_hub.py`, `load_model_config_from_path` of 1.0.31."""
     config = json.loads((folder / "config.json").read_text())
@@ -125,13 +136,11 @@ def test_the_head_and_the_first_convolution_are_where_timm_has_them(name):
     form = timm_form(name, {})
     assert form is not None
     assert (form.first_conv, form.classifier) == FORMS[name]
-    shapes = variable_shapes(name, {})
-    zeros = {k: np.broadcast_to(np.float32(0), x.shape) for k, x in shapes.items()}
-    head = {k: x for k, x in zeros.items() if k.startswith("params/head/")}
-    assert f"{form.classifier}.weight" in to_dialect(
-        form.dialect,
-        {"params": {"head": {k.split("/")[-1]: x for k, x in head.items()}}},
-    )
+    head = {"kernel": np.ones((4, 3), np.float32), "bias": np.ones(3, np.float32)}
+    if name.startswith("vgg"):  # A convolution.
+        head["kernel"] = head["kernel"][None, None]
+    arrays = to_dialect(form.dialect, {"params": {"head": head}})
+    assert set(arrays) == {f"{form.classifier}.{x}" for x in ("weight", "bias")}
 
 
 @pytest.mark.parametrize(
