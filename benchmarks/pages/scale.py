@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.pages.folders import DOCS, MEASUREMENTS
-from benchmarks.pages.markdown import millions, table
+from benchmarks.pages.markdown import table
 
 __all__ = ["replace_section", "section"]
 
@@ -49,7 +49,6 @@ def section(records: Sequence[Record]) -> str:
         if record["recipe"] == _RECIPE
     }
     rows = [_row(found[key]) for key in sorted(found)]
-    nets = ", ".join(f"`{model}`" for model in sorted({key[0] for key in found}))
     versions = sorted({_versions(record) for record in records})
     return f"""## {_TITLE}
 
@@ -78,9 +77,9 @@ twice the largest while all fit. It ends when the two are within a sixteenth.
 `--topology gpu:h200x8` prints the same from the program for as many CPU devices, as an
 estimate: XLA fuses more on a GPU, so real traffic and memory are lower.
 
-The table is for {nets}: the training step of `{_RECIPE}` with
-`--dtype bfloat16` and 256 images per chip, at 224 px. With `--model` and `--topology`,
-the command measures the other nets and slices.
+The table has the training step of `{_RECIPE}` with `--dtype bfloat16`, and with
+`--remat stage` where the row says so. Images/s are over all chips, the other figures
+per chip. `--model`, `--topology`, `--batch-size` and `--image-size` make other rows.
 
 {table(_HEADER, rows)}
 
@@ -93,8 +92,9 @@ other steps that were compiled:
 
 _HEADER = (
     "net",
-    "parameters",
+    "px",
     "chips",
+    "images per chip",
     "memory GB",
     "temporaries GB",
     "TFLOP",
@@ -112,7 +112,11 @@ _HEADER = (
 def _row(record: Record) -> list[str]:
     step = record["steps"]["training"]
     cost, roof = step["cost"], step["roofline"]
-    start = [f"`{record['model']}`", millions(record["parameters"]), record["chips"]]
+    net = f"`{record['model']}`"
+    if record.get("remat", "none") == "stage":
+        net += " `--remat stage`"
+    per_chip = step["images"] // record["chips"]
+    start = [net, record["image_size"], record["chips"], per_chip]
     if cost is None:
         return [*start, "does not fit", *[""] * (len(_HEADER) - 4)]
     cells = [

@@ -116,6 +116,7 @@ class RunPlan:
             "fields": dict(config.network.model_fields),
             "dtype": config.network.dtype,
             "image_size": config.input.trained_size,
+            "remat": config.parallelism.remat,
             "parameters": self.program.parameters,
             "topology": topology.name,
             "chips": topology.chips,

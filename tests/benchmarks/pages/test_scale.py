@@ -8,7 +8,7 @@ RECORD = {
     "model": "resnet50",
     "topology": "v5e:2x4",
     "chips": 8,
-    "parameters": 25_557_032,
+    "image_size": 224,
     "steps": {
         "training": {
             "images": 2048,
@@ -37,25 +37,25 @@ RECORD = {
 
 def test_a_row_has_the_figures_of_a_chip():
     other = RECORD | {"recipe": "digits_resnet", "model": "resnet18"}
-    text = section([RECORD | {"parameters": 0}, RECORD, other])
+    text = section([RECORD | {"image_size": 32}, RECORD, other])
     row = (
-        "| `resnet50` | 25.6 M | 8 | 9.50 | 9.20 | 6.16 | 102.5 | 161 | 52.5 | 31.30 "
-        "| 125.20 | 0.90 | 125.2 | 16,358 |"
+        "| `resnet50` | 224 | 8 | 256 | 9.50 | 9.20 | 6.16 | 102.5 | 161 | 52.5 "
+        "| 31.30 | 125.20 | 0.90 | 125.2 | 16,358 |"
     )
     assert row in text
     # The last measurement counts, and another recipe's has no row.
     assert text.count("| `resnet") == 1
-    assert "The table is for `resnet50`:" in text
     assert "2026-11-30, JAX 1.2, libtpu 3.4" in text
 
 
 def test_a_net_that_does_not_fit_says_so():
     step = RECORD["steps"]["training"] | {"cost": None, "roofline": None}
     text = section([RECORD | {"steps": {"training": step}}])
-    assert "| `resnet50` | 25.6 M | 8 | does not fit |" in text
+    assert "| `resnet50` | 224 | 8 | 256 | does not fit |" in text
     step = RECORD["steps"]["training"] | {"roofline": None}
     text = section([RECORD | {"steps": {"training": step}}])
-    assert "| 8 | 9.50 |" in text and "| 52.5 |  |  |  | does not fit |  |" in text
+    assert "| 8 | 256 | 9.50 |" in text
+    assert "| 52.5 |  |  |  | does not fit |  |" in text
 
 
 def test_other_sections_of_the_page_stay():
@@ -75,3 +75,8 @@ def test_the_page_is_what_the_program_writes():
     lines = (MEASUREMENTS / "plan.jsonl").read_text("utf-8").splitlines()
     page = (DOCS / "scale.md").read_text("utf-8")
     assert replace_section(page, section([json.loads(line) for line in lines])) == page
+
+
+def test_a_net_with_rematerialized_stages_says_so():
+    text = section([RECORD | {"remat": "stage"}])
+    assert "| `resnet50` `--remat stage` | 224 | 8 |" in text
