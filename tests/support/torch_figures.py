@@ -1,9 +1,10 @@
-"""Writes the figures of one of torchvision's models, for `tests.support.figures`.
+"""Writes the figures of one of torchvision's or timm's models.
 
     pip install -e '.[bench]'
     python -m tests.support.torch_figures resnet18 --sizes 96x96 65x97 --train 4x96x96
 
-writes `tests/reference/models/tv_resnet18.json` and `.npz`. The tests need no torch.
+writes `tests/reference/models/tv_resnet18.json` and `.npz` for `tests.support.figures`;
+`timm:resnet18`, with `pip install timm`, writes `timm_resnet18`. Tests need no torch.
 
 Weights are seeded by the names of the checkpoint's entries, images are the same for all
 models, and there is no dropout or stochastic depth. Logits are in evaluation mode, in
@@ -14,6 +15,7 @@ running mean after the pass.
 """
 
 import argparse
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,12 @@ FOLDER = REFERENCE / "models"
 
 def seeded_net(name: str) -> nn.Module:
     """The model with seeded weights, without noise."""
-    net = torchvision.models.get_model(name)
+    if name.startswith("timm:"):
+        import timm
+
+        net = timm.create_model(name.removeprefix("timm:"))
+    else:
+        net = torchvision.models.get_model(name)
     for module in net.modules():
         if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
             module.p = 0.0
@@ -104,8 +111,12 @@ def training_pass(name: str, n: int, height: int, width: int) -> dict[str, Any]:
 def write(name: str, sizes: list[list[int]], train: list[int], folder: Path) -> None:
     """Measures a model, and writes its two files."""
     net = seeded_net(name)
+    library, _, model = name.rpartition(":")
+    library = library or "torchvision"
+    version = importlib.metadata.version(library).split("+")[0]
+    file = f"{'tv' if library == 'torchvision' else library}_{model}"
     figures: dict[str, Any] = {
-        "source": f"torchvision {torchvision.__version__.split('+')[0]} {name}",
+        "source": f"{library} {version} {model}",
         "parameters": sum(p.numel() for p in net.parameters()),
         "state_dict": shapes(net),
         "multiply_adds_224": multiply_adds(name),
@@ -118,16 +129,18 @@ def write(name: str, sizes: list[list[int]], train: list[int], folder: Path) -> 
         figures[f"float32_noise_{size}"] = noise
     figures["train"] = training_pass(name, *train)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / f"tv_{name}.npz", **arrays)
+    np.savez(folder / f"{file}.npz", **arrays)
     text = json.dumps(figures, separators=(",", ":"))
-    (folder / f"tv_{name}.json").write_text(text + "\n", "utf-8")
+    (folder / f"{file}.json").write_text(text + "\n", "utf-8")
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Writes a model's figures.")
     numbers = lambda text: [int(part) for part in text.split("x")]  # noqa: E731
-    parser.add_argument("model", help="one of torchvision.models.list_models()")
+    parser.add_argument(
+        "model", help="one of torchvision.models.list_models(), or timm:NAME"
+    )
     parser.add_argument(
         "--sizes", nargs="+", type=numbers, default=[[96, 96], [65, 97]], metavar="HxW"
     )
