@@ -14,7 +14,7 @@ from flax.typing import Dtype
 
 from cnn_flax.layers.batch_norm import BatchNorm
 
-__all__ = ["configure", "configure_norm"]
+__all__ = ["configure", "configure_group_norm", "configure_norm"]
 
 
 def configure(
@@ -45,3 +45,21 @@ def configure_norm(
     return configure(
         BatchNorm, dtype, momentum=momentum, axis_name=axis_name, epsilon=epsilon
     )
+
+
+def configure_group_norm(dtype: Dtype, groups: int) -> Callable[..., Any]:
+    """A constructor of `flax.linen.GroupNorm`, called as `configure_norm`'s.
+
+    Wu and He 2018, "Group normalization", https://arxiv.org/abs/1803.08494. It has no
+    running statistics.
+
+    Args:
+      dtype: dtype of the computation.
+      groups: number of groups of channels.
+    """
+    return partial(_group_norm, configure(nn.GroupNorm, dtype), groups)
+
+
+def _group_norm(layer: Callable[..., Any], groups: int, **fields: Any) -> Any:
+    norm = layer(groups, epsilon=1e-5, **fields)
+    return lambda x, *, use_running_average: norm(x)

@@ -17,18 +17,20 @@ __all__ = ["SqueezeExcite"]
 
 
 class SqueezeExcite(Module):
-    """Scales each channel by a gate in (0, 1), computed from all channels' means.
+    """Scales each channel by a gate in [0, 1], computed from all channels' means.
 
-    Two biased 1x1 convolutions on the means, `reduce` and `expand`, then a sigmoid.
+    Two biased 1x1 convolutions on the means, `reduce` and `expand`, then the gate.
 
     Attributes:
       features: number of channels between the two convolutions.
       activation: elementwise function between them.
+      gate: elementwise function after them, into [0, 1].
       conv_block: constructor of convolution, norm and activation.
     """
 
     features: int
     activation: Callable[[jax.Array], jax.Array] = nn.relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
     conv_block: Callable[..., nn.Module] = ConvBlock
 
     @nn.compact
@@ -39,6 +41,6 @@ class SqueezeExcite(Module):
             self.features, 1, norm=None, activation=self.activation, name="reduce"
         )(s)
         s = self.conv_block(
-            x.shape[-1], 1, norm=None, activation=nn.sigmoid, name="expand"
+            x.shape[-1], 1, norm=None, activation=self.gate, name="expand"
         )(s)
         return x * s

@@ -12,6 +12,8 @@ https://arxiv.org/abs/1512.03385, with the variants that weights are published f
   https://arxiv.org/abs/1611.05431: the 3x3 in 32 groups.
 - `wide_resnet*`: Zagoruyko and Komodakis 2016, "Wide residual networks",
   https://arxiv.org/abs/1605.07146: the bottleneck's 3x3 twice as wide.
+- `resnet50_gn`: Wu and He 2018, "Group normalization",
+  https://arxiv.org/abs/1803.08494: 32 groups in place of BatchNorm, as in timm.
 - `lab_resnet34`: a course's exercise, whose docstring lists its departures.
 
 The kernels are drawn from the 2015 paper's own initialisation (normal, fan out), the
@@ -36,7 +38,11 @@ from cnn_flax.layers import (
     max_pool,
 )
 from cnn_flax.layers.arguments import as_images, check_rate
-from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.configure import (
+    configure,
+    configure_group_norm,
+    configure_norm,
+)
 from cnn_flax.layers.cpu.convolution import subsample
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
@@ -55,6 +61,9 @@ _PAPER_D = (
 _PAPER_X = (
     "Xie, Girshick, Dollár, Tu and He 2016, Aggregated residual transformations for "
     "deep neural networks, https://arxiv.org/abs/1611.05431"
+)
+_PAPER_GROUP_NORM = (
+    "Wu and He 2018, Group normalization, https://arxiv.org/abs/1803.08494"
 )
 _PAPER_WIDE = (
     "Zagoruyko and Komodakis 2016, Wide residual networks, "
@@ -339,6 +348,8 @@ class ResNet(Module):
         grows linearly from 0 at the first block.
       zero_init_last_norm: whether each block begins as its shortcut.
       attention: constructor of each branch's last module; None for no such module.
+      norm_groups: groups of channels that are normalised per image, in place of
+        BatchNorm: Wu and He 2018, "Group normalization"; None for BatchNorm.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -362,6 +373,7 @@ class ResNet(Module):
     drop_path_rate: float = 0.0
     zero_init_last_norm: bool = False
     attention: Callable[..., nn.Module] | None = None
+    norm_groups: int | None = None
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -394,10 +406,14 @@ class ResNet(Module):
           TypeError: if `images` are not floats.
         """
         x = as_images(images, self.dtype)
+        if self.norm_groups is None:
+            norm = configure_norm(self.dtype, self.bn_momentum, self.bn_axis_name)
+        else:
+            norm = configure_group_norm(self.dtype, self.norm_groups)
         conv_block = partial(
             ConvBlock,
             conv=configure(Conv, self.dtype),
-            norm=configure_norm(self.dtype, self.bn_momentum, self.bn_axis_name),
+            norm=norm,
         )
 
         # Stem.
@@ -487,6 +503,12 @@ def resnet34d(**fields: Any) -> ResNet:
 def resnet50d(**fields: Any) -> ResNet:
     """ResNet-50-D: 25,576,264 parameters, trained at 224 px."""
     return _resnet((3, 4, 6, 3), Bottleneck, fields, **_D)
+
+
+@register(paper=_PAPER_GROUP_NORM)
+def resnet50_gn(**fields: Any) -> ResNet:
+    """ResNet-50 with group normalisation: 25,557,032 parameters, trained at 224 px."""
+    return _resnet((3, 4, 6, 3), Bottleneck, fields, norm_groups=32)
 
 
 @register(paper=_PAPER_D, image_size=256)

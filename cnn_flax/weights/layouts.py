@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | kernel of a convolution | `[kh, kw, I / groups, O]` | `[O, I / groups, kh, kw]` |
 | kernel of a dense layer | `[I, O]` | `[O, I]` |
+| `layer_scale` of a block | `[C]` | `[C, 1, 1]` |
 | any other | the same | the same |
 
 A dense layer on a flattened map has its inputs in our order (height, width, channel),
@@ -40,7 +41,7 @@ def to_torch_layout(
       WeightsError: if a kernel's rank is neither 2 nor 4.
     """
     if not _is_kernel(path):
-        return np.array(x)
+        return np.array(x).reshape(torch_shape(path, x.shape))
     x = x.transpose(_axes(path, x.shape))
     if flattened is not None:
         if x.ndim == 2:
@@ -57,7 +58,7 @@ def from_torch_layout(
     Where torch's layer takes a map flattened, ours may be of `rank` 2 or 4.
     """
     if not _is_kernel(path):
-        return np.array(x)
+        return np.array(x).reshape(len(x) if _is_layer_scale(path) else x.shape)
     if flattened is not None:
         x = x.reshape(len(x), -1, *flattened)
         if rank == 2:
@@ -69,6 +70,8 @@ def torch_shape(
     path: str, shape: Sequence[int], flattened: tuple[int, int] | None = None
 ) -> tuple[int, ...]:
     """The shape in torch's layout of our parameter with that shape."""
+    if _is_layer_scale(path):
+        return (*shape, 1, 1)
     if not _is_kernel(path):
         return tuple(shape)
     outputs, *inputs = (shape[axis] for axis in _axes(path, shape))
@@ -96,3 +99,7 @@ def _axes(path: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 def _is_kernel(path: str) -> bool:
     return path.rpartition("/")[2] == "kernel"
+
+
+def _is_layer_scale(path: str) -> bool:
+    return path.rpartition("/")[2] == "layer_scale"

@@ -24,7 +24,7 @@ def test_weights_of_an_address_can_be_checked():
     for weights in every():
         assert [weights.url, weights.hub_id, weights.package].count(None) == 2
         if weights.url:
-            assert re.search(r"-[0-9a-f]{8}\.pth$", weights.url)
+            assert re.search(r"-[0-9a-f]{8,}\.pth$", weights.url)
 
 
 def test_the_preprocessing_is_whole():
@@ -63,8 +63,10 @@ def test_accuracies_are_of_the_size_that_images_are_prepared_at():
 
 
 def test_the_accuracy_of_nearly_all_weights_of_imagenets_classes_is_published():
-    missing = [w.source for w in every() if w.classes == 1000 and not w.imagenet_top1]
-    assert missing == [w.source for w in every() if w.package]
+    missing = {w.source for w in every() if w.classes == 1000 and not w.imagenet_top1}
+    # timm's table has this one at 288 px alone.
+    at_another_size = {"timm resnet50_gn.a1h_in1k"}
+    assert missing == at_another_size | {w.source for w in every() if w.package}
 
 
 def test_a_model_without_published_weights_has_none():

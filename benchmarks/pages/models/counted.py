@@ -1,6 +1,7 @@
 """Cost and receptive field of each model, counted from its traced program."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import cnn_flax
 from benchmarks.measurements import Row, read_lines, write_lines
@@ -11,13 +12,11 @@ __all__ = ["PATH", "count", "counted", "write_counts"]
 
 PATH = MEASUREMENTS / "models.jsonl"
 
-# Name of a family's last map, where it is not stage4.
+# Name of a family's last map, where it is not that of the last of `stage_sizes`.
 _LAST = {
     "alexnet": "pool5",
     "vgg": "stage5",
     "googlenet": "stage5",
-    "mobilenet": "stage7",
-    "efficientnet": "stage7",
 }
 
 
@@ -30,9 +29,9 @@ def count(name: str) -> Row:
       `receptive_field` of the last map, in pixels, gates from global poolings left out.
     """
     info = cnn_flax.model_info(name)
-    model = cnn_flax.create_model(name)
+    model: Any = cnn_flax.create_model(name)
     summary = cnn_flax.summary(model, info.image_size)
-    last = _LAST.get(info.family, "stage4")
+    last = _LAST.get(info.family) or f"stage{len(model.stage_sizes)}"
     field = receptive_field(model, info.image_size, last, ignore_global=True)
     return {
         "model": name,

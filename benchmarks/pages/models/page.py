@@ -23,7 +23,12 @@ FAMILIES = {
     "densenet": "DenseNet",
     "senet": "SENet",
     "mobilenet": "MobileNetV2",
+    "mobilenet_v3": "MobileNetV3",
+    "shufflenet_v2": "ShuffleNetV2",
     "efficientnet": "EfficientNet",
+    "efficientnet_v2": "EfficientNetV2",
+    "regnet": "RegNetY",
+    "convnext": "ConvNeXt",
     "dcn": "Deformable ResNet",
 }
 _RESULTS = f"measurements/{PATH.name}"

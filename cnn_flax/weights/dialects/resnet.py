@@ -65,7 +65,9 @@ _LAB_RESNET = Dialect(
 )
 
 
-@family(r"(se)?resnet\d+|resnet\d+_dcn(v2)?|(se)?resnext\d+_.*|wide_resnet\d+_2")
+@family(
+    r"(se)?resnet\d+|resnet50_gn|resnet\d+_dcn(v2)?|(se)?resnext\d+_.*|wide_resnet\d+_2"
+)
 def resnet(name: str) -> tuple[Dialect, ...]:
     """Torchvision's and timm's names; weights with a pooled shortcut are read too."""
     del name
