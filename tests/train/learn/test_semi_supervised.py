@@ -296,11 +296,10 @@ def test_a_stopped_run_resumes_the_methods_state(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs", "optimized")
-def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
-    # 4 labels per digit. Seen: 74.9 to 83.6 % alone; 91.4 to 96.4 % with FixMatch,
-    # whose worst seed had gained nothing yet after half of the steps; 94.4 to 95.8 %
-    # with SoftMatch, and 92.5 to 95.0 % with the default momentum of 0.999, which
-    # leaves all weights near 1 in this few steps.
+def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet, programs):
+    # 4 labels per digit. Seen with seeds 0 to 2: 71.6, 81.9 and 77.4 % alone; 85.0, 89.4
+    # and 91.1 % with FixMatch; 94.2, 96.4 and 94.2 % with SoftMatch, at a momentum below
+    # the default of 0.999, which leaves all weights near 1 in this few steps.
     network = Network(
         "resnet18", {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}
     )
@@ -324,8 +323,8 @@ def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
             optimization=Optimization(warmup_epochs=0.2, weight_decay=5e-4),
             unlabelled=unlabelled,
             epochs=1,
-            epoch_steps=1000,
-            log_every=1000,
+            epoch_steps=600,
+            log_every=600,
         )
         return [
             fit(
@@ -338,4 +337,5 @@ def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
 
     alone = accuracies("none")
     for consistency in ("fixmatch", "softmatch"):
-        assert min(accuracies(consistency)) > max(alone), consistency
+        for before, after in zip(alone, accuracies(consistency), strict=True):
+            assert after > before + 0.02, consistency
