@@ -272,7 +272,7 @@ def test_noise_is_on_for_the_student_and_off_for_the_teacher(noise):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("programs", "optimized")
+@pytest.mark.usefixtures("programs")
 def test_a_student_beats_itself_trained_without_its_teacher(tmp_path, quiet):
     """With two labels per class and the same steps; the teacher has all labels."""
     config = Config(

@@ -9,7 +9,7 @@ from train.config import Augment
 from train.noisy_student.run import run
 from train.recipes import noisy_student_digits
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs", "optimized")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs")]
 
 
 def test_the_last_round_beats_the_first(tmp_path, quiet):
