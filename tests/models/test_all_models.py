@@ -6,6 +6,7 @@ models that are then equal (resnet18 and resnet34) one runs. One model per famil
 quick, the others are slow.
 """
 
+import contextlib
 import copy
 import json
 import pickle
@@ -217,12 +218,18 @@ class Net:
         return loss, new, gradients
 
 
-@pytest.fixture(scope="module", params=one_quick_per_family(STRUCTURES.values()))
-def net(request) -> Any:
-    # GoogLeNet has no fields for its table.
+@contextlib.contextmanager
+def few_inceptions():
+    """Cuts GoogLeNet down, which has no fields for its table."""
     with pytest.MonkeyPatch.context() as patch:
         few = dict.fromkeys(("3b", "4a", "4d", "4e", "5b"), (8,) * 6)
         patch.setattr(googlenet, "_INCEPTIONS", few)
+        yield
+
+
+@pytest.fixture(scope="module", params=one_quick_per_family(STRUCTURES.values()))
+def net(request) -> Any:
+    with few_inceptions():
         yield Net(request.param)
 
 
@@ -269,6 +276,7 @@ def faint_gradients(gradients):
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
+@few_inceptions()
 def test_forward_mode_and_hessian_vector_products(name, float64):
     model = cut_down(name).clone(dtype=jnp.float64)
     images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3), jnp.float64)
