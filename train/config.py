@@ -418,21 +418,28 @@ class Unlabelled:
     """Balance the pseudo-labelled images to this many per class: the most confident,
     or duplicates where there are fewer; 0 for no balancing."""
     consistency: Literal[
-        "none", "pseudo_label", "fixmatch", "flexmatch", "softmatch"
+        "none", "pseudo_label", "fixmatch", "flexmatch", "softmatch", "freematch"
     ] = "none"
     """How the model labels the unlabelled images in training: its own prediction for
     the image (pseudo_label); its prediction for a weakly augmented view as the label of
-    a strongly augmented one (fixmatch), with one threshold per class (flexmatch), or
-    with a weight per image instead (softmatch)."""
+    a strongly augmented one (fixmatch), with one threshold per class (flexmatch), with
+    a weight per image instead (softmatch), or with thresholds per class that follow the
+    model's confidence (freematch)."""
     threshold: float = 0.95
-    """With --consistency, except softmatch: smallest confidence of a prediction that is
-    learned from."""
+    """With --consistency, except softmatch and freematch: smallest confidence of a
+    prediction that is learned from."""
     softmatch_momentum: float = 0.999
     """With softmatch: decay of the moving averages of the confidence's mean and
     variance and of the class probabilities."""
     softmatch_n_sigma: float = 2.0
     """With softmatch: divides the standard deviation of the weight's Gaussian. The
     paper's equation has 1, the authors' code 2."""
+    freematch_momentum: float = 0.999
+    """With freematch: decay of the moving averages of the confidence and of the class
+    probabilities."""
+    freematch_fairness: float = 0.01
+    """With freematch: weight of the term that keeps the predicted classes balanced. The
+    paper has 0.01 to 0.05."""
     unlabelled_weight: float = 1.0
     """Weight of the unlabelled images' loss; that of the labelled ones is 1."""
     ramp_up_epochs: float = 0.0
@@ -455,6 +462,9 @@ class Unlabelled:
         momentum, n_sigma = self.softmatch_momentum, self.softmatch_n_sigma
         _check(0 <= momentum < 1, "softmatch_momentum", momentum, "in [0, 1)")
         _check(n_sigma > 0, "softmatch_n_sigma", n_sigma, "above 0")
+        momentum, fairness = self.freematch_momentum, self.freematch_fairness
+        _check(0 <= momentum < 1, "freematch_momentum", momentum, "in [0, 1)")
+        _check(fairness >= 0, "freematch_fairness", fairness, "at least 0")
         operations, magnitude = self.strong_operations, self.strong_magnitude
         _check(operations > 0, "strong_operations", operations, "at least 1")
         _check(0 <= magnitude <= 30, "strong_magnitude", magnitude, "in [0, 30]")

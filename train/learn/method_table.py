@@ -10,6 +10,7 @@ from train.learn import (
     fixmatch,
     flexmatch,
     forgetting,
+    freematch,
     semi_supervised,
     softmatch,
     supervised,
@@ -68,6 +69,7 @@ METHODS = (
     MethodRow(*_consistency("fixmatch"), fixmatch.make_method),
     MethodRow(*_consistency("flexmatch"), flexmatch.make_method),
     MethodRow(*_consistency("softmatch"), softmatch.make_method),
+    MethodRow(*_consistency("freematch"), freematch.make_method),
     MethodRow(
         "--unlabelled --pseudo-labels",
         lambda config: bool(config.unlabelled.pseudo_labels),

@@ -79,6 +79,17 @@ SOFTMATCH = dataclasses.replace(
     ),
 )
 
+# Its fairness term is of the whole batch: no sum over the devices' losses.
+FREEMATCH = dataclasses.replace(
+    FLEXMATCH,
+    unlabelled=dataclasses.replace(
+        FLEXMATCH.unlabelled,
+        consistency="freematch",
+        freematch_momentum=0.5,
+        freematch_fairness=0.5,
+    ),
+)
+
 
 def distilled_in_parts(folder):
     """A config with every other option of a step, in two parts.
@@ -194,6 +205,7 @@ def main():
         for name, config in {
             "flexmatch": FLEXMATCH,
             "softmatch": SOFTMATCH,
+            "freematch": FREEMATCH,
             "taught, in parts": distilled_in_parts(Path(folder)),
         }.items():
             expected, _ = run(Parallelism(devices=1), config)
