@@ -297,10 +297,10 @@ def test_a_stopped_run_resumes_the_methods_state(
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
-    # 4 labels per digit. Seen with seeds 0 to 2: 71.6, 81.9 and 77.4 % alone; 85.0,
-    # 89.4 and 91.1 % with FixMatch; 94.2, 96.4 and 94.2 % with SoftMatch, and 94.4, 94.2
-    # and 94.2 % with FreeMatch, at a momentum below the default of 0.999, whose averages
-    # would hardly move in this few steps.
+    # 4 labels per digit. Seen with seeds 0 to 2, in %: 71.6, 81.9 and 77.4 alone; 85.0,
+    # 89.4 and 91.1 with FixMatch; 94.2, 96.4 and 94.2 with SoftMatch; 94.4, 94.2 and
+    # 94.2 with FreeMatch. The momentum of both is below the default of 0.999, whose
+    # averages would hardly move in this few steps.
     network = Network(
         "resnet18", {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}
     )
