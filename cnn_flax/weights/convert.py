@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from cnn_flax.registry import list_models, registration
 from cnn_flax.weights.dialects import Dialect, Rule, dialects, find_dialects, rule_of
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import WeightsError, listing_of, name_of
 from cnn_flax.weights.layouts import (
     as_numpy,
     from_torch_layout,
@@ -28,8 +28,6 @@ __all__ = [
     "to_dialect",
     "to_torch",
 ]
-
-_SHOWN = 4  # Entries of one kind that a message names.
 
 Flat = dict[str, Any]
 Names = dict[str, tuple[str, Rule]]
@@ -198,7 +196,7 @@ def net_of(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     if len(found) > 1:
         raise WeightsError(
             f"The state dict holds several nets with the names of {name}, under "
-            f"{', '.join(found)}: pass the entries of one of them."
+            f"{listing_of(map(name_of, found))}: pass the entries of one of them."
         )
     net = _below(found[0], arrays)
     if not any(map(_is_of_head, net)):
@@ -340,20 +338,15 @@ def _differences(names: Names, wanted: Flat, arrays: Mapping[str, Any]) -> str:
         for path, (entry, rule) in names.items()
     }
     kinds = {
-        "Missing": [entry for entry in shapes if entry not in arrays],
-        "Unexpected": [entry for entry in arrays if entry not in shapes],
+        "Missing": [name_of(entry) for entry in shapes if entry not in arrays],
+        "Unexpected": [name_of(entry) for entry in arrays if entry not in shapes],
         "Of another shape": [
-            f"{entry} {list(np.shape(arrays[entry]))} for {list(shape)}"
+            f"{name_of(entry)} {list(np.shape(arrays[entry]))} for {list(shape)}"
             for entry, shape in shapes.items()
             if entry in arrays and np.shape(arrays[entry]) != shape
         ],
     }
-    return " ".join(_sentence(kind, found) for kind, found in kinds.items() if found)
-
-
-def _sentence(kind: str, found: list[str]) -> str:
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"{kind}: {', '.join(found[:_SHOWN])}{more}."
+    return " ".join(f"{k}: {listing_of(found)}." for k, found in kinds.items() if found)
 
 
 def _resemblance(name: str, arrays: Mapping[str, Any]) -> str:

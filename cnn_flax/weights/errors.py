@@ -1,10 +1,12 @@
 """Errors of this package, and what they say of things that come from a file."""
 
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["CheckpointError", "WeightsError", "name_of", "reason_of"]
+__all__ = ["CheckpointError", "WeightsError", "listing_of", "name_of", "reason_of"]
 
 _MOST_CHARACTERS = 80  # Of a name.
+_MOST_NAMES = 4  # That a message lists.
 _LONGEST_REASON = 300
 
 
@@ -28,6 +30,13 @@ def name_of(key: Any) -> str:
     if isinstance(key, int) and key.bit_length() < 64:
         return repr(key)
     return f"a {type(key).__name__}"
+
+
+def listing_of(names: Iterable[str]) -> str:
+    """The first few of several names, for a message, and how many more there are."""
+    names = list(names)
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def reason_of(error: BaseException) -> str:

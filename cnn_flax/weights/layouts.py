@@ -19,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import WeightsError, name_of
 
 __all__ = ["as_numpy", "from_torch_layout", "to_torch_layout", "torch_shape"]
 
@@ -92,7 +92,7 @@ def as_numpy(value: Any) -> np.ndarray:
 def _axes(path: str, shape: Sequence[int]) -> tuple[int, ...]:
     if len(shape) not in _TORCH_AXES:
         raise WeightsError(
-            f"{path} has the shape {list(shape)}; a kernel has rank 4 or 2."
+            f"{name_of(path)} has the shape {list(shape)}; a kernel has rank 4 or 2."
         )
     return _TORCH_AXES[len(shape)]
 

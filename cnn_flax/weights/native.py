@@ -14,7 +14,7 @@ import safetensors
 from flax import traverse_util
 from safetensors.numpy import save
 
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import WeightsError, name_of
 from cnn_flax.weights.variables import auxiliary_paths, sizes, variable_shapes
 
 __all__ = ["from_native", "is_native", "read_metadata", "write"]
@@ -44,8 +44,8 @@ def from_native(
         shapes = [np.shape(of[path]) for of in (wanted, arrays) if path in of]
         if len(shapes) < 2 or shapes[0] != shapes[1]:
             raise WeightsError(
-                f"The file does not fit {name}; {path} is the first parameter that is "
-                "missing, unexpected or of another shape."
+                f"The file does not fit {name}; {name_of(path)} is the first parameter "
+                "that is missing, unexpected or of another shape."
             )
     return traverse_util.unflatten_dict(dict(arrays), sep="/")
 

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from cnn_flax.registry import create_model, registration
 from cnn_flax.weights.convert import read_state_dict
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import WeightsError, name_of
 from cnn_flax.weights.identify import IdentifiedWeights, identify_weights
 from cnn_flax.weights.native import from_native, is_native
 from cnn_flax.weights.read import read_checkpoint
@@ -179,8 +179,8 @@ def _check_same(name: str, shapes: Mapping[str, Any], flat: Mapping[str, Any]) -
         found = np.shape(flat[path]) if path in flat else "nothing"
         if wanted != found:
             raise WeightsError(
-                f"The run has other fields of {name} than those given: {path} has the "
-                f"shape {found}, and {wanted} with the given ones."
+                f"The run has other fields of {name} than those given: {name_of(path)} "
+                f"has the shape {found}, and {wanted} with the given ones."
             )
 
 

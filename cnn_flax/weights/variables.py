@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from cnn_flax.registry import Registration, create_model, registration
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import WeightsError, name_of
 
 __all__ = ["Sizes", "auxiliary_paths", "flatten", "sizes", "variable_shapes"]
 
@@ -53,7 +53,7 @@ def flatten(variables: Mapping[str, Any]) -> Flat:
         if collection not in _COLLECTIONS:
             raise WeightsError(
                 'Variables are {"params": ..., "batch_stats": ...}, or one of the two; '
-                f"got {collection!r}."
+                f"got {name_of(collection)}."
             )
     ordered = {c: variables[c] for c in _COLLECTIONS if c in variables}
     return traverse_util.flatten_dict(ordered, sep="/")

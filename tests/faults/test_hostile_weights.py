@@ -7,9 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from cnn_flax.weights import CheckpointError, read_checkpoint
+from cnn_flax import load_pretrained
+from cnn_flax.weights import CheckpointError, WeightsError, read_checkpoint, to_torch
 from cnn_flax.weights.errors import reason_of
+from cnn_flax.weights.native import from_native
+from cnn_flax.weights.variables import variable_shapes
 from tests.support import torch_files
 from tests.support.torch_files import NUMBERS, Raw
 
@@ -246,3 +250,40 @@ def test_damaged_compression_is_refused(tmp_path, method):
 def test_gzip_is_no_checkpoint(tmp_path):
     (tmp_path / "x").write_bytes(gzip.compress(zlib.compress(bytes(99))))
     assert "neither safetensors" in refused(tmp_path / "x")
+
+
+LONG = "n" * 10**6
+KERNEL = np.zeros((1, 1, 1, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"conv1.weight": KERNEL, LONG: KERNEL},
+        {
+            f"{i}{LONG}.{name}": KERNEL
+            for i in range(9)
+            for name in ("conv1.weight", "layer1.0.conv1.weight")
+        },
+    ],
+    ids=["a name", "many nets"],
+)
+def test_a_message_limits_the_names_that_a_file_gives(tmp_path, arrays):
+    save_file(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="nnn") as caught:
+        load_pretrained("resnet18", tmp_path / "x.safetensors")
+    assert len(str(caught.value)) < 1000
+
+
+def test_variables_with_a_long_name_are_refused_in_a_short_message():
+    shapes = variable_shapes("alexnet", {"num_classes": 2})
+    arrays = {
+        path: np.broadcast_to(np.float32(0), x.shape) for path, x in shapes.items()
+    }
+    with pytest.raises(WeightsError, match="nnn") as caught:
+        from_native("alexnet", {**arrays, f"params/{LONG}": KERNEL})
+    assert len(str(caught.value)) < 300
+    for variables in ({LONG: {}}, {"params": {LONG: {"kernel": KERNEL}}}):
+        with pytest.raises(WeightsError, match="nnn") as caught:
+            to_torch("resnet18", variables)
+        assert len(str(caught.value)) < 300

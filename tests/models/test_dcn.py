@@ -198,7 +198,8 @@ def test_weights_with_some_branches_alone_are_refused(monkeypatch):
     state_dict = figures.seeded_state_dict(shapes)
     del state_dict["layer3.0.conv2.conv_offset.bias"]
     with pytest.raises(
-        cnn_flax.weights.WeightsError, match="Missing: layer3.0.conv2.conv_offset.bias."
+        cnn_flax.weights.WeightsError,
+        match="Missing: 'layer3.0.conv2.conv_offset.bias'",
     ):
         cnn_flax.weights.from_torch("resnet18_dcnv2", state_dict)
 

@@ -289,7 +289,7 @@ def test_auxiliary_heads_may_be_left_out_or_asked_for(checkpoint):
     chex.assert_trees_all_equal(
         from_torch(checkpoint, aux_logits=False), from_torch(without_heads(checkpoint))
     )
-    with pytest.raises(cnn_flax.weights.WeightsError, match="Missing: aux1.conv"):
+    with pytest.raises(cnn_flax.weights.WeightsError, match="Missing: 'aux1.conv"):
         from_torch(without_heads(checkpoint), aux_logits=True)
 
 

@@ -71,7 +71,7 @@ def test_results_are_copies():
 
 
 def test_a_kernel_of_another_rank_is_refused():
-    with pytest.raises(WeightsError, match=r"a/kernel has the shape \[2, 3, 4\]"):
+    with pytest.raises(WeightsError, match=r"a/kernel' has the shape \[2, 3, 4\]"):
         to_torch_layout("a/kernel", numbered(2, 3, 4))
 
 

@@ -73,7 +73,7 @@ def without(arrays, name):
     ],
 )
 def test_arrays_of_another_model_are_refused(change):
-    with pytest.raises(WeightsError, match="does not fit resnet18; params/"):
+    with pytest.raises(WeightsError, match="does not fit resnet18; 'params/"):
         from_native("resnet18", change(random_arrays()), **SMALL)
 
 

@@ -116,7 +116,7 @@ def test_auxiliary_heads_may_be_absent_or_left_out(tmp_path):
 
 def test_fields_that_change_the_parameters_are_given_again(tmp_path):
     path = save(tmp_path / "tiny.safetensors", variables_of(width=6))
-    with pytest.raises(WeightsError, match=f"does not fit {NAME}; params/"):
+    with pytest.raises(WeightsError, match=f"does not fit {NAME}; 'params/"):
         load_pretrained(NAME, path)
     _, loaded = load_pretrained(NAME, path, width=6)
     assert_same(loaded, variables_of(width=6))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_flax.weights.errors import reason_of
+from cnn_flax.weights.errors import listing_of, name_of, reason_of
 from cnn_flax.weights.unpacking import (
     TooLargeError,
     array_names,
@@ -230,8 +230,8 @@ def _as_numbers(spec: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.n
     unknown = sorted({name for name in labels.tolist() if name not in number})
     if unknown:
         raise SourceError(
-            f"{spec}: the label {unknown[0]!r} is none of the {len(classes)} classes: "
-            f"{', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}"
+            f"{spec}: the label {name_of(unknown[0])} is none of the {len(classes)} "
+            f"classes: {listing_of(map(name_of, classes))}"
         )
     return np.asarray([number[name] for name in labels.tolist()], np.int32)
 

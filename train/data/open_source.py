@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from cnn_flax.weights.errors import name_of
 from train.data.arrays import digits, idx, npz
 from train.data.files import files
 from train.data.image_folder import folder, image_folders
@@ -178,7 +179,8 @@ def check_several_classes(source: Source) -> Source:
         return source
     (name,) = source.class_names
     message = (
-        f"{source.spec} has only the class {name!r}, and a model tells two or more"
+        f"{source.spec} has only the class {name_of(name)}, and a model tells two or "
+        "more"
     )
     kind, _, path = source.spec.partition(":")
     if kind == "folder":

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cnn_flax.weights.errors import name_of
 from train.data.decode import Pixels, TargetSide, to_array
 from train.errors import UserError
 
@@ -318,7 +319,7 @@ def _sample_per_class(source: Source, count: int, seed: int) -> np.ndarray:
         if not 0 < count <= len(members):
             raise SourceError(
                 f"{source.spec}: labels_per_class {count} must be 1 to {len(members)}, "
-                f"the number of images of class {source.class_names[label]!r}"
+                f"the number of images of class {name_of(source.class_names[label])}"
             )
         chosen.append(members[:count])
     return np.sort(np.concatenate(chosen))

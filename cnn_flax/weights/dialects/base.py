@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from cnn_flax.weights.errors import WeightsError
+from cnn_flax.weights.errors import WeightsError, name_of
 
 __all__ = ["Dialect", "Rule", "dialects", "family", "find_dialects", "rule_of"]
 
@@ -139,7 +139,7 @@ def rule_of(dialect: Dialect, path: str) -> tuple[str, Rule]:
         match = re.fullmatch(rule.path, module)
         if match:
             return f"{_fill(rule.torch, match)}.{_LEAVES.get(leaf, leaf)}", rule
-    raise WeightsError(f"No torch name is known for the parameter {path!r}.")
+    raise WeightsError(f"No torch name is known for the parameter {name_of(path)}.")
 
 
 def _fill(template: str, match: re.Match[str]) -> str:

@@ -190,7 +190,7 @@ def test_npz_labels_that_are_strings_become_class_names(tmp_path, kind):
     assert ordered.class_names == ("$$", "ant", "cäfé", "cat")
     np.testing.assert_array_equal(ordered.labels, np.tile([3, 2, 1, 0], 5))
     arrays["y_test"] = np.where(LABELS[:, 0] == 1, "emu", "cat")
-    with pytest.raises(SourceError, match=r"label 'emu' is none of the 4 classes: \$"):
+    with pytest.raises(SourceError, match=r"label 'emu' is none of the 4 classes: '\$"):
         open_source(save(tmp_path, **arrays), "test")
 
 
