@@ -1,5 +1,7 @@
 """Errors that commands report in one line, without a traceback."""
 
+import errno
+
 __all__ = ["Interrupted", "NotFiniteError", "StorageError", "UserError"]
 
 
@@ -27,7 +29,21 @@ class StorageError(Exception):
     """A disk accepted no more data, for example because it is full.
 
     Everything that was saved before is intact.
+
+    Attributes:
+      advice: what to do before going on.
     """
+
+    def __init__(self, message: str, number: int = errno.ENOSPC) -> None:
+        """Creates the error.
+
+        Args:
+          message: what could not be written, and why.
+          number: of the operating system's error.
+        """
+        super().__init__(message)
+        is_read_only = number == errno.EROFS
+        self.advice = "Make it writable" if is_read_only else "Make room"
 
 
 class Interrupted(Exception):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "create_file",
     "map_array",
     "read_json",
+    "remove_abandoned",
     "replace_file",
     "replacement",
     "storing",
@@ -153,6 +155,17 @@ def replacement(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
+def remove_abandoned(path: Path) -> None:
+    """Removes what killed writers left of a file that they were to replace.
+
+    The caller must be its only writer now, by a lock.
+    """
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+-[0-9a-f]{{8}}\.new")
+    for file in path.parent.iterdir():
+        if name.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
 def _temporary(path: Path) -> Path:
     """A hidden name next to a file, unique among threads, processes and hosts."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
@@ -196,5 +209,6 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"{path} cannot be written to: {error.strerror}."
-        error_type = StorageError if error.errno in DISK_FULL else UserError
-        raise error_type(message) from error
+        if error.errno in DISK_FULL:
+            raise StorageError(message, error.errno) from error
+        raise UserError(message) from error

@@ -29,6 +29,7 @@ __all__ = [
     "read_record",
     "read_run",
     "restore_item",
+    "without_late_errors",
 ]
 
 T = TypeVar("T")
@@ -231,7 +232,7 @@ def last_whole(
     first: Exception | None = None
     for step in sorted(set(steps), reverse=True):
         try:
-            with _without_late_errors():
+            with without_late_errors():
                 return Restored(step, read(step), damaged)
         except UNREADABLE as error:
             damaged[step] = _reason(error)
@@ -249,11 +250,12 @@ def last_whole(
 
 
 @contextlib.contextmanager
-def _without_late_errors() -> Iterator[None]:
-    """Hides the tracebacks that other arrays leave behind when one cannot be read.
+def without_late_errors() -> Iterator[None]:
+    """Hides the tracebacks of other arrays when one cannot be read or written.
 
-    Orbax reads all arrays at once and ends its event loop at the first error. The
-    others may fail at any time after that, and report to the loop, which is closed.
+    Orbax handles all arrays at once and ends its event loop at the first error. The
+    others may fail at any time after that, and report to the loop, which is closed:
+    after an error they stay hidden.
     """
     before = sys.unraisablehook
 

@@ -131,7 +131,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         _complain(" ".join([str(error), *error.__notes__]))
         return 1
     except StorageError as error:
-        _complain(f"{error} Make room; to resume: {command_line}")
+        _complain(f"{error} {error.advice}; to resume: {command_line}")
         return 1
     except ModuleNotFoundError as error:
         if (message := missing_extra(error)) is None:

@@ -28,6 +28,7 @@ from train.storage import (
     allocate,
     map_array,
     read_json,
+    remove_abandoned,
     storing,
     try_lock,
     write_json,
@@ -237,6 +238,7 @@ class PseudoLabelsWriter:
             # Read again: until now another process may have written it.
             self.header = read_header(path) or new
             with storing(path):
+                remove_abandoned(header_path(path))
                 self._allocate(new)
             stack.pop_all()
 

@@ -49,7 +49,7 @@ from train.run.loop import fit
 from train.run.program import build
 from train.run.reporting import reporting
 from train.run.run_folder import check_same_flags, lock, read_result, whole_result
-from train.storage import read_json, write_json
+from train.storage import read_json, storing, write_json
 
 __all__ = ["run", "summarize"]
 
@@ -103,7 +103,8 @@ def run(
         for line in _check(student, recipe):
             say(console, line)
     with lock(out):
-        write_json(out / _RECORD, record)
+        with storing(out):
+            write_json(out / _RECORD, record)
         for number, stage in enumerate(stages := plan(student, out), 1):
             heading = f"Stage {number} of {len(stages)}, {stage.name}"
             if _has_ended(stage, out):
@@ -121,7 +122,8 @@ def run(
             else:
                 _label(student, stage, out, unlabelled, console)
         summary = summarize(student, out, unlabelled, recipe=recipe, command=command)
-        write_json(out / "report.json", summary.to_json())
+        with storing(out):
+            write_json(out / "report.json", summary.to_json())
         _write_report(out, summary, unlabelled, console)
     return summary
 
@@ -253,7 +255,8 @@ def _label(
         say=partial(say, console),
     )
     times = {**_labelling_times(out), stage.name: time.monotonic() - start}
-    write_json(out / _LABELLING_TIMES, times)
+    with storing(out):
+        write_json(out / _LABELLING_TIMES, times)
 
 
 def _write_report(

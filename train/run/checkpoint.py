@@ -14,7 +14,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from cnn_flax.weights.runs import UNREADABLE, last_whole, plainly_named
+from cnn_flax.weights.runs import (
+    UNREADABLE,
+    last_whole,
+    plainly_named,
+    without_late_errors,
+)
 from train import hosts
 from train.learn.objectives import OBJECTIVE
 from train.learn.step import TrainState
@@ -65,6 +70,8 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(path, options=options)
             stack.callback(self._manager.close)
             self._open = stack.pop_all()
+        self._hidden = contextlib.ExitStack()
+        self._hidden.enter_context(without_late_errors())
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -74,6 +81,7 @@ class Checkpoints:
             return
         if kind is None:
             self._open.close()
+            self._hidden.close()
         elif (self._run / "config.json").is_file():
             self._close_after_error()
         else:  # A save into a folder that is gone may never end.

@@ -6,6 +6,7 @@ array itself, so that no other file of the same shape is taken for it.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from train.data.source import Rows, Source
 from train.errors import UserError
 from train.hosts import gather, is_leader
 from train.learn.parallel import Placement
-from train.storage import map_array, replacement
+from train.storage import allocate, map_array, remove_abandoned, replacement
 
 __all__ = ["cached_rows", "cache_key", "output_rows"]
 
@@ -92,10 +93,10 @@ def cached_rows(
         for _ in rows:
             pass
     elif not exists:
+        remove_abandoned(path)
         with replacement(path) as new:
-            array = np.lib.format.open_memmap(
-                new, "w+", dtype=room.dtype, shape=room.shape
-            )
+            _allocate(new, room)
+            array = np.load(new, mmap_mode="r+")
             array[:] = np.nan
             for index, part in rows:
                 array[index] = part
@@ -117,6 +118,21 @@ def cached_rows(
     if array is None or wrong:
         raise UserError(f"{path} {wrong}. Remove the file to compute it again.")
     return array
+
+
+def _allocate(path: Path, room: Rows) -> None:
+    """Writes an array's header, and allocates the disk space of its rows.
+
+    Where a disk has no more space for a page of a memory map, the process is killed.
+
+    Raises:
+      OSError: if the disk is full.
+    """
+    dtype = np.dtype(room.dtype)
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": room.shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, fields)
+        allocate(file, file.tell() + math.prod(room.shape) * dtype.itemsize)
 
 
 def _open(path: Path, room: Rows) -> tuple[np.ndarray | None, str]:

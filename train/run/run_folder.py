@@ -17,7 +17,13 @@ from typing import Any
 from train.config import Config, may_change
 from train.config_file import config_from_json, flag_values
 from train.errors import StorageError, UserError
-from train.storage import DISK_FULL, read_json, try_lock, write_json
+from train.storage import (
+    DISK_FULL,
+    read_json,
+    remove_abandoned,
+    try_lock,
+    write_json,
+)
 
 __all__ = [
     "check_same_flags",
@@ -46,6 +52,12 @@ _FIELDS = {
 }
 _OPTIONAL = dict.fromkeys(("top5_accuracy", "ema_loss", "ema_accuracy"), float)
 
+# What is written under the lock of a run, or of a Noisy Student, next to caches.
+_OWN = (
+    *("config.json", "metrics.jsonl", "result.json"),
+    *("noisy_student.json", "labelling_times.json", "report.json"),
+)
+
 _SHOWN = 3  # Number of differing flags that a message names.
 
 
@@ -55,6 +67,7 @@ def lock(run: Path) -> Iterator[None]:
 
     Raises:
       UserError: if another process holds the lock, or the folder is not writable.
+      StorageError: if the disk is full.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -69,11 +82,17 @@ def lock(run: Path) -> Iterator[None]:
                 f"{run} is in use by process {process}: end that process first, or use "
                 "another --out."
             )
-        file.truncate(0)
-        # With a token, by which other hosts know that it is this lock that they see.
-        file.write(f"{os.getpid()}\n{secrets.token_hex()}\n")
-        file.flush()
-        os.fsync(file.fileno())  # Network file systems send on closing, or on this.
+        try:
+            file.truncate(0)
+            # With a token, by which other hosts know that it is this lock that they
+            # see. Not buffered: closing the file would write what a full disk refused.
+            text = f"{os.getpid()}\n{secrets.token_hex()}\n"
+            os.write(file.fileno(), text.encode())
+            os.fsync(file.fileno())  # Network file systems send on closing, or on this.
+            for name in _OWN:
+                remove_abandoned(run / name)
+        except OSError as error:
+            raise _not_writable(run, error) from error
         yield
 
 
@@ -128,7 +147,8 @@ def storing(run: Path) -> Iterator[None]:
         last = max(_checkpoints(run), default=0)
         raise StorageError(
             f"{run} cannot be written to: {os.strerror(number)}. It keeps the "
-            f"checkpoint of step {last}."
+            f"checkpoint of step {last}.",
+            number,
         ) from error
 
 
@@ -146,6 +166,7 @@ def write_record(run: Path, record: Json) -> None:
 
     Raises:
       UserError: if the folder is not writable.
+      StorageError: if the disk is full.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -256,8 +277,11 @@ def write_result(run: Path, result: Json) -> None:
     write_json(run / "result.json", result)
 
 
-def _not_writable(run: Path, error: OSError) -> UserError:
-    return UserError(f"{run} cannot be written to: {error.strerror}.")
+def _not_writable(run: Path, error: OSError) -> UserError | StorageError:
+    message = f"{run} cannot be written to: {error.strerror}."
+    if error.errno in DISK_FULL:
+        return StorageError(message, error.errno)
+    return UserError(message)
 
 
 def _gone(run: Path) -> UserError:
