@@ -100,8 +100,8 @@ def test_a_command_killed_at_drawn_points_ends_bit_equal(
     seed = pytestconfig.getoption("--kill-seed", None) or SEED
     log = tmp_path / "log.jsonl"
 
-    def run(out, point=None):
-        return run_command(words, out, command.stages, log, programs, point)
+    def run(out, *points):
+        return run_command(words, out, command.stages, log, programs, *points)
 
     out = tmp_path / "killed"
     for number, point in enumerate(draw(command, events, count, seed)):
@@ -113,6 +113,30 @@ def test_a_command_killed_at_drawn_points_ends_bit_equal(
         assert code == -signal.SIGKILL, f"{point}: {code}: {printed}"
         print(point, log.read_text().splitlines()[-1])
     code, printed = run(out)
+    assert code == 0, printed
+    assert_same(out, expected)
+
+
+def test_a_second_sigterm_during_a_save_ends_a_run_at_once_and_loses_nothing(
+    whole, tmp_path, programs, pytestconfig
+):
+    command = COMMANDS["features"]
+    words, expected, _ = whole("features")
+    lines = map(json.loads, expected.with_suffix(".jsonl").read_text().splitlines())
+    first = next(event for _, event, name in lines if name == "step")
+    out, log = tmp_path / "stopped", tmp_path / "log.jsonl"
+
+    def run(*points):
+        return run_command(words, out, command.stages, log, programs, *points)
+
+    rng = random.Random(pytestconfig.getoption("--kill-seed", None) or SEED)
+    # The first step has no save before it: what follows is the save that it asks for.
+    second = first + rng.randint(1, 30)
+    points = [Point("metrics", event, signal.SIGTERM) for event in (first, second)]
+    code, printed = run(*points)
+    assert code == -signal.SIGTERM, printed
+    assert "checkpoints/" in log.read_text().splitlines()[-1]
+    code, printed = run()
     assert code == 0, printed
     assert_same(out, expected)
 

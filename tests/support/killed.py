@@ -29,16 +29,18 @@ _OPERATIONS = ("open", "os.")
 
 
 class Point(NamedTuple):
-    """Where a process kills itself.
+    """Where a process sends itself a signal.
 
     Attributes:
       stage: how the paths begin that the stage writes below the folder.
       event: number of the event in the stage, from 1. If the stage ends before that,
         the next one's first event counts.
+      number: the signal's number.
     """
 
     stage: str
     event: int
+    number: int = signal.SIGKILL
 
 
 def run_command(
@@ -47,7 +49,7 @@ def run_command(
     stages: Sequence[str],
     log: Path,
     programs: Path,
-    point: Point | None = None,
+    *points: Point,
 ) -> tuple[int | None, str]:
     """Runs a command of `python -m train` in a process of its own.
 
@@ -58,7 +60,7 @@ def run_command(
       log: the file that names the events: operations on files in the folder, training
         steps and batches of evaluations.
       programs: JAX's compilation cache.
-      point: where it kills itself; None for a process that ends.
+      *points: where it sends itself a signal.
 
     Returns:
       The exit code and what the process printed.
@@ -67,7 +69,7 @@ def run_command(
     context.set_forkserver_preload([__name__])
     printed = log.with_suffix(".txt")
     words = [*words, "--out", str(out)]
-    arguments = (words, out, tuple(stages), log, printed, programs, point)
+    arguments = (words, out, tuple(stages), log, printed, programs, points)
     process = context.Process(target=_run, args=arguments)
     process.start()
     process.join()
@@ -86,7 +88,7 @@ def _run(
     log: Path,
     printed: Path,
     programs: Path,
-    point: Point | None,
+    points: tuple[Point, ...],
 ) -> None:
     output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -94,7 +96,7 @@ def _run(
     jax.config.update("jax_compilation_cache_dir", str(programs))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     compilation_cache.use_compilation_cache()
-    events = _Events(out, stages, log, point)
+    events = _Events(out, stages, log, points)
     sys.addaudithook(events.audit)
     RunProgress.step = _first(lambda: events.add("step"), RunProgress.step)
     # Drawing takes as long as training, and is not what a run resumes.
@@ -123,14 +125,14 @@ def _first(effect: Callable[[], None], function: Callable[..., Any]) -> Any:
 
 
 class _Events:
-    """Counts the events of each stage, and ends the process at the point."""
+    """Counts the events of each stage, and sends signals at the points."""
 
     def __init__(
-        self, out: Path, stages: tuple[str, ...], log: Path, point: Point | None
+        self, out: Path, stages: tuple[str, ...], log: Path, points: tuple[Point, ...]
     ) -> None:
         self._out = f"{out}/"
         self._stages = stages
-        self._point = point
+        self._points = list(points)
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._stage = 0
         self._count = 0
@@ -146,7 +148,7 @@ class _Events:
                 self.add(f"{event} {path.removeprefix(self._out)}", path)
 
     def add(self, event: str, path: str = "") -> None:
-        """Counts an event, unless it kills the process."""
+        """Counts an event, and sends the signals that are due."""
         # Files that are not complete yet have hidden names.
         below = path.removeprefix(self._out).removeprefix(".").replace("/.", "/")
         for number in range(self._stage + 1, len(self._stages)):
@@ -156,10 +158,9 @@ class _Events:
         stage = self._stages[self._stage]
         line = json.dumps([stage, self._count, event])
         os.write(self._log, f"{line}\n".encode())
-        if self._point is None:
-            return
-        due = self._stages.index(self._point.stage)
-        if self._stage > due or (
-            self._stage == due and self._count >= self._point.event
-        ):
-            os.kill(os.getpid(), signal.SIGKILL)
+        now = self._stage, self._count
+        while self._points and self._is_due(self._points[0], now):
+            os.kill(os.getpid(), self._points.pop(0).number)
+
+    def _is_due(self, point: Point, now: tuple[int, int]) -> bool:
+        return now >= (self._stages.index(point.stage), point.event)
