@@ -114,6 +114,16 @@ def test_an_empty_folder_with_a_higher_number_is_passed_over(run):
     chex.assert_trees_all_equal(restored, state(9.0))
 
 
+def test_a_save_that_was_cut_off_is_removed(run):
+    shutil.copytree(
+        run / "checkpoints" / "9", run / "checkpoints" / "7.orbax-checkpoint-tmp"
+    )
+    with Checkpoints(run) as checkpoints:
+        restored, _ = checkpoints.restore(shapes())
+    chex.assert_trees_all_equal(restored, state(9.0))
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"4", "9"}
+
+
 def test_where_none_is_whole_one_line_names_them_and_nothing_is_changed(run):
     for step in ("4", "9"):
         truncate(run / "checkpoints" / step)

@@ -6,6 +6,7 @@ So does one whose last checkpoint was damaged later, by a disk or by hand.
 
 import contextlib
 import itertools
+import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ _OLD_OBJECTIVE = "objective"
 _FORMAT = 2
 
 _SECONDS = 10  # That a save may take if its folder is gone.
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 _DAMAGED = "damaged-checkpoints"  # Next to the folder of checkpoints.
 
 
@@ -54,7 +56,9 @@ class Checkpoints:
     """
 
     def __init__(self, run: Path, *, keep: int = KEEP) -> None:
-        """Opens the run's folder of checkpoints.
+        """Opens the run's folder of checkpoints; removes saves that were cut off.
+
+        The caller holds the run's lock.
 
         Args:
           run: the run's folder.
@@ -64,6 +68,9 @@ class Checkpoints:
         self._run = run
         folder = run / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
+        # Orbax replaces the unfinished save of a step only with one of the same step.
+        for unfinished in folder.glob(_UNFINISHED) if hosts.is_leader() else ():
+            shutil.rmtree(unfinished, ignore_errors=True)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(plainly_named(folder))
             options = ocp.CheckpointManagerOptions(max_to_keep=keep)
