@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_before_a_batch_that_gave_nan(
             if next(steps) != 6:
                 return state, metrics
             params = jax.tree.map(lambda x: x * math.nan, state.params)
-            return state._replace(params=params), {**metrics, "loss": math.nan}
+            return state.replace(params=params), {**metrics, "loss": math.nan}
 
         return poisoned, eval_step
 
