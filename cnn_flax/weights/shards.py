@@ -1,13 +1,14 @@
 """Weights in several files, with the index that Hugging Face's libraries write."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_flax.weights.errors import CheckpointError, name_of
+from cnn_flax.weights.errors import CheckpointError, listing_of, name_of
 
 __all__ = ["Index", "parse_index", "read_shards"]
 
@@ -64,11 +65,12 @@ def read_shards(
     Raises:
       CheckpointError: if a shard is missing, or holds other tensors than are listed.
     """
-    missing = [shard for shard in index.shards if not (folder / shard).is_file()]
+    # Not `Path.is_file`, which raises for names that are too long on Python 3.11.
+    missing = [s for s in index.shards if not os.path.isfile(folder / s)]
     if missing:
         raise CheckpointError(
             f"needs {len(index.shards)} shards in its folder, of which {len(missing)} "
-            f"are missing: {', '.join(missing[:4])}"
+            f"are missing: {listing_of(map(name_of, missing))}"
         )
     arrays: dict[str, np.ndarray] = {}
     for shard, names in index.shards.items():

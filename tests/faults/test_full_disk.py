@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cnn_flax.cli import main as library
+from cnn_flax.export import ExportError, files
 from cnn_flax.weights.native import write
 from tests.faults.test_tampered_files import HEADER
 from tests.support.runs import assert_same_end, untrained_run
@@ -105,6 +106,7 @@ WRITERS = {
     "lock": locked,
     "label shard": label_shard,
     "cache": cache,
+    "exported file": lambda path, number: files._write({path: bytes([number])}),
     "weights": lambda path, number: write(path, {"a": np.full(2, number)}, {}),
 }
 # Those that make a folder, or a file of its own.
@@ -125,7 +127,7 @@ def test_a_writer_leaves_what_was_there_and_writes_when_it_can(disk, name, fault
     else:
         disk.remount("ro")
     message = "No space left on device" if fault == "full" else "Read-only file system"
-    with pytest.raises((OSError, StorageError), match=message):
+    with pytest.raises((OSError, StorageError, ExportError), match=message):
         writer(path, 2)
     assert before == (path.read_bytes() if path.is_file() else None)
     assert disk.files() <= {"written", ".lock"}
@@ -186,6 +188,7 @@ def test_a_run_goes_on_where_the_disk_was_full(
     assert_same_end(run, whole, config)
 
 
+@pytest.mark.slow
 def test_programs_say_in_one_line_that_a_disk_is_full(disk, tiny, tmp_path, capsys):
     run = untrained_run(tmp_path / "run", tiny)
     disk.fill()

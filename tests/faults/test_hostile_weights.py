@@ -1,6 +1,7 @@
 """Files of weights that were made to hang the reader, or to fill the memory."""
 
 import gzip
+import json
 import struct
 import zipfile
 import zlib
@@ -268,7 +269,9 @@ KERNEL = np.zeros((1, 1, 1, 1), np.float32)
     ],
     ids=["a name", "many nets"],
 )
-def test_a_message_limits_the_names_that_a_file_gives(tmp_path, arrays):
+def test_a_message_limits_the_names_that_a_file_gives(tmp_path, monkeypatch, arrays):
+    # Without a search for the model that such a file fits, which takes seconds.
+    monkeypatch.setattr("cnn_flax.weights.convert.list_models", lambda: ["resnet18"])
     save_file(arrays, tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match="nnn") as caught:
         load_pretrained("resnet18", tmp_path / "x.safetensors")
@@ -287,3 +290,9 @@ def test_variables_with_a_long_name_are_refused_in_a_short_message():
         with pytest.raises(WeightsError, match="nnn") as caught:
             to_torch("resnet18", variables)
         assert len(str(caught.value)) < 300
+
+
+def test_the_name_of_a_shard_may_be_long(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": LONG}}))
+    assert "1 are missing: 'nnn" in refused(index)

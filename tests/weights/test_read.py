@@ -461,7 +461,7 @@ def test_shards_may_be_torchs(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "metadata", "message"),
     [
-        ({"c": "model-3.safetensors"}, None, "needs 3 .* 1 are missing: model-3.safe"),
+        ({"c": "model-3.safetensors"}, None, "needs 3 .* 1 are missing: 'model-3.safe"),
         ({"c": "model-00001-of-00002.safetensors"}, None, "only the index has 'c'"),
         ({"a": "model-00002-of-00002.safetensors"}, None, "only the index has 'a'"),
         ({"a": "../x.safetensors"}, None, "names the shard '../x.safetensors'; shards"),
