@@ -1,5 +1,6 @@
 """Images that change after their folder was listed, as in the middle of a run."""
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from train.data import BadImages, eval_batches, open_source
+from train.errors import UserError
 
 
 def vanish(path):
@@ -52,19 +54,26 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_an_image_that_changes_after_the_listing_is_left_out_and_named(tmp_path, fault):
+OPTIONS = {"batch_size": 3, "image_size": 8, "channels": 3, "threads": 1}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder of small images of two classes."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     for i, image in enumerate(pixels):
         (tmp_path / "train" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(tmp_path / "train" / f"{i % 2}" / f"{i}.png")
-    source = open_source(f"folder:{tmp_path}", "train")
+    return open_source(f"folder:{tmp_path}", "train")
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_an_image_that_changes_after_the_listing_is_left_out_and_named(source, fault):
     bad_path = Path(source.name(len(source) - 1))
     fault(bad_path)
     lines = []
     bad = BadImages(len(source), max_share=0.3, say=lines.append)
-    options = {"batch_size": 3, "image_size": 8, "channels": 3, "threads": 1}
-    batches = list(eval_batches(source, **options, bad_images=bad))
+    batches = list(eval_batches(source, **OPTIONS, bad_images=bad))
     assert list(bad.found) == [str(bad_path)]
     assert len(lines) == 1 and len(lines[0].splitlines()) == 1
     mask = np.concatenate([batch["mask"] for batch in batches])
@@ -72,3 +81,10 @@ def test_an_image_that_changes_after_the_listing_is_left_out_and_named(tmp_path,
     assert mask.sum() == len(source) - 1
     names = [source.name(int(i)) for i in order[mask > 0]]
     assert str(bad_path) not in names and len(set(names)) == len(names)
+
+
+def test_a_folder_of_images_that_vanishes_is_too_many_images(source, tmp_path):
+    shutil.rmtree(tmp_path / "train")
+    bad = BadImages(len(source), max_share=0.3, say=lambda message: None)
+    with pytest.raises(UserError, match="cannot be read, more than the allowed share"):
+        list(eval_batches(source, **OPTIONS, bad_images=bad))
