@@ -45,6 +45,7 @@ from train.data import Source, SourceError, eval_batches, open_source
 from train.data.select import decode_options, evaluation_images, training_images
 from train.data.source import subset
 from train.errors import UserError
+from train.jit_once import jit_once
 from train.learn.inputs import eval_inputs
 from train.run.loop import fit
 from train.run.output_cache import output_rows
@@ -289,7 +290,7 @@ def _steps(
     )
     size = config.input.image_size
     shape = (1, size, size, channels)
-    initialize = jax.jit(lambda key: model.init(key, jnp.zeros(shape)))
+    initialize = jit_once(lambda key: model.init(key, jnp.zeros(shape)))
     random_variables = initialize(jax.random.key(config.seed))
 
     @jax.jit

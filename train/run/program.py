@@ -23,6 +23,7 @@ from train.data.select import (
     unlabelled_images,
 )
 from train.errors import UserError
+from train.jit_once import jit_once
 from train.learn.inputs import Batch
 from train.learn.method import Method, Setup
 from train.learn.method_table import method_row
@@ -303,7 +304,7 @@ def build(
     load_weights = cache(
         partial(load_starting_weights, config.network, channels, shapes)
     )
-    start = jax.jit(init, out_shardings=placement.state(shapes))
+    start = jit_once(init, out_shardings=placement.state(shapes))
     teacher_variables = None
     if teacher is not None and not config.distillation.cache_teacher:
         teacher_variables = teacher.variables
