@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import train
 from benchmarks.measurements import Row
 from benchmarks.options import Options
 from benchmarks.tables import OURS, Columns
@@ -56,11 +57,14 @@ def measure(options: Options) -> list[Row]:
 
 
 def train_teacher(folder: Path) -> None:
-    """Trains a net of one block on the digits for one epoch."""
-    words = ["digits_resnet", "--out", str(folder), "--epochs", "1", "--model-fields"]
-    fields = ["stage_sizes=(1,)", "width=4", "small_inputs=True"]
-    command = [sys.executable, "-m", "train", *words, *fields]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    """Trains a net of one block on the digits for one step."""
+    config = train.replace(
+        train.recipes.load("digits_resnet").config,
+        model_fields={"stage_sizes": (1,), "width": 4, "small_inputs": True},
+        epochs=1,
+        epoch_steps=1,
+    )
+    train.fit(config, folder, quiet=True)
 
 
 def _link(root: Path, count: int) -> None:

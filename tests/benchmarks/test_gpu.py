@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmarks import gpu
 from benchmarks.__main__ import main
+from benchmarks.flags import parse
 from benchmarks.gpu_parts import PARTS, Part
 from benchmarks.gpu_process import run_part
 from benchmarks.measurements import Measurements, write
@@ -207,6 +209,9 @@ def test_the_parts_name_what_the_suite_measures():
         assert set(p.candidates) <= set(CANDIDATES)
         assert set(p.benchmarks) <= {"training", "inference"}
         model_info(p.model)
+        for rehearse in (False, True):
+            flags = parse(p.words(Path("a.json"), rehearse), "")
+            assert flags.profile == p.profile and flags.limits == p.limits
 
 
 @pytest.mark.parametrize(
@@ -238,22 +243,20 @@ def test_xla_knows_the_flags_of_every_part():
 
 
 @pytest.mark.slow
-def test_two_parts_are_rehearsed_on_the_cpu(tmp_path):
-    parts = "resnet50_training,resnet50_nchw"
-    command = [sys.executable, "-m", "benchmarks", "gpu", "--rehearse"]
-    command += ["--parts", parts, "--minutes", "30", "--out", "session"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_two_parts_are_rehearsed_on_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = "resnet50_inference,resnet50_nchw"
+    main(["gpu", "--rehearse", "--parts", parts, "--minutes", "30", "--out", "session"])
     text = (tmp_path / "session" / "table.md").read_text()
-    assert "| resnet50_training |  | measured |" in text
+    assert "| resnet50_inference |  | measured |" in text
     assert "| resnet50_nchw | `--xla_gpu_force_conv_nchw=true` | measured |" in text
-    assert "## 01_resnet50_training" in text
-    assert text.count("| longest operations |") == 3  # Training, then both.
+    assert "## 02_resnet50_inference" in text
+    assert text.count("| longest operations |") == 3  # Inference, then both.
     flagged = (tmp_path / "session" / "11_resnet50_nchw.json").read_text()
     assert (
         "--xla_gpu_force_conv_nchw=true" in json.loads(flagged)["header"]["XLA_FLAGS"]
     )
-    assert list((tmp_path / "session").glob("01_*.profile/**/*.xplane.pb"))
+    assert list((tmp_path / "session").glob("02_*.profile/**/*.xplane.pb"))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.measurements import read_lines
 from benchmarks.pages.folders import MEASUREMENTS
 from benchmarks.pages.results import transfer
-from train.config import Config, Input, Network
+from train.config import Config, Input, Network, Transfer
 from train.errors import UserError
 from train.run.loop import fit
 
@@ -102,9 +102,8 @@ def test_no_picture_is_anothers_copy_or_mirror_image():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_arms_are_trained_and_nearest_means_are_of_the_kept_features(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, programs
 ):
     network = Network(
         "resnet18", {"stage_sizes": (1,), "width": 4, "small_inputs": True}
@@ -126,9 +125,16 @@ def test_arms_are_trained_and_nearest_means_are_of_the_kept_features(
     monkeypatch.setattr(transfer, "CONFIG", config)
     monkeypatch.setattr(transfer, "SEEDS", (0,))
     monkeypatch.setattr(transfer, "_LONGER", 3)
+    # A config of every arm is made, and one arm of each kind is trained.
+    steps = [transfer._config(arm, data.data, 0).epoch_steps for arm in transfer.ARMS]
+    assert steps == [2, 3, 2, 3, 3, 3, 2, 3]
+    kinds = {transfer.ARMS[arm]: arm for arm in reversed(transfer.ARMS)}
+    assert len(kinds) == 5
+    arms = [kinds[Transfer()], kinds[Transfer(backbone_rate=0.1)], transfer._HEAD]
+    monkeypatch.setattr(transfer, "ARMS", {arm: transfer.ARMS[arm] for arm in arms})
     found = list(transfer.measure(tmp_path / "runs"))
     assert [row["arm"] for row in found] == [
-        *transfer.ARMS,
+        *arms,
         transfer.NOT_CACHED,
         transfer.NEAREST,
     ]
