@@ -17,10 +17,10 @@ from benchmarks.pages.folders import MEASUREMENTS, PICTURES
 from benchmarks.pages.goals import CPU
 from cnn_flax import cli
 from tests.support.pages import PAGES, ROOT, blocks, commands
-from train.commands import main as train
 from train.commands.advise import Advise
 from train.commands.compare import Compare
 from train.commands.evaluate import Evaluate
+from train.commands.main import main as run_programs
 from train.commands.noisy_student import RunNoisyStudent
 from train.commands.plan import Plan
 from train.commands.predict import Predict
@@ -84,7 +84,7 @@ def test_commands_are_understood(page, monkeypatch):
         elif program == "cnn-flax" or words[1] == "train":
             rest = words[words.index("train") + 1 :]
             asks = not rest or rest[-1].startswith("--help")
-            assert train(rest) == 0, words
+            assert run_programs(rest) == 0, words
             assert asks or understood.pop()
         elif words[1] == "benchmarks" and words[2:3] not in (["compare"], ["gpu"]):
             parse(words[2:], "")
@@ -107,7 +107,7 @@ def test_commands_run_on_few_images(page, section, folder, programs):
             small += ["--image-size", "16"]
         if "--min-confidence" in words:  # It has hardly learned.
             small += ["--min-confidence", "0"]
-        assert train([*words, *small]) == 0, words
+        assert run_programs([*words, *small]) == 0, words
     assert len(ran) == 3
 
 
