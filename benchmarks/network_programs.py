@@ -20,10 +20,11 @@ import cnn_flax
 from benchmarks.plain_flax import plain_flax
 from benchmarks.timing import repeated
 from benchmarks.worker_process import Program
+from cnn_flax.prediction import in_parts
 from train.compilation_cache import use_compilation_cache
 from train.config import Augment
 from train.learn.inputs import train_inputs
-from train.learn.step import create_state, in_parts, make_train_step
+from train.learn.step import create_state, make_train_step
 from train.learn.supervised import supervised
 
 __all__ = [
@@ -69,8 +70,10 @@ def inference(
         net, variables = cnn_flax.fold_batch_norm(net, variables)
 
     def predict(variables, images):
-        apply: Any = partial(net.apply, variables)
-        return in_parts(apply, images) if parts else apply(images)
+        apply: Any = net.apply
+        if parts:
+            return in_parts(apply, variables, images)
+        return apply(variables, images)
 
     compiled = jax.jit(_in_context(predict, plain))
     return repeated(partial(compiled, variables, images)), {}

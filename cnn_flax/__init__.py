@@ -23,6 +23,7 @@ from cnn_flax.analysis import (
 from cnn_flax.faulty_fusion import switch_off_faulty_fusion
 from cnn_flax.fold import fold_batch_norm
 from cnn_flax.info import model_info
+from cnn_flax.prediction import predict_fn
 from cnn_flax.registry import create_model, list_models
 from cnn_flax.weights import load_pretrained, preprocess
 
@@ -44,6 +45,7 @@ __all__ = [
     "model_info",
     "models",
     "plot_receptive_field",
+    "predict_fn",
     "preprocess",
     "programs",
     "publish",

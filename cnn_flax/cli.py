@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -430,13 +430,9 @@ def _probabilities(
             "channels."
         )
 
-    @jax.jit
-    def probabilities(variables: Any, images: jax.Array) -> jax.Array:
-        logits = model.apply(variables, images)
-        return jax.nn.softmax(logits)[0]  # pyright: ignore[reportArgumentType]
-
+    predict = cnn_flax.predict_fn(model, variables)
     # One by one: one compilation for any number of files.
-    return np.stack([probabilities(variables, image[None]) for image in images])
+    return np.stack([jax.nn.softmax(predict(image[None])[0]) for image in images])
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -14,22 +14,19 @@ import optax
 from flax import linen as nn
 from flax import struct, traverse_util
 
+from cnn_flax.prediction import in_parts
 from train.learn.inputs import Batch
 from train.learn.objectives import OBJECTIVE, Objective, check_metrics
 
 __all__ = [
     "TrainState",
     "create_state",
-    "in_parts",
     "make_eval_step",
     "make_predict_step",
     "make_train_step",
 ]
 
 Metrics = dict[str, jax.Array]
-
-# Four images of 224 px: for most models, their activations fit into a CPU's caches.
-_PIXELS = 4 * 224**2
 
 # Folded into the key of the unlabelled images; indices of images are smaller.
 _UNLABELLED = 2**31
@@ -246,35 +243,16 @@ def make_predict_step(
       returns log probabilities `[N, K]`.
     """
 
-    def step(variables, images):
-        def apply(images):
-            return jnp.asarray(model.apply(variables, prepare(images)))
+    def apply(variables, images):
+        return jnp.asarray(model.apply(variables, prepare(images)))
 
-        return jax.nn.log_softmax(apply(images) if whole else in_parts(apply, images))
+    def step(variables, images):
+        logits = (
+            apply(variables, images) if whole else in_parts(apply, variables, images)
+        )
+        return jax.nn.log_softmax(logits)
 
     return step
-
-
-def in_parts(
-    function: Callable[[jax.Array], jax.Array], images: jax.Array
-) -> jax.Array:
-    """Applies a function to a few images at a time, on a single CPU device.
-
-    There the activations of a part stay in the caches, and the next part reuses their
-    memory, which the kernel is slow to allocate. A part has as many pixels as four
-    images of 224 px. AlexNet gets slower, as most of its time goes into reading the
-    weights of its head.
-
-    Args:
-      function: a function of images `[n, H, W, C]`, for any n; returns one row per
-        image, independent of the other images.
-      images: `[N, H, W, C]`.
-    """
-    size = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
-    is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not is_one_cpu or len(images) <= size:
-        return function(images)
-    return jax.lax.map(lambda image: function(image[None])[0], images, batch_size=size)
 
 
 def make_eval_step(

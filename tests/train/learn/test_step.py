@@ -19,7 +19,6 @@ from train.learn.optimizer import make_optimizer
 from train.learn.step import (
     TrainState,
     create_state,
-    in_parts,
     make_eval_step,
     make_predict_step,
     make_train_step,
@@ -345,35 +344,6 @@ def test_prediction_gives_log_probabilities_in_evaluation_mode():
     np.testing.assert_allclose(np.exp(out).sum(-1), 1, rtol=1e-5)
     logits: Any = jax.jit(net.apply)(now.variables, (images / 255 - 0.5) / 0.25)
     np.testing.assert_allclose(out, jax.nn.log_softmax(logits), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("count", [4, 5, 8, 11])
-def test_parts_give_the_outputs_of_the_full_batch(count, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr("train.learn.step._PIXELS", 4 * 8**2)
-    apply: Any = partial(model().apply, state(model()).variables)
-    taken = partial(in_parts, apply)
-    images = jnp.asarray(figures.images(count, 8, 8)[..., :1])
-    assert ("scan[" in str(jax.make_jaxpr(taken)(images))) == (count > 4)
-    np.testing.assert_allclose(
-        jax.jit(taken)(images), jax.jit(apply)(images), rtol=1e-4, atol=1e-5
-    )
-
-
-def test_images_on_several_devices_and_small_images_are_not_split(monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 2)
-    shapes_seen = []
-    in_parts(
-        lambda images: shapes_seen.append(images.shape) or images,
-        jnp.ones((9, 224, 224, 1)),
-    )
-    # Small images on one device: all of them fit into one part.
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    in_parts(
-        lambda images: shapes_seen.append(images.shape) or images,
-        jnp.ones((256, 28, 28, 1)),
-    )
-    assert shapes_seen == [(9, 224, 224, 1), (256, 28, 28, 1)]
 
 
 def test_a_model_without_batch_norm_trains():
