@@ -6,9 +6,9 @@ That version, the newest for Python 3.11, is wrong for some shapes
 """
 
 import os
+import sys
 import warnings
 
-import jax
 import jaxlib.version
 
 __all__ = ["switch_off_faulty_fusion"]
@@ -21,17 +21,14 @@ def switch_off_faulty_fusion() -> None:
     """Adds the flag to `XLA_FLAGS`, unless the variable has it already.
 
     XLA reads the variable when the first array is made. After that, where arrays are on
-    a CPU, a `RuntimeWarning` says what to do.
+    a CPU, a `RuntimeWarning` says what to do. JAX is not imported.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if jaxlib.version.__version__ != _FAULTY or _FLAG in flags:
         return
-    # Private, but of this one version.
-    from jax._src import xla_bridge
-
-    if not xla_bridge.backends_are_initialized():
+    if "jax" not in sys.modules or not _has_arrays():
         os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}=".strip()
-    elif jax.default_backend() == "cpu":
+    elif sys.modules["jax"].default_backend() == "cpu":
         warnings.warn(
             f"jaxlib {_FAULTY} computes some sums wrongly on a CPU, and it is too late "
             "to switch the faulty fusion off. Import cnn_flax before the first array "
@@ -40,3 +37,11 @@ def switch_off_faulty_fusion() -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _has_arrays() -> bool:
+    """Whether XLA has read the variable."""
+    # Private, but of this one version.
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()

@@ -3,12 +3,15 @@
 import dataclasses
 import difflib
 import fnmatch
+import importlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from flax import linen as nn
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 __all__ = [
+    "IMAGE_SIZE",
     "Registration",
     "UnknownModelError",
     "create_model",
@@ -18,7 +21,10 @@ __all__ = [
     "registration",
 ]
 
-Factory = Callable[..., nn.Module]
+# Height and width that most models are trained at, in pixels.
+IMAGE_SIZE = 224
+
+Factory: TypeAlias = "Callable[..., nn.Module]"
 
 
 class UnknownModelError(ValueError):
@@ -48,7 +54,15 @@ class Registration:
 _REGISTRY: dict[str, Registration] = {}
 
 
-def register(*, paper: str, image_size: int = 224) -> Callable[[Factory], Factory]:
+def _registry() -> dict[str, Registration]:
+    """What is registered, with the models of this package."""
+    importlib.import_module("cnn_flax.models")
+    return _REGISTRY
+
+
+def register(
+    *, paper: str, image_size: int = IMAGE_SIZE
+) -> Callable[[Factory], Factory]:
     """Registers a factory under its own name.
 
     The rest of the library relies on few conventions. The factory's module has the
@@ -70,7 +84,7 @@ def register(*, paper: str, image_size: int = 224) -> Callable[[Factory], Factor
 
     def add(factory: Factory) -> Factory:
         name = factory.__name__
-        if name in _REGISTRY:
+        if name in _registry():
             raise ValueError(f"There is a model {name!r} already.")
         _REGISTRY[name] = Registration(factory, paper, image_size)
         return factory
@@ -85,10 +99,10 @@ def list_models(pattern: str = "*") -> list[str]:
       >>> cnn_flax.list_models("densenet*")
       ['densenet121', 'densenet161', 'densenet169', 'densenet201']
     """
-    return sorted(fnmatch.filter(_REGISTRY, pattern))
+    return sorted(fnmatch.filter(_registry(), pattern))
 
 
-def create_model(name: str, **fields: Any) -> nn.Module:
+def create_model(name: str, **fields: Any) -> "nn.Module":
     """Builds a model.
 
     Args:
@@ -138,7 +152,7 @@ def registration(name: str) -> Registration:
     Raises:
       UnknownModelError: if there is no such model; names the nearest ones.
     """
-    if not isinstance(name, str) or name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _registry():
         raise UnknownModelError(
             f"There is no model {name!r}. {nearest(str(name), list_models())} "
             "cnn_flax.list_models() names all of them."

@@ -93,7 +93,8 @@ def test_rooms_import_from_lower_rooms_only():
     # On the ground of `train`, the entry point alone calls the commands; the library's
     # ground has its face and its command line, which stand above its rooms.
     above = ("train.__main__",) + tuple(
-        f"cnn_flax.{name}" for name in ("cli", "fold", "gallery", "info", "prediction")
+        f"cnn_flax.{name}"
+        for name in ("cli", "cli_commands", "fold", "gallery", "info", "prediction")
     )
     wrong = [
         f"{module} imports {target}"

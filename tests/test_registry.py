@@ -6,6 +6,7 @@ import pytest
 
 import cnn_flax
 from cnn_flax import registry
+from cnn_flax.catalogue import CatalogueEntry, catalogue
 
 
 def test_names_are_sorted_and_match_a_pattern():
@@ -74,12 +75,34 @@ def test_a_name_is_registered_once():
         registry.register(paper="")(resnet18)
 
 
-def test_importing_loads_nothing_heavy_and_starts_no_device():
+def test_the_catalogue_has_what_is_registered():
+    assert catalogue() == {
+        name: CatalogueEntry(entry.family, entry.paper, entry.image_size)
+        for name in cnn_flax.list_models()
+        for entry in [registry.registration(name)]
+    }
+
+
+def test_public_names_load_when_they_are_used():
+    for name in cnn_flax.__all__:
+        assert getattr(cnn_flax, name) is not None
+    assert set(cnn_flax.__all__) <= set(dir(cnn_flax))
+    with pytest.raises(AttributeError, match="has no attribute 'create_modl'"):
+        _ = cnn_flax.create_modl
+
+
+def test_importing_and_listing_load_nothing_heavy_and_start_no_device():
     program = (
-        "import sys, cnn_flax, jax._src.xla_bridge as bridge\n"
+        "import sys, cnn_flax.cli\n"
+        "assert cnn_flax.cli.main(['list']) == 0\n"
+        "assert cnn_flax.cli.main(['lst']) == cnn_flax.cli.main(['info']) == 2\n"
+        "slow = {'jax', 'flax', 'optax', 'numpy', 'asyncio'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "cnn_flax.load_pretrained, cnn_flax.create_model('resnet18')\n"
+        "import jax._src.xla_bridge as bridge\n"
         "assert not bridge.backends_are_initialized()\n"
         "heavy = {'tensorflow_datasets', 'tensorflow', 'grain', 'orbax.checkpoint',"
         " 'matplotlib', 'PIL', 'sklearn', 'torch', 'huggingface_hub'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 from train.errors import UserError
 from train.lifeline import Lifeline, Listener, absorb
@@ -159,6 +158,8 @@ def _gentle_client() -> Iterator[Callable[[], bool]]:
     Without a callback, the client aborts when it cannot connect; with any, even one
     that cannot be called, `jax.distributed.initialize` raises.
     """
+    from unittest import mock  # It imports asyncio, which lists of recipes do not need.
+
     from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
     original = _jax.get_distributed_runtime_client

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_flax.cli import read_image
 from cnn_flax.weights import (
     CheckpointError,
     WeightsError,
     load_pretrained,
     read_checkpoint,
 )
-from cnn_flax.weights.preprocessing import ImageError
+from cnn_flax.weights.preprocessing import ImageError, read_image
 from train.data import DecodeError, SourceError, open_source
 from train.data.decode import header_shape, load_image
 from train.data.pseudo_label_file import read_header

@@ -42,7 +42,7 @@ class TinyNet(nn.Module):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTRY", {**registry._REGISTRY})
+    monkeypatch.setattr(registry, "_REGISTRY", {**registry._registry()})
 
     def tiny_net(**fields):
         return TinyNet(**fields)

@@ -25,25 +25,12 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Annotated, Any, NoReturn, Union
+from typing import NoReturn
 
-import tyro
 from rich.console import Console
 
 from train import recipes
-from train.commands.advise import Advise
-from train.commands.compare import Compare
-from train.commands.evaluate import Evaluate
-from train.commands.noisy_student import noisy_student_command
-from train.commands.parsing import parse
-from train.commands.plan import plan_command
-from train.commands.predict import Predict
-from train.commands.pseudo_label import PseudoLabel
 from train.commands.recipe_list import recipe_list
-from train.commands.run import run_command
-from train.commands.search_scaling import SearchScaling
-from train.commands.short_help import all_help, asks_for_help, short_help
 from train.console import (
     escape_what_cannot_be_encoded,
     program_called,
@@ -56,14 +43,6 @@ from train.hosts import has_failed
 
 __all__ = ["leave", "main"]
 
-_COMMANDS = {
-    "advise": Advise,
-    "compare": Compare,
-    "evaluate": Evaluate,
-    "predict": Predict,
-    "pseudo-label": PseudoLabel,
-    "search-scaling": SearchScaling,
-}
 _PROGRAM = "python -m train"
 _DEBUG = "--debug"
 
@@ -158,28 +137,12 @@ def _tracebacks() -> Iterator[None]:
 
 def _parse(words: Sequence[str], command_line: str) -> Callable[[], None]:
     """The command that a command line names, with its flags set."""
-    program = program_name()
-    name = words[0] if words else "--help"
-    if name in ("-h", "--help"):
+    if (words[0] if words else "--help") in ("-h", "--help"):
         return _list_recipes
-    if name == "noisy-student":
-        return noisy_student_command(words[1:], command_line, prog=program)
-    if name == "plan":
-        return plan_command(words[1:], prog=program)
-    forms: list[Any] = [
-        Annotated[form, tyro.conf.subcommand(name)] for name, form in _COMMANDS.items()
-    ]
-    # The named recipe alone, so that suggestions are from its flags.
-    if name in recipes.names():
-        recipe = recipes.load(name)
-        forms.append(run_command(recipe))
-        if asks_for_help(words[1:]):
-            return partial(print, short_help(recipe, program))
-        words = all_help(words)
-    elif name not in _COMMANDS:
-        raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])
-    form: Any = Union[tuple(forms)]  # noqa: UP007
-    return parse(form, prog=program, args=words)
+    # Its imports take longer than listing the recipes.
+    from train.commands.named_command import named_command
+
+    return named_command(words, command_line)
 
 
 def _list_recipes() -> None:

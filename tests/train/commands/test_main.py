@@ -26,6 +26,8 @@ def test_listing_and_help_import_no_heavy_packages():
 import sys
 from train.__main__ import main
 main([])
+main(["--help"])
+assert not {"numpy", "asyncio"} & set(sys.modules)
 try:
     main(["digits_resnet", "--help"])
 except SystemExit:
@@ -147,7 +149,7 @@ def test_a_missing_package_is_one_line_that_installs_it(capsys, monkeypatch, tmp
 def test_without_tyro_and_jax_the_first_line_says_what_to_install():
     code = """
 import runpy, sys
-sys.modules["tyro"] = sys.modules["jax"] = None
+sys.modules["tyro"] = sys.modules["jax"] = sys.modules["jaxlib"] = None
 runpy.run_module("train", run_name="__main__", alter_sys=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

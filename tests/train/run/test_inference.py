@@ -66,7 +66,11 @@ def test_all_programs_take_a_file_for_the_same_published_weights(
         raise _Loaded
 
     for module in (
-        *("cnn_flax.cli", "cnn_flax.weights.pretrained", "train.run.inference"),
+        *(
+            "cnn_flax.cli_commands",
+            "cnn_flax.weights.pretrained",
+            "train.run.inference",
+        ),
         *("train.learn.teacher", "train.learn.starting_weights"),
     ):
         monkeypatch.setattr(f"{module}.load_identified", load)
