@@ -6,6 +6,8 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Programs here run once or for a few steps: optimising them would take longer.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Tests change functions that steps are made from, which the cache of steps cannot see.
+os.environ["CNN_FLAX_STEP_CACHE"] = "0"
 
 import jax
 import pytest

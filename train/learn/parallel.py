@@ -8,7 +8,7 @@ only, as a wrapper of `jax.shard_map`: `jit` is the default.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,12 +18,14 @@ from jax.tree_util import tree_map_with_path
 
 from train.errors import UserError
 from train.learn.sharding import MODEL, partition
+from train.step_cache import cached_step
 
 __all__ = [
     "AXIS",
     "Placement",
     "choose_devices",
     "compile_step",
+    "jit_step",
     "pmap_step",
     "shard_rows",
 ]
@@ -178,6 +180,7 @@ def compile_step(
     *,
     out: Any,
     donate: tuple[int, ...] = (),
+    identity: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """Compiles a step for arguments of these shapes and shardings.
 
@@ -188,9 +191,47 @@ def compile_step(
       arguments: trees of `jax.ShapeDtypeStruct` with shardings.
       out: shardings of the results, or one of all.
       donate: indices of the arguments whose buffers are donated to the results.
+      identity: what the step follows from, in JSON's types, to find it in the cache of
+        steps; None compiles it.
     """
-    jitted = jax.jit(step, out_shardings=out, donate_argnums=donate)
-    return jitted.lower(*arguments).compile()
+
+    def compiled():
+        jitted = jax.jit(step, out_shardings=out, donate_argnums=donate)
+        return jitted.lower(*arguments).compile()
+
+    if identity is None:
+        return compiled()
+    shardings = [str(sharding) for sharding in jax.tree.leaves(out)]
+    identity = {**identity, "donate": donate, "out": shardings}
+    return cached_step(identity, arguments, compiled)
+
+
+def jit_step(
+    step: Callable[[Any, Any], Any], identity: Mapping[str, Any] | None
+) -> Callable[[Any, Any], Any]:
+    """Compiles a step of a model's variables and a batch when it is first called.
+
+    It is compiled once for each shape of the batch; the variables' are always the same.
+
+    Args:
+      step: a pure function of both.
+      identity: as for `compile_step`.
+    """
+    compiled: dict[Any, Any] = {}
+
+    def call(variables, batch):
+        kind = tuple((np.shape(x), x.dtype) for x in jax.tree.leaves(batch))
+        if kind not in compiled:
+            arguments = jax.tree.map(_like, (variables, batch))
+            compiled[kind] = compile_step(step, arguments, out=None, identity=identity)
+        return compiled[kind](variables, batch)
+
+    return call
+
+
+def _like(x: Any) -> jax.ShapeDtypeStruct:
+    sharding = x.sharding if isinstance(x, jax.Array) and x.committed else None
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def shard_rows(

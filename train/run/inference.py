@@ -31,12 +31,12 @@ from train.data.source import check_classes
 from train.errors import UserError
 from train.learn.forgetting import head_of, with_old_head
 from train.learn.inputs import eval_inputs
-from train.learn.parallel import Placement
+from train.learn.parallel import Placement, jit_step
 from train.learn.step import make_eval_step, make_predict_step
 from train.learn.transfer import find_layers
 from train.run.evaluation import Evaluation, evaluate
 from train.run.load import LoadedRun, load_run
-from train.run.record import pixel_inputs
+from train.run.record import pixel_inputs, run_step_identity, step_identity
 
 __all__ = ["evaluate_model", "evaluate_run", "predict_images"]
 
@@ -79,6 +79,7 @@ def evaluate_run(
         loaded.variables,
         pixel_inputs(loaded.record),
         source,
+        run_step_identity("evaluation", loaded.record),
         batch_size=batch_size or config.input.batch_size,
         image_size=inputs["image_size"],
         channels=inputs["channels"],
@@ -131,6 +132,12 @@ def evaluate_model(
         variables,
         partial(eval_inputs, mean=identified.mean, std=identified.std),
         source,
+        step_identity(
+            "evaluation",
+            name,
+            fields=dict(identified.fields),
+            input=[list(identified.mean), list(identified.std)],
+        ),
         batch_size=batch_size,
         image_size=identified.image_size,
         channels=len(identified.mean),
@@ -178,7 +185,10 @@ def predict_images(
     class_names = record["class_names"]
     probabilities = np.full((len(paths), len(class_names)), np.nan, np.float32)
     model, variables = fold_batch_norm(model, variables)
-    step = jax.jit(make_predict_step(model, pixel_inputs(record)))
+    step = jit_step(
+        make_predict_step(model, pixel_inputs(record)),
+        run_step_identity("prediction", record),
+    )
     # One at a time: one compilation and little memory for any number of files.
     for i, path in enumerate(paths):
         try:
@@ -199,6 +209,7 @@ def _evaluate(
     variables: Any,
     prepare: Callable[[jax.Array], jax.Array],
     source: Source,
+    identity: dict[str, Any] | None,
     *,
     batch_size: int,
     **options: Any,
@@ -210,12 +221,13 @@ def _evaluate(
       variables: the model's variables.
       prepare: normalises a batch of pixels.
       source: the images.
+      identity: of the step, for the cache of steps.
       batch_size: images per step, rounded up to a multiple of the devices.
       **options: further options of `eval_batches`.
     """
     placement = Placement()
     model, variables = fold_batch_norm(model, variables)
-    step = jax.jit(make_eval_step(model, prepare))
+    step = jit_step(make_eval_step(model, prepare), identity)
     batches = eval_batches(source, batch_size=placement.round_up(batch_size), **options)
     variables = jax.device_put(variables, placement.replicated)
     return evaluate(step, variables, prefetch_to_device(batches, placement.sharded))

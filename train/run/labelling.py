@@ -29,10 +29,16 @@ from train.data.pseudo_label_file import (
 )
 from train.data.select import decode_options, open_unlabelled
 from train.errors import UserError
-from train.learn.parallel import Placement
+from train.learn.parallel import Placement, jit_step
 from train.learn.step import make_predict_step
 from train.run.load import LoadedRun, load_run
-from train.run.record import environment_changes, machine, pixel_inputs, versions
+from train.run.record import (
+    environment_changes,
+    machine,
+    pixel_inputs,
+    run_step_identity,
+    versions,
+)
 
 __all__ = [
     "batch_options",
@@ -153,7 +159,10 @@ def label_images(
             bad_images=bad,
             **batch_options(record, config, placement, batch_size, threads),
         )
-        predict = jax.jit(make_predict_step(model, pixel_inputs(record)))
+        predict = jit_step(
+            make_predict_step(model, pixel_inputs(record)),
+            run_step_identity("prediction", record),
+        )
         teacher = partial(predict, jax.device_put(variables, placement.replicated))
         progress = _Progress(writer.labelled, len(source), say)
         with contextlib.closing(

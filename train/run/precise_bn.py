@@ -28,7 +28,7 @@ from train.data import BadImages, prefetch_to_device, repeat_to, train_batches
 from train.learn.parallel import compile_step
 from train.learn.step import TrainState
 from train.run.program import Program, batch_shapes
-from train.run.record import build_model, pixel_inputs
+from train.run.record import build_model, pixel_inputs, run_step_identity
 
 __all__ = ["PreciseBN", "batch_statistics", "is_wanted", "pooled"]
 
@@ -128,6 +128,7 @@ class PreciseBN:
             batch_statistics(model, prepare),
             (program.shapes.variables, images),
             out=out,
+            identity=run_step_identity("statistics", program.record),
         )
         self._pooled = jax.jit(pooled, out_shardings=out)
         self._program = program

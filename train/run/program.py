@@ -15,6 +15,7 @@ from flax import linen as nn
 
 import cnn_flax
 from train.config import Config, Transfer, random_changes, unreached
+from train.config_file import config_to_json
 from train.data import Source, steps_per_epoch
 from train.data.select import (
     decode_options,
@@ -59,6 +60,7 @@ from train.run.record import (
     describe,
     pixel_inputs,
     reduce_batch_norm_over,
+    step_identity,
 )
 
 __all__ = [
@@ -497,6 +499,29 @@ def compile_train_step(program: Program) -> TrainStep:
         train_step_shapes(program),
         out=(placement.state(program.shapes), placement.replicated),
         donate=(0,),
+        identity=_identity_of(program, "training"),
+    )
+
+
+def _identity_of(program: Program, step: str) -> dict[str, Any] | None:
+    """What a step follows from, other than shapes; None if that is not all known.
+
+    A training step may follow from a teacher too, whose file may change.
+    """
+    if program.config.parallelism.parallel == "pmap":
+        return None
+    if step == "training" and program.teacher is not None:
+        return None
+    changing = ("machine", "versions")
+    unlabelled = program.unlabelled
+    return step_identity(
+        step,
+        program.config.network.model,
+        record={k: v for k, v in program.record.items() if k not in changing},
+        config=config_to_json(program.config),
+        steps_per_epoch=program.steps_per_epoch,
+        unlabelled=unlabelled and list(unlabelled.class_names),
+        features=str(program.features),
     )
 
 
@@ -523,6 +548,7 @@ def compile_eval_step(program: Program) -> EvalStep:
         with_index,
         (program.shapes.variables, placement.shapes(batch, placement.sharded)),
         out=placement.fetched,
+        identity=_identity_of(program, "evaluation"),
     )
 
 

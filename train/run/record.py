@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import cnn_flax
+from cnn_flax.registry import registration
 from train.config import Config, Parallelism
 from train.config_file import config_to_json
 from train.data import Source
@@ -30,6 +31,8 @@ __all__ = [
     "machine",
     "pixel_inputs",
     "reduce_batch_norm_over",
+    "run_step_identity",
+    "step_identity",
     "versions",
 ]
 
@@ -86,6 +89,31 @@ def build_model(record: Json) -> nn.Module:
         return cnn_flax.create_model(model["name"], **model["fields"])
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def step_identity(step: str, name: str, **facts: Any) -> dict[str, Any] | None:
+    """What a step follows from, other than shapes, for the cache of steps.
+
+    Args:
+      step: what the step does, in a word.
+      name: the model's name in the registry.
+      **facts: all else that the step is made from, in JSON's types.
+
+    Returns:
+      The facts together; None if the model's code is not this library's, since it may
+      then change without notice.
+    """
+    if not registration(name).factory.__module__.startswith("cnn_flax.models."):
+        return None
+    return {"step": step, "name": name, **facts}
+
+
+def run_step_identity(step: str, record: Json, **facts: Any) -> dict[str, Any] | None:
+    """`step_identity` of a step of inference with a run's model."""
+    model, images = record["model"], record["input"]
+    inputs = [images["mean"], images["std"]]
+    fields = model["fields"]
+    return step_identity(step, model["name"], fields=fields, input=inputs, **facts)
 
 
 def reduce_batch_norm_over(model: nn.Module, axis: str | None) -> nn.Module:

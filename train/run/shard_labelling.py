@@ -26,11 +26,11 @@ from train.data.label_shards import (
 from train.data.shard_readers import open_shard
 from train.data.shards import Shards, image_keys, shard_digest, source_of
 from train.errors import UserError
-from train.learn.parallel import Placement
+from train.learn.parallel import Placement, jit_step
 from train.learn.step import make_predict_step
 from train.run.labelling import batch_options, describe_teacher, one_behind
 from train.run.load import load_run
-from train.run.record import pixel_inputs
+from train.run.record import pixel_inputs, run_step_identity
 
 __all__ = ["ShardLabeller", "label_shards"]
 
@@ -90,7 +90,10 @@ class ShardLabeller:
         )
         predict = make_predict_step(model, pixel_inputs(record))
         self._variables = jax.device_put(variables, self._placement.replicated)
-        self._teacher = jax.jit(_top_classes(predict, self._header["top"]))
+        count = self._header["top"]
+        self._teacher = jit_step(
+            _top_classes(predict, count), run_step_identity("top", record, count=count)
+        )
 
     def is_labelled(self, shard: Path, name: str) -> bool:
         """Whether a shard's labels exist.
