@@ -200,6 +200,13 @@ def _parsers(
         help="allow images of up to N pixels, if that is more than Pillow's limit",
     )
 
+    text = "Publishes weights on the Hugging Face Hub, or writes its folder"
+    command = add("push", text)
+    if named in (None, "push"):
+        from cnn_flax.publish.command import add_flags
+
+        add_flags(command)
+
     command = add(
         "gallery",
         "Draws each augmentation's effect on an image",
