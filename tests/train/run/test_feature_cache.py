@@ -92,7 +92,7 @@ def test_training_on_features_equals_training_on_images(
 def test_features_are_evaluated_in_one_piece(
     cached, extracting, tmp_path, quiet, monkeypatch
 ):
-    monkeypatch.setattr("train.learn.step._PIXELS", 1)
+    monkeypatch.setattr("cnn_flax.prediction.part_size", lambda *arguments: 1)
     fit(extracting, tmp_path / "run", console=quiet)
     assert figures(tmp_path / "run") == figures(cached)
 
