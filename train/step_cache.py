@@ -70,9 +70,32 @@ def cached_step(
         name = hashlib.sha256(key).hexdigest()
         step = _read(directory, name, key, devices)
         if step is None:
-            step = compiled()
-            _write(directory, name, key, step)
+            with _hits_of_jax() as hits:
+                step = compiled()
+            if not hits:
+                _write(directory, name, key, step)
         return step
+
+
+@contextlib.contextmanager
+def _hits_of_jax() -> Any:
+    """Lists the programs that JAX meanwhile reads from its own compilation cache.
+
+    Saved again, such a program cannot be run on a CPU: "Function .. not found".
+    """
+    import jax
+
+    hits = []
+
+    def note(event: str, **details: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    try:
+        yield hits
+    finally:
+        jax.monitoring.unregister_event_listener(note)
 
 
 # The key.

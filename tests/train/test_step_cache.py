@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from tests.support.runs import assert_resumes_to_the_same_end
 from train import compilation_cache, step_cache
@@ -22,11 +23,20 @@ IDENTITY = {"step": "sum", "rate": 0.5}
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
 
 
+def use_jaxs_cache(folder):
+    """Sets the folder of JAX's own compilation cache; None switches it off."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax_cache.reset_cache()
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The cache of steps, in use."""
+    """The cache of steps, in use, without JAX's own."""
     monkeypatch.setattr(step_cache, "step_folder", lambda: tmp_path / "steps")
-    return tmp_path / "steps"
+    before = jax.config.jax_compilation_cache_dir
+    use_jaxs_cache(None)
+    yield tmp_path / "steps"
+    use_jaxs_cache(before)
 
 
 @pytest.fixture
@@ -64,6 +74,17 @@ def test_a_step_is_traced_once(start, folder):
     assert entry(folder).stat().st_mode & 0o777 == 0o600
     # Without an identity it is not looked for.
     assert start(identity=None)
+
+
+def test_a_program_from_jaxs_own_cache_is_not_saved_again(
+    start, folder, tmp_path, programs
+):
+    use_jaxs_cache(str(tmp_path / "xla"))
+    assert start()
+    entry(folder).unlink()
+    jax.clear_caches()
+    assert start() and not list(folder.iterdir())
+    assert start()  # It runs.
 
 
 def test_a_step_of_other_things_is_another(start, monkeypatch):
