@@ -71,7 +71,11 @@ def config_from_json(tree: Mapping[str, Any], cls: type = Config) -> Any:
     for name, value in tree.items():
         name = _FORMER_NAMES.get(name, name) if cls is Config else name
         if name not in types:
-            raise UserError(f"This version does not know the run's field {name!r}.")
+            from cnn_flax.weights.errors import name_of
+
+            raise UserError(
+                f"This version does not know the run's field {name_of(name)}."
+            )
         if dataclasses.is_dataclass(types[name]):
             value = config_from_json(value, type(getattr(cls, name)))
         fields[name] = tuple(value) if isinstance(value, list) else value

@@ -83,13 +83,13 @@ def map_array(path: Path) -> np.ndarray:
     """
     import numpy as np
 
+    from cnn_flax.weights.unpacking import read_array_header
+
     if not path.is_file():
         raise ValueError("it is no regular file")
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError("it is an archive, not an array")
-    return array
+    with path.open("rb") as file:
+        read_array_header(file)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def write_json(path: Path, tree: Any) -> None:

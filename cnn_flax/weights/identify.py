@@ -38,6 +38,7 @@ __all__ = [
 
 _RUN_FIELDS = {"input.mean": [float], "input.std": [float]}
 _DESCRIPTION = {
+    "own": dict,
     "images.input_size": [int],
     "images.mean": [float],
     "images.std": [float],
@@ -208,6 +209,7 @@ def _described(name: str, called: str, path: pathlib.Path) -> IdentifiedWeights 
         or wrong_field({"images": images, "own": own}, _DESCRIPTION)
         or len(images["input_size"]) != 3
         or wrong_field({"images": images, "own": own}, _OPTIONS, whole=False)
+        or not _is_share(images.get("crop_pct", 1))
         or _named_entry(published_weights(name), called, path) is not None
     ):
         return None
@@ -271,6 +273,11 @@ def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
     ):
         raise WeightsError(f"{folder / 'config.json'} is damaged: {wrong}.")
     options = config.get("input", {})
+    if not _is_share(options.get("crop_pct", 1)):
+        raise WeightsError(
+            f"{folder / 'config.json'} is damaged: its crop_pct is no share of an "
+            "image's side."
+        )
     info = model_info(record["model"]["name"])
     size = inputs["image_size"]
     crop_pct = options.get("crop_pct", info.crop_pct)
@@ -290,6 +297,10 @@ def _identify_run(name: str | None, folder: pathlib.Path) -> IdentifiedWeights:
         mean=tuple(inputs["mean"]),
         std=tuple(inputs["std"]),
     )
+
+
+def _is_share(crop_pct: float) -> bool:
+    return 1e-3 <= crop_pct <= 1
 
 
 def model_of(source: str, path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:

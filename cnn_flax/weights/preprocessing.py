@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import pathlib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Union
@@ -139,7 +140,10 @@ def read_image(image: ImageLike) -> "Image":
             f"{type(image).__name__}."
         )
     try:
-        with open_image(image) as opened:
+        check_regular(image)
+        # As bytes: of a file, Pillow would make room for whatever size a field says.
+        data = io.BytesIO(pathlib.Path(image).read_bytes())
+        with open_image(data) as opened:
             return to_8_bits(ImageOps.exif_transpose(opened)).convert("RGB")
     except FileNotFoundError as error:
         raise ImageError(f"There is no image {image}.") from error
@@ -151,17 +155,16 @@ def read_image(image: ImageLike) -> "Image":
         raise ImageError(f"{image} cannot be read as an image: {reason}.") from error
 
 
-def open_image(file: str | os.PathLike[str] | io.BytesIO) -> "Image":
+def open_image(file: io.BytesIO) -> "Image":
     """Opens an image file with Pillow; HEIC too, where pillow-heif is installed.
 
     Raises:
-      ImageError: for HEIC without pillow-heif.
+      ImageError: for HEIC without pillow-heif, and for EPS, which only another program
+        could run.
       Exception: whatever else Pillow raises; see `why_unreadable`.
     """
     from PIL import Image
 
-    if not isinstance(file, io.BytesIO):
-        check_regular(file)
     try:
         image = Image.open(file)
     except Image.UnidentifiedImageError:
@@ -169,6 +172,11 @@ def open_image(file: str | os.PathLike[str] | io.BytesIO) -> "Image":
             raise
         _register_heif()
         image = Image.open(file)
+    if image.format == "EPS":  # Pillow would start Ghostscript.
+        image.close()
+        raise ImageError(
+            "it is EPS, which is a program and not pixels: convert it to PNG first"
+        )
     if image.format == "PNG" and "transparency" in image.info:
         raw_mode = image.tile[0][-1]
         if raw_mode in _SCALED_PNG:
@@ -191,13 +199,9 @@ def allow_pixels(count: int) -> None:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-def _is_heif(file: str | os.PathLike[str] | io.BytesIO) -> bool:
+def _is_heif(file: io.BytesIO) -> bool:
     """Whether a file begins as an ISO media file with a brand of HEIF."""
-    if isinstance(file, io.BytesIO):
-        head = file.getvalue()[:12]
-    else:
-        with open(file, "rb") as stream:
-            head = stream.read(12)
+    head = file.getvalue()[:12]
     return head[4:8] == b"ftyp" and head[8:] in _HEIF
 
 

@@ -104,7 +104,8 @@ def read_checkpoint(
     try:
         return without_wrappers(_read(path, max_bytes))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} {error}."[:_LONGEST]) from error.__cause__
+        reason = " ".join(str(error).split())  # Names in files may have breaks.
+        raise CheckpointError(f"{path} {reason}."[:_LONGEST]) from error.__cause__
     except Exception as error:  # On damaged files the parsers raise nearly anything.
         raise CheckpointError(f"{path} cannot be read: {reason_of(error)}.") from error
 

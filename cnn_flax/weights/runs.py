@@ -25,6 +25,7 @@ __all__ = [
     "Restored",
     "SavedModel",
     "last_whole",
+    "opened",
     "plainly_named",
     "read_record",
     "read_run",
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("cnn_flax")
 _FORMAT = 1  # Of config.json.
+_METADATA = "_CHECKPOINT_METADATA"  # Orbax's, of each checkpoint.
 _FIELDS = {
     "model.name": str,
     "model.fields": dict,
@@ -46,7 +48,7 @@ _FIELDS = {
 # What Orbax raises for a checkpoint that is damaged, or of another model.
 UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError),
-    *(LookupError, OSError, TypeError, ValueError),
+    *(LookupError, OSError, RecursionError, TypeError, ValueError),
 )
 _REASON = 200  # Characters of a reason in a message; Orbax prints whole trees.
 
@@ -205,7 +207,7 @@ def restore_item(
     options = ocp.CheckpointManagerOptions(create=False)
     with (
         plainly_named(checkpoints) as path,
-        ocp.CheckpointManager(path, options=options) as manager,
+        opened(folder, lambda: ocp.CheckpointManager(path, options=options)) as manager,
     ):
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
         return last_whole(
@@ -213,6 +215,34 @@ def restore_item(
             manager.all_steps() if step is None else [step],
             lambda step: manager.restore(step, args=args)[item],
         )
+
+
+def opened(folder: pathlib.Path, open_manager: Callable[[], T]) -> T:
+    """Opens a run's checkpoints, of which Orbax reads the metadata at once.
+
+    Raises:
+      WeightsError: if that of one is damaged; names it, and how to go on without it.
+    """
+    try:
+        return open_manager()
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        named = [
+            str(path.parent)
+            for path in sorted((folder / "checkpoints").glob(f"*/{_METADATA}"))
+            if not _is_object(path)
+        ]
+        which = " and ".join(named) or f"a checkpoint in {folder / 'checkpoints'}"
+        raise WeightsError(
+            f"{which} cannot be read, as its {_METADATA} is damaged: {_reason(error)}. "
+            "Moved away, it leaves the checkpoint before it."
+        ) from error
+
+
+def _is_object(path: pathlib.Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, RecursionError, ValueError):
+        return False
 
 
 def last_whole(

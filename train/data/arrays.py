@@ -165,8 +165,8 @@ def npz(path: str) -> Splits:
     }
     if not pairs:
         raise SourceError(
-            f"{spec} has the arrays {', '.join(names)}; expected x_train and y_train, "
-            "train_images and train_labels, or images and labels"
+            f"{spec} has the arrays {listing_of(map(name_of, names))}; expected "
+            "x_train and y_train, train_images and train_labels, or images and labels"
         )
     return {split: partial(_npz, spec, file, pairs, split) for split in pairs}
 
@@ -190,7 +190,13 @@ def _npz_classes(
     spec: str, file: Path, pairs: dict[str, tuple[str, str]]
 ) -> tuple[str, ...]:
     if "class_names" in _load(spec, file, None):
-        return tuple(map(str, _as_text(_load(spec, file, "class_names"))))
+        classes = _as_text(_load(spec, file, "class_names"))
+        if classes.dtype.kind != "U" or classes.ndim != 1:
+            raise SourceError(
+                f"{spec}: class_names is {classes.dtype} {list(classes.shape)}; it "
+                "must be strings [K]"
+            )
+        return tuple(classes.tolist())
     labels = _labels(spec, file, pairs.get("train") or next(iter(pairs.values())))
     if labels.dtype.kind == "U":
         return tuple(np.unique(labels).tolist())

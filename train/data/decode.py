@@ -60,7 +60,8 @@ class DecodeError(UserError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name} cannot be read as an image: {reason}")
+        shown = name.replace("\n", "\\n")  # Files may have such names.
+        super().__init__(f"{shown} cannot be read as an image: {reason}")
         self.name = name
         self.reason = reason
 
@@ -146,7 +147,8 @@ def header_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
       DecodeError: if the file does not exist or is not an image.
     """
     try:
-        with open_image(path) as image:
+        check_regular(path)
+        with open_image(io.BytesIO(Path(path).read_bytes())) as image:
             return *_shown_size(image), 1 if is_grey(image) else 3
     except Exception as error:
         raise DecodeError(str(path), why_unreadable(error)) from error

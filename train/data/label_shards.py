@@ -222,6 +222,8 @@ def _header(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _check_values(classes: np.ndarray, log_probs: np.ndarray, count: int) -> None:
+    if count > 2 ** (8 * classes.itemsize):
+        raise ValueError(f"{count:,} classes are too many for their numbers"[:80])
     if classes.size and classes.max() >= count:
         raise ValueError(f"class {classes.max()} of {count}")
     readable = ~np.isnan(log_probs[0])

@@ -78,7 +78,7 @@ class ParquetShard:
         try:
             with self._lock:
                 value = self._rows(group)[index - int(self._starts[group])].as_py()
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # On damaged files pyarrow raises nearly anything.
             raise _damaged(self._path, index, error) from error
         value = value and (value["bytes"] if self._is_struct else value)
         if value is None:

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from cnn_flax.weights.runs import (
     UNREADABLE,
     last_whole,
+    opened,
     plainly_named,
     without_late_errors,
 )
@@ -63,6 +64,9 @@ class Checkpoints:
         Args:
           run: the run's folder.
           keep: number of checkpoints to keep, the last ones.
+
+        Raises:
+          WeightsError: if the metadata of one is damaged.
         """
         self.damaged: dict[int, str] = {}
         self._run = run
@@ -74,7 +78,9 @@ class Checkpoints:
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(plainly_named(folder))
             options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-            self._manager = ocp.CheckpointManager(path, options=options)
+            self._manager = opened(
+                run, lambda: ocp.CheckpointManager(path, options=options)
+            )
             stack.callback(self._manager.close)
             self._open = stack.pop_all()
         self._hidden = contextlib.ExitStack()

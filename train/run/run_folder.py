@@ -59,6 +59,7 @@ _OWN = (
 )
 
 _SHOWN = 3  # Number of differing flags that a message names.
+_LONGEST = 120  # Characters of a flag's value in it.
 
 
 @contextlib.contextmanager
@@ -301,9 +302,10 @@ def _megabytes(size: int) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A flag's value as on the command line."""
+    """A flag's value as on the command line, in one line, and cut if it is long."""
     if isinstance(value, dict):
         value = [f"{name}={v}" for name, v in value.items()]
     if isinstance(value, list):
-        return " ".join(map(str, value)) or "nothing"
-    return str(value)
+        value = " ".join(map(str, value)) or "nothing"
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -117,7 +117,7 @@ def test_npz_without_splits_is_split(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": LABELS}, "has the arrays a; expected x_train and y_train"),
+        ({"a": LABELS}, "has the arrays 'a'; expected x_train and y_train"),
         ({"images": IMAGES / 255, "labels": LABELS}, r"are float64 .* must be uint8"),
         ({"images": IMAGES, "labels": LABELS[:7]}, r"int64 \[7\]; .* integers \[20\]"),
         ({"images": IMAGES, "labels": LABELS - 1}, "label -1 at image 0"),
