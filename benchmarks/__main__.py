@@ -3,6 +3,7 @@
 python -m benchmarks [NAME ..]              runs some or all benchmarks
 python -m benchmarks compare A.json B.json  reports what changed beyond the spread
 python -m benchmarks gpu                    measures a GPU in order of worth, in time
+python -m benchmarks fuzz --inputs N        gives hostile files to every reader
 """
 
 import argparse
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _compare(arguments[1:])
         elif arguments[:1] == ["gpu"]:
             gpu.main(arguments[1:], _console())
+        elif arguments[:1] == ["fuzz"]:
+            from benchmarks import fuzz  # Its readers take long to import.
+
+            fuzz.main(arguments[1:], _console())
         else:
             _run(arguments)
     except (StorageError, UnknownModelError, UserError) as error:

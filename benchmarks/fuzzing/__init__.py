@@ -1,0 +1,1 @@
+"""Hostile files: how they are made, what reads them, and the process that tries."""
