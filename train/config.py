@@ -500,6 +500,9 @@ class Parallelism:
     bn: Literal["global", "local"] = "global"
     """BatchNorm statistics over the global batch, or over each device's part of it
     (with pmap)."""
+    deterministic: bool = False
+    """On a GPU, allow only operations that give the same bits in every run, which takes
+    longer; on a CPU they all do. Sets xla_gpu_deterministic_ops in XLA_FLAGS."""
 
     def __post_init__(self):
         _check(self.devices >= 0, "devices", self.devices, "at least 0")

@@ -12,6 +12,7 @@ from rich.table import Table
 from train.config import Config
 from train.console import class_line, literal, say
 from train.data.stand_in import images_or_stand_ins
+from train.determinism import require_determinism
 from train.run.compiled_cost import cost_of
 from train.run.program import Program, build, compile_steps
 
@@ -27,6 +28,7 @@ def dry_run(config: Config, recipe: str, console: Console) -> None:
     Raises:
       UserError: if the config cannot be run.
     """
+    require_determinism(config.parallelism.deterministic)
     images = images_or_stand_ins(
         config,
         partial(say, console),

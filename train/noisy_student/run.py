@@ -25,6 +25,7 @@ from train.data.select import (
     open_unlabelled,
     training_images,
 )
+from train.determinism import require_determinism
 from train.errors import UserError
 from train.noisy_student.plan import (
     LabelStage,
@@ -90,6 +91,7 @@ def run(
       NotFiniteError, Interrupted, StorageError: as `train.run.loop.fit`.
     """
     console = console or Console()
+    require_determinism(student.config.parallelism.deterministic)
     out = out.absolute()
     student = _as_begun(student, read_json(out / _RECORD, _FIELDS))
     record = {"format": 1, "recipe": recipe, "settings": settings(student)}

@@ -18,6 +18,7 @@ from train.console import class_line, program_name, say
 from train.data import BadImages, Source, eval_batches, prefetch_to_device
 from train.data.select import check_output
 from train.data.source import check_classes
+from train.determinism import cost_of_determinism, require_determinism
 from train.errors import Interrupted, NotFiniteError
 from train.learn.optimizer import make_schedule
 from train.learn.step import TrainState
@@ -90,6 +91,7 @@ def fit(
       StorageError: if the disk filled up. The last checkpoint is complete.
     """
     console = console or Console()
+    require_determinism(config.parallelism.deterministic)
     record = read_record(run, whole=True)
     agree_on_request(config, recipe, record)
     run_folder.check_whole(run)
@@ -115,6 +117,8 @@ def fit(
             stack.enter_context(run_folder.lock(run))
         elif record is None:
             check_output(config, run)
+        if config.parallelism.deterministic:
+            say(console, cost_of_determinism())
         program = build(config, recipe, unlabelled_set=unlabelled_set)
         agree_on_data(program)
         run_folder.check_space(run, program.bytes, KEEP)
