@@ -167,6 +167,20 @@ def test_a_tar_of_impossible_sizes_is_refused(tmp_path):
     one_line(caught)
 
 
+def test_a_tar_makes_no_room_for_what_a_header_says(tmp_path):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo("a.png")
+        info.type, info.size = tarfile.XHDTYPE, 2**50
+        tar.addfile(info)
+    (tmp_path / "x.tar").write_bytes(stream.getvalue())
+    with pytest.raises(
+        SourceError, match="x.tar(: there is no| cannot be re)"
+    ) as caught:
+        open_shard(tmp_path / "x.tar")
+    assert not isinstance(caught.value.__cause__, MemoryError)
+
+
 def test_a_column_shorter_than_a_parquet_file_says_is_damaged():
     shard = open_shard(CORPUS / "short_column.parquet")
     with pytest.raises(DecodeError, match=r"\[2\] .*damaged record: index out of bou"):

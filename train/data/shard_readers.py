@@ -3,6 +3,7 @@
 A reader holds one shard's index in memory, never its images. Threads may share it.
 """
 
+import io
 import os
 import re
 import tarfile
@@ -81,6 +82,19 @@ def open_shard(path: Path) -> ShardReader:
     return reader
 
 
+class _BoundedFile(io.BufferedReader):
+    """A file that makes no room for more than it holds, whatever a header says."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > 0:
+            size = min(size, max(self._size - self.tell(), 0))
+        return super().read(size)
+
+
 class _Tar:
     """A tar, as of WebDataset: the first image of each sample, by `KEY.SUFFIX`."""
 
@@ -88,7 +102,8 @@ class _Tar:
         self._path = path
         self.names: list[str] = []
         places: list[tuple[int, int]] = []
-        with tarfile.open(path, "r:") as tar:
+        file = _BoundedFile(open(path, "rb", buffering=0))
+        with file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # pyright: ignore  # Or it keeps them all.
                 key, suffix = _split_key(member.name)
