@@ -127,14 +127,17 @@ def cutmix_or_mixup(
     key_choice, key_pairs = jax.random.split(key)
     keys = keys_per_image(key_pairs if keys is None else keys, images)
     n, *shape = images.shape
-    # Draw both before choosing, so that bad arguments of either are refused.
-    box = draw_cutmix(keys, n, tuple(shape), cutmix_alpha)
-    blend = draw_mixup(keys, n, mixup_alpha)
-    return jax.lax.cond(
-        jax.random.bernoulli(key_choice),
-        lambda: paste_pairs(images, labels, **box),
-        lambda: blend_pairs(images, labels, **blend),
-    )
+
+    # Each key is used in the branch that is taken alone. Both are traced, so that bad
+    # arguments of either are refused.
+    def paste():
+        box = draw_cutmix(keys, n, tuple(shape), cutmix_alpha)
+        return paste_pairs(images, labels, **box)
+
+    def blend():
+        return blend_pairs(images, labels, **draw_mixup(keys, n, mixup_alpha))
+
+    return jax.lax.cond(jax.random.bernoulli(key_choice), paste, blend)
 
 
 def draw_mixup(key: jax.Array, n: int, alpha: float = 0.2) -> Draw:
