@@ -116,7 +116,7 @@ LABELS = np.array(["a", "b", "a", "b"])
                 "y_train": LABELS,
                 "class_names": np.array(["\n", "b"]),
             },
-            r"the label 'a' is none of the 2 classes: \\n, b",
+            r"the label 'a' is none of the 2 classes: '\\n', 'b'",
         ),
     ],
 )
