@@ -34,7 +34,7 @@ __all__ = [
 MEMORY = 512 * 10**6  # Bytes that reading may take above what the process has.
 SECONDS = 5.0  # Of CPU time per input.
 
-COUNTS = ("read", "refused", "other", "code", "memory")
+COUNTS: tuple[str, ...] = ("read", "refused", "other", "code", "memory")
 _STATE = struct.Struct(f"<q{len(COUNTS)}Qddq")  # A `State`.
 _LONGEST = 1200  # Characters of a message, without the path.
 
