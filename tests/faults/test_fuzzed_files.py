@@ -83,7 +83,7 @@ def test_names_in_weights_do_not_break_messages(tmp_path):
     index = {"weight_map": {"a": "a\nb", "c": "c" * 200}}
     (tmp_path / "index").write_text(json.dumps(index))
     with pytest.raises(
-        CheckpointError, match=r"2 are missing: a\\nb, c+\.\.\."
+        CheckpointError, match=r"2 are missing: 'a\\nb', 'c+'\.\.\."
     ) as caught:
         read_checkpoint(tmp_path / "index")
     one_line(caught)

@@ -105,7 +105,7 @@ def test_shards_are_read_from_their_folder_and_their_index(tmp_path):
         _, loaded = load_pretrained("resnet18", source, **SMALL)
         assert_same(loaded, variables)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    message = "2 shards .*, of which 1 are missing: model-00002-of-00002.safetensors"
+    message = "2 shards .*, of which 1 are missing: 'model-00002-of-00002.safetensors'"
     with pytest.raises(WeightsError, match=message):
         load_pretrained("resnet18", tmp_path, **SMALL)
 
