@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import fnmatch
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -102,23 +102,36 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_registry(), pattern))
 
 
-def create_model(name: str, **fields: Any) -> "nn.Module":
+def create_model(
+    name: str,
+    *,
+    features_only: bool = False,
+    out_stages: Sequence[str | int] | None = None,
+    **fields: Any,
+) -> "nn.Module":
     """Builds a model.
 
     Args:
       name: one of `list_models()`.
+      features_only: whether to build a backbone for detection or segmentation: a
+        `Backbone`, which returns maps instead of logits.
+      out_stages: names or numbers of the maps of a backbone, such as `(2, 3, 4)` or
+        `("stem", "stage4")`; None: the last stage of each stride.
+        `cnn_flax.feature_info(backbone)` gives their channels, strides and fields.
       **fields: fields of the module to set, such as `num_classes=10` or
-        `dtype=jnp.bfloat16`. `num_classes=0` gives pooled features.
+        `dtype=jnp.bfloat16`. `num_classes=0` gives pooled features. `output_stride`
+        of 8 or 16 replaces the last strides by dilation.
 
     Returns:
       A `flax.linen.Module`: `model.init(key, images)` and
       `model.apply(variables, images)` with images float `[N, H, W, C]` give logits
-      `[N, num_classes]`.
+      `[N, num_classes]`, or with `features_only` a dictionary of maps by name.
 
     Raises:
       UnknownModelError: if there is no such model; names the nearest ones.
       TypeError: if the model has no such field; names the nearest ones. `pretrained`
         is none either: `cnn_flax.load_pretrained(name)` gives a model with weights.
+      ValueError: if a stage is given twice, or the model cannot replace its strides.
 
     Example:
       >>> model = cnn_flax.create_model("resnet18", num_classes=10)
@@ -130,6 +143,24 @@ def create_model(name: str, **fields: Any) -> "nn.Module":
     factory = registration(name).factory
     allowed = [f.name for f in dataclasses.fields(type(factory())) if f.init]
     allowed = [f for f in allowed if f not in ("parent", "name")]
+    if "output_stride" in fields and "output_stride" not in allowed:
+        if fields["output_stride"] != 32:
+            families = {r.family for r in _REGISTRY.values() if _can_dilate(r)}
+            raise ValueError(
+                f"{name} has no dilation to replace its strides: output_stride is 32, "
+                f"got {fields['output_stride']!r}. The models of "
+                f"{', '.join(sorted(families))} take 8 and 16."
+            )
+        fields = {k: v for k, v in fields.items() if k != "output_stride"}
+    if out_stages is not None and not features_only:
+        raise TypeError("out_stages are for features_only=True.")
+    if features_only:
+        if fields.get("num_classes"):
+            raise TypeError(
+                f"A backbone has no head: leave out num_classes="
+                f"{fields['num_classes']!r} or features_only."
+            )
+        fields = {**fields, "num_classes": 0}
     for field in fields:
         if field in ("pretrained", "weights"):
             raise TypeError(
@@ -143,7 +174,16 @@ def create_model(name: str, **fields: Any) -> "nn.Module":
                 f"{name} has no field {field!r}. {nearest(field, allowed)} "
                 f"It has: {', '.join(allowed)}."
             )
-    return factory(**fields)
+    model = factory(**fields)
+    if not features_only:
+        return model
+    from cnn_flax.backbone import backbone_of  # Linen is imported with a model.
+
+    return backbone_of(model, out_stages)
+
+
+def _can_dilate(model: Registration) -> bool:
+    return hasattr(model.factory(), "output_stride")
 
 
 def registration(name: str) -> Registration:

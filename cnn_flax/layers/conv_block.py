@@ -25,8 +25,8 @@ class ConvBlock(Module):
       features: number of output channels.
       kernel_size: height and width of the kernel, in pixels.
       strides: step between the kernel's positions, in pixels.
-      padding: zeros around the image; None is `kernel_size // 2` on every side, which
-        keeps the size at stride 1 for an odd kernel.
+      padding: zeros around the image; None is `dilation * (kernel_size // 2)` on every
+        side, which keeps the size at stride 1 for an odd kernel.
       groups: number of groups of channels that do not see each other.
       use_bias: whether the convolution has a bias; None means only without a norm.
       activation: elementwise function after the norm, or None.
@@ -34,6 +34,7 @@ class ConvBlock(Module):
       norm: constructor of the norm, configured for the network; the norm is called with
         `use_running_average`. None for no norm.
       norm_scale_init: initializer of the norm's scale.
+      dilation: step between the kernel's taps, in pixels.
     """
 
     features: int
@@ -46,15 +47,20 @@ class ConvBlock(Module):
     conv: Callable[..., Any] = Conv
     norm: Callable[..., Any] | None = BatchNorm
     norm_scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[N, H, W, C] -> [N, H', W', features]`."""
+        padding = self.padding
+        if padding is None:
+            padding = self.dilation * (self.kernel_size // 2)
         x = self.conv(
             self.features,
             (self.kernel_size, self.kernel_size),
             strides=self.strides,
-            padding=self.kernel_size // 2 if self.padding is None else self.padding,
+            padding=padding,
+            kernel_dilation=self.dilation,
             feature_group_count=self.groups,
             use_bias=self.norm is None if self.use_bias is None else self.use_bias,
             name="conv",

@@ -73,6 +73,8 @@ class AlexNet(Module):
         float32, or `dtype` where that is wider.
     """
 
+    pyramid = ("conv1", "conv2", "conv5")  # Of a backbone.
+
     features: Sequence[int] = (64, 192, 384, 256, 256)
     hidden_features: int = 4096
     num_classes: int = 1000

@@ -45,6 +45,11 @@ from cnn_flax.layers import (
 from cnn_flax.layers.arguments import as_images, check_rate, finite_number
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.dilation import (
+    check_output_stride,
+    last_of_each_stride,
+    stage_steps,
+)
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module, Padding
 from cnn_flax.registry import register
@@ -194,6 +199,9 @@ class MBConv(Module):
       drop_path: constructor of the noise on the branch.
       conv_block: constructor of convolution, norm and activation.
       depthwise: the same for the depthwise convolution.
+      dilation: step between the depthwise kernel's taps, in pixels.
+      shortcut: whether there may be one. A block whose stride is replaced by dilation
+        has none, as with its stride.
     """
 
     features: int
@@ -205,6 +213,8 @@ class MBConv(Module):
     drop_path: Callable[..., nn.Module] = partial(DropPath, 0.0)
     conv_block: Callable[..., nn.Module] = ConvBlock
     depthwise: Callable[..., nn.Module] = ConvBlock
+    dilation: int = 1
+    shortcut: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -221,6 +231,7 @@ class MBConv(Module):
             self.strides,
             groups=y.shape[-1],
             activation=act,
+            dilation=self.dilation,
             name="depthwise",
         )(y, train=train)
         if self.se_ratio > 0:
@@ -233,7 +244,8 @@ class MBConv(Module):
         y = self.conv_block(self.features, 1, activation=None, name="project")(
             y, train=train
         )
-        if self.strides == 1 and inputs == self.features:
+        same_shape = self.strides == 1 and inputs == self.features
+        if self.shortcut and same_shape:
             y = x + self.drop_path(name="drop_path")(y, deterministic=not train)
         return y
 
@@ -292,6 +304,10 @@ class EfficientNet(Module):
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
       drop_path_rate: probability of dropping a block's branch, in [0, 1); it grows
         linearly from 0 at the first block, and would be reached after the last.
+      output_stride: the largest stride of a map, in pixels of the image. Below 32, the
+        last stages have dilation in the place of stride, as with timm's
+        `output_stride` and torchvision's `replace_stride_with_dilation`; the parameters
+        are the same.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_epsilon: added to the variance.
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
@@ -309,6 +325,7 @@ class EfficientNet(Module):
     padding: Padding | None = None
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.2
+    output_stride: int = 32
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
     bn_axis_name: str | None = None
@@ -318,6 +335,7 @@ class EfficientNet(Module):
         super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
+        check_output_stride(self.output_stride, 2)
         for field in ("depth_multiplier", "width_multiplier"):
             if not getattr(self, field) > 0:
                 raise ValueError(
@@ -339,12 +357,21 @@ class EfficientNet(Module):
             scaled[0], scaled[-1] = blocks[0], blocks[-1]
         return tuple(scaled)
 
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """Names of the maps that a pyramid is made of: the last of each stride."""
+        return last_of_each_stride(self._strides)
+
+    @property
+    def _strides(self) -> list[int]:
+        return [Stage(*stage).strides for stage in self.stages]
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Float `[N, H, W, C] -> [N, num_classes]`, or `[N, features]` without a head.
 
         Stages 1 to 7 are 2, 4, 8, 16, 16, 32 and 32 times smaller than the images,
-        rounded up.
+        rounded up, but no more than `output_stride` times.
 
         Raises:
           ValueError: if `images` is not of rank 4.
@@ -374,20 +401,23 @@ class EfficientNet(Module):
 
         # Stages.
         block_index, blocks = 0, sum(self.stage_sizes)
+        stages = stage_steps(2, self._strides, self.output_stride)
         for i, size in enumerate(self.stage_sizes):
-            stage = Stage(*self.stages[i])
+            stage, steps = Stage(*self.stages[i]), stages[i]
             for j in range(size):
                 drop_path_rate = self.drop_path_rate * block_index / blocks
                 x = MBConv(
                     round_channels(stage.features * self.width_multiplier),
                     stage.kernel_size,
-                    stage.strides if j == 0 else 1,
+                    steps.strides if j == 0 else 1,
                     stage.expand_ratio,
                     se_ratio=self.se_ratio,
                     activation=self.activation,
                     drop_path=partial(DropPath, drop_path_rate, self.bn_axis_name),
                     conv_block=conv_block,
                     depthwise=depthwise,
+                    dilation=steps[1 if j == 0 else 2],
+                    shortcut=j > 0 or stage.strides == 1,
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x, train=train)
                 block_index += 1

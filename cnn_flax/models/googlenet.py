@@ -146,6 +146,8 @@ class GoogLeNet(Module):
         are float32, or `dtype` where that is wider.
     """
 
+    pyramid = ("stage3", "stage4", "stage5")  # Of a backbone.
+
     num_classes: int = 1000
     original: bool = False
     aux_logits: bool = True

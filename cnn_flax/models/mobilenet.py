@@ -30,6 +30,11 @@ from cnn_flax.layers import Conv, ConvBlock, DropPath, global_avg_pool
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.dilation import (
+    check_output_stride,
+    last_of_each_stride,
+    stage_steps,
+)
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -55,6 +60,9 @@ class InvertedResidual(Module):
       expand_ratio: channels inside, as a multiple of the input's; 1 has no expansion.
       drop_path: constructor of the noise on the branch.
       conv_block: constructor of convolution, norm and activation.
+      dilation: step between the depthwise kernel's taps, in pixels.
+      shortcut: whether there may be one. A block whose stride is replaced by dilation
+        has none, as with its stride.
     """
 
     features: int
@@ -62,6 +70,8 @@ class InvertedResidual(Module):
     expand_ratio: int = 6
     drop_path: Callable[..., nn.Module] = partial(DropPath, 0.0)
     conv_block: Callable[..., nn.Module] = partial(ConvBlock, activation=nn.relu6)
+    dilation: int = 1
+    shortcut: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -70,13 +80,19 @@ class InvertedResidual(Module):
         y = x
         if self.expand_ratio != 1:
             y = self.conv_block(width, 1, name="expand")(y, train=train)
-        y = self.conv_block(width, 3, self.strides, groups=width, name="depthwise")(
-            y, train=train
-        )
+        y = self.conv_block(
+            width,
+            3,
+            self.strides,
+            groups=width,
+            dilation=self.dilation,
+            name="depthwise",
+        )(y, train=train)
         y = self.conv_block(self.features, 1, activation=None, name="project")(
             y, train=train
         )
-        if self.strides == 1 and x.shape[-1] == self.features:
+        same_shape = self.strides == 1 and x.shape[-1] == self.features
+        if self.shortcut and same_shape:
             y = x + self.drop_path(name="drop_path")(y, deterministic=not train)
         return y
 
@@ -116,6 +132,10 @@ class MobileNetV2(Module):
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
       drop_path_rate: probability of dropping a block's branch, in [0, 1); it grows
         linearly from 0 at the first block, and would be reached after the last.
+      output_stride: the largest stride of a map, in pixels of the image. Below 32, the
+        last stages have dilation in the place of stride, as with timm's
+        `output_stride` and torchvision's `replace_stride_with_dilation`; the parameters
+        are the same.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -127,6 +147,7 @@ class MobileNetV2(Module):
     stage_sizes: Sequence[int] = tuple(stage.blocks for stage in _TABLE_2)
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
+    output_stride: int = 32
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -135,6 +156,7 @@ class MobileNetV2(Module):
         super().__post_init__()
         check_rate("dropout_rate", self.dropout_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
+        check_output_stride(self.output_stride, 2)
         if not self.width_multiplier > 0:
             raise ValueError(
                 f"width_multiplier must be positive, got {self.width_multiplier}."
@@ -145,12 +167,21 @@ class MobileNetV2(Module):
                 f"{len(self.stage_sizes)}."
             )
 
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """Names of the maps that a pyramid is made of: the last of each stride."""
+        return last_of_each_stride(self._strides)
+
+    @property
+    def _strides(self) -> list[int]:
+        return [stage.strides for stage in _TABLE_2[: len(self.stage_sizes)]]
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Float `[N, H, W, C] -> [N, num_classes]`, or `[N, features]` without a head.
 
         Stages 1 to 7 are 2, 4, 8, 16, 16, 32 and 32 times smaller than the images,
-        rounded up.
+        rounded up, but no more than `output_stride` times.
 
         Raises:
           ValueError: if `images` is not of rank 4.
@@ -171,16 +202,19 @@ class MobileNetV2(Module):
 
         # Stages.
         block_index, blocks = 0, sum(self.stage_sizes)
+        stages = stage_steps(2, self._strides, self.output_stride)
         for i, size in enumerate(self.stage_sizes):
-            stage = _TABLE_2[i]
+            stage, steps = _TABLE_2[i], stages[i]
             for j in range(size):
                 drop_path_rate = self.drop_path_rate * block_index / blocks
                 x = InvertedResidual(
                     round_channels(stage.features * self.width_multiplier),
-                    stage.strides if j == 0 else 1,
+                    steps.strides if j == 0 else 1,
                     stage.expand_ratio,
                     drop_path=partial(DropPath, drop_path_rate, self.bn_axis_name),
                     conv_block=conv_block,
+                    dilation=steps[1 if j == 0 else 2],
+                    shortcut=j > 0 or stage.strides == 1,
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x, train=train)
                 block_index += 1

@@ -44,6 +44,7 @@ from cnn_flax.layers.configure import (
     configure_norm,
 )
 from cnn_flax.layers.cpu.convolution import subsample
+from cnn_flax.layers.dilation import StageSteps, check_output_stride, stage_steps
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import nearest, register
@@ -74,45 +75,56 @@ _PAPER_WIDE = (
 # Shortcuts: the paths parallel to a block's convolutions.
 
 
-def projection(x, features, strides, conv_block, train):
+def projection(x, features, steps, conv_block, train):
     """Strided 1x1 convolution where shapes change (the paper's option B)."""
-    if strides == 1 and x.shape[-1] == features:
+    if steps.strides == 1 and x.shape[-1] == features:
         return x
-    return projection_all(x, features, strides, conv_block, train)
+    return projection_all(x, features, steps, conv_block, train)
 
 
-def projection_all(x, features, strides, conv_block, train):
+def projection_all(x, features, steps, conv_block, train):
     """Strided 1x1 convolution on every block (the paper's option C)."""
-    block = conv_block(features, 1, strides, activation=None, name="shortcut")
+    block = conv_block(features, 1, steps.strides, activation=None, name="shortcut")
     return block(x, train=train)
 
 
-def projection_3x3(x, features, strides, conv_block, train):
+def projection_3x3(x, features, steps, conv_block, train):
     """Like "projection", with a 3x3 where it is strided: no pixel is skipped."""
-    if strides == 1:
-        return projection(x, features, strides, conv_block, train)
-    block = conv_block(features, 3, strides, activation=None, name="shortcut")
+    if steps.strides == 1 and steps.first_dilation == steps.dilation:
+        return projection(x, features, steps, conv_block, train)
+    block = conv_block(
+        features,
+        3,
+        steps.strides,
+        activation=None,
+        dilation=steps.first_dilation,
+        name="shortcut",
+    )
     return block(x, train=train)
 
 
-def pool_projection(x, features, strides, conv_block, train):
+def pool_projection(x, features, steps, conv_block, train):
     """Average pooling, then 1x1, where shapes change: no pixel is skipped."""
-    if strides > 1:
-        x = avg_pool(x, strides, strides)
-    return projection(x, features, 1, conv_block, train)
+    if steps.strides > 1:
+        x = avg_pool(x, steps.strides, steps.strides)
+    elif steps.first_dilation != steps.dilation:
+        # As timm has it: 2x2 whatever the dilation, and zeros beyond the border count.
+        right_and_below: Any = ((0, 1), (0, 1))
+        x = nn.avg_pool(x, (2, 2), padding=right_and_below)
+    return projection(x, features, steps._replace(strides=1), conv_block, train)
 
 
-def zero_pad(x, features, strides, conv_block, train):
+def zero_pad(x, features, steps, conv_block, train):
     """Every second pixel, and zeros for the new channels (the paper's option A)."""
-    x = subsample(x, (strides, strides))
+    x = subsample(x, (steps.strides, steps.strides))
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
 
 
-def matrix(x, features, strides, conv_block, train):
+def matrix(x, features, steps, conv_block, train):
     """Trainable matrices over height and width, then 1x1, where shapes change."""
-    if strides > 1:
-        x = ResizeMatrix(strides, name="resize")(x)
-    return projection(x, features, 1, conv_block, train)
+    if steps.strides > 1:
+        x = ResizeMatrix(steps.strides, name="resize")(x)
+    return projection(x, features, steps._replace(strides=1), conv_block, train)
 
 
 SHORTCUTS: dict[str, Callable[..., jax.Array] | None] = {
@@ -176,6 +188,9 @@ class Block(Module):
         a basic block's second 3x3, a bottleneck's only one; None: same as the others.
       drop_path: constructor of the noise on the branch.
       conv_block: constructor of convolution, norm and activation.
+      first_dilation: step between the taps of the 3x3 that has the stride.
+      dilation: step between the taps of the 3x3 after it. It differs from the first
+        where dilation replaces a stride.
     """
 
     expansion = 1
@@ -191,6 +206,8 @@ class Block(Module):
     second_conv: Callable[..., nn.Module] | None = None
     drop_path: Callable[..., nn.Module] = partial(DropPath, 0.0)
     conv_block: Callable[..., nn.Module] = ConvBlock
+    first_dilation: int = 1
+    dilation: int = 1
 
     def last_norm(self):
         """Initializer of the last norm's scale."""
@@ -203,6 +220,19 @@ class Block(Module):
             return self.conv_block
         return partial(self.conv_block, conv=self.second_conv)
 
+    def branch_of_two_relus(self, x, train, block):
+        """Two 3x3, each with a ReLU, even the one before the addition."""
+        y = block(
+            self.features, 3, self.strides, dilation=self.first_dilation, name="conv1"
+        )(x, train=train)
+        return block(
+            self.features,
+            3,
+            norm_scale_init=self.last_norm(),
+            dilation=self.dilation,
+            name="conv2",
+        )(y, train=train)
+
     def join(self, x, y, train, shortcut_block):
         """The activation of the shortcut from `x` plus the branch `y`."""
         if self.attention is not None:
@@ -210,7 +240,8 @@ class Block(Module):
         y = self.drop_path(name="drop_path")(y, deterministic=not train)
         shortcut = SHORTCUTS[self.shortcut]
         if shortcut is not None:
-            y += shortcut(x, y.shape[-1], self.strides, shortcut_block, train)
+            steps = StageSteps(self.strides, self.first_dilation, self.dilation)
+            y += shortcut(x, y.shape[-1], steps, shortcut_block, train)
         return nn.relu(y)
 
 
@@ -230,11 +261,18 @@ class BasicBlock(Block):
                 f"{self.groups} and {self.width_per_group}; a bottleneck takes others."
             )
         block = self.conv_block
-        y = block(self.features, 3, self.strides, name="conv1")(x, train=train)
+        y = block(
+            self.features,
+            3,
+            self.strides,
+            dilation=self.first_dilation,
+            name="conv1",
+        )(x, train=train)
         y = self.second_block()(
             self.features,
             3,
             activation=None,
+            dilation=self.dilation,
             norm_scale_init=self.last_norm(),
             name="conv2",
         )(y, train=train)
@@ -248,10 +286,7 @@ class LabBlock(Block):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[N, H, W, C] -> [N, ceil(H / strides), ceil(W / strides), features]`."""
         block = partial(self.conv_block, use_bias=True)
-        y = block(self.features, 3, self.strides, name="conv1")(x, train=train)
-        y = block(self.features, 3, norm_scale_init=self.last_norm(), name="conv2")(
-            y, train=train
-        )
+        y = self.branch_of_two_relus(x, train, block)
         return self.join(x, y, train, partial(block, norm=None))
 
 
@@ -267,9 +302,15 @@ class Bottleneck(Block):
         inner = self.features * self.width_per_group // 64 * self.groups
         strides = (self.strides, 1) if self.stride_in_1x1 else (1, self.strides)
         y = block(inner, 1, strides[0], name="conv1")(x, train=train)
-        y = self.second_block()(inner, 3, strides[1], groups=self.groups, name="conv2")(
-            y, train=train
-        )
+        y = self.second_block()(
+            inner,
+            3,
+            strides[1],
+            groups=self.groups,
+            # After the stride, pixels are as far apart as those of the output.
+            dilation=self.dilation if self.stride_in_1x1 else self.first_dilation,
+            name="conv2",
+        )(y, train=train)
         y = block(
             self.features * self.expansion,
             1,
@@ -350,6 +391,10 @@ class ResNet(Module):
       attention: constructor of each branch's last module; None for no such module.
       norm_groups: groups of channels that are normalised per image, in place of
         BatchNorm: Wu and He 2018, "Group normalization"; None for BatchNorm.
+      output_stride: the largest stride of a map, in pixels of the image. Below 32, the
+        last stages have dilation in the place of stride, as with timm's
+        `output_stride` and torchvision's `replace_stride_with_dilation`; the parameters
+        are the same.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -374,6 +419,7 @@ class ResNet(Module):
     zero_init_last_norm: bool = False
     attention: Callable[..., nn.Module] | None = None
     norm_groups: int | None = None
+    output_stride: int = 32
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -388,6 +434,11 @@ class ResNet(Module):
             )
         check_rate("dropout_rate", self.dropout_rate)
         check_rate("drop_path_rate", self.drop_path_rate)
+        check_output_stride(self.output_stride, self._stem_stride)
+
+    @property
+    def _stem_stride(self) -> int:
+        return 1 if self.small_inputs else 4
 
     def block_of(self, stage: int) -> Callable[..., nn.Module]:
         """Constructor of the blocks of a stage; stages count from 1."""
@@ -399,7 +450,8 @@ class ResNet(Module):
         """Float `[N, H, W, C] -> [N, num_classes]`, or `[N, features]` without a head.
 
         Stage `i` is `[N, ceil(H / 2 ** (i + 1)), ..., width * 2 ** (i - 1) *
-        expansion]`; with `small_inputs` it is four times as large.
+        expansion]`; with `small_inputs` it is four times as large, and with an
+        `output_stride` below 32 it may be larger.
 
         Raises:
           ValueError: if `images` is not of rank 4.
@@ -426,12 +478,15 @@ class ResNet(Module):
         # Stages.
         last = max(sum(self.stage_sizes) - 1, 1)
         block_index = 0
+        strides = [1 if i == 0 else 2 for i in range(len(self.stage_sizes))]
+        stages = stage_steps(self._stem_stride, strides, self.output_stride)
         for i, size in enumerate(self.stage_sizes):
+            steps = stages[i]
             for j in range(size):
                 drop_path_rate = self.drop_path_rate * block_index / last
                 x = self.block_of(i + 1)(
                     self.width * 2**i,
-                    strides=2 if i > 0 and j == 0 else 1,
+                    strides=steps.strides if j == 0 else 1,
                     shortcut=self.shortcut,
                     groups=self.groups,
                     width_per_group=self.width_per_group,
@@ -440,6 +495,8 @@ class ResNet(Module):
                     attention=self.attention,
                     drop_path=partial(DropPath, drop_path_rate, self.bn_axis_name),
                     conv_block=conv_block,
+                    first_dilation=steps[1 if j == 0 else 2],
+                    dilation=steps.dilation,
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x, train=train)
                 block_index += 1

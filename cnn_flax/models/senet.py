@@ -61,12 +61,8 @@ class LegacyBasicBlock(Block):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`[N, H, W, C] -> [N, ceil(H / strides), ceil(W / strides), features]`."""
-        block = self.conv_block
-        y = block(self.features, 3, self.strides, name="conv1")(x, train=train)
-        y = block(self.features, 3, norm_scale_init=self.last_norm(), name="conv2")(
-            y, train=train
-        )
-        return self.join(x, y, train, block)
+        y = self.branch_of_two_relus(x, train, self.conv_block)
+        return self.join(x, y, train, self.conv_block)
 
 
 class SENetBottleneck(Block):
@@ -83,9 +79,14 @@ class SENetBottleneck(Block):
         block = self.conv_block
         wide = self.features * self.expansion
         y = block(wide // 2, 1, name="conv1")(x, train=train)
-        y = block(wide, 3, self.strides, groups=self.groups, name="conv2")(
-            y, train=train
-        )
+        y = block(
+            wide,
+            3,
+            self.strides,
+            groups=self.groups,
+            dilation=self.first_dilation,
+            name="conv2",
+        )(y, train=train)
         y = block(
             wide,
             1,

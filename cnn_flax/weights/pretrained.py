@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from cnn_flax.backbone import backbone_of
 from cnn_flax.registry import create_model, registration
 from cnn_flax.weights.convert import read_state_dict
 from cnn_flax.weights.errors import WeightsError, name_of
@@ -32,6 +33,8 @@ def load_pretrained(
     *,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    features_only: bool = False,
+    out_stages: Sequence[str | int] | None = None,
     **fields: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Returns a model and weights for it.
@@ -58,6 +61,8 @@ def load_pretrained(
         sums the first kernel over its I channels: a grey image then gives the same
         logits as I equal channels. Another number repeats the channels in their order
         and scales them by I / C.
+      features_only: whether to return a backbone, as `create_model` does.
+      out_stages: names or numbers of a backbone's maps.
       **fields: further fields of the model, such as `dtype` or `drop_path_rate`; the
         defaults are a run's own, and those that published weights need.
 
@@ -69,10 +74,29 @@ def load_pretrained(
       UnknownModelError: if there is no such model.
       WeightsError: if the source is missing, cannot be read, or does not fit.
     """
+    shape = {"features_only": features_only, "out_stages": out_stages}
+    if features_only:  # Said of wrong arguments before anything is read.
+        create_model(name, num_classes=num_classes or 0, **shape, **fields)
+        num_classes = 0
     weights = identify_weights(name, source)
-    return load_identified(
+    model, variables = load_identified(
         weights, num_classes=num_classes, in_channels=in_channels, **fields
     )
+    if features_only:
+        model = backbone_of(model, out_stages)
+        variables = _used(model, variables, registration(name).image_size)
+    return model, variables
+
+
+def _used(
+    model: nn.Module, variables: Mapping[str, Any], image_size: int
+) -> dict[str, Any]:
+    """Those of the variables that a model has."""
+    flat = flatten(variables)
+    channels = next(x.shape[2] for x in flat.values() if x.ndim == 4)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    paths = flatten(jax.eval_shape(model.init, jax.random.key(0), images))
+    return traverse_util.unflatten_dict({p: flat[p] for p in paths}, sep="/")
 
 
 def load_identified(
