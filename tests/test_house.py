@@ -18,6 +18,7 @@ LIBRARY = (
     "weights",
     "export",
     "publish",
+    "nnx",
 )
 PROGRAMS = ("data", "learn", "run", "noisy_student", "recipes", "api", "commands")
 
