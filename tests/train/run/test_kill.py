@@ -62,18 +62,6 @@ def wait_for_checkpoint(process, run, step):
     pytest.fail(f"It ended before step {step}: {process.communicate()}")
 
 
-def stop_in_a_save(process, run):
-    """Stops the process while a checkpoint is half written."""
-    while process.poll() is None:
-        if list(run.glob("checkpoints/*tmp*")):
-            process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-            if list(run.glob("checkpoints/*tmp*")):
-                return
-            process.send_signal(signal.SIGCONT)
-    pytest.fail(f"It ended before it was seen saving: {process.communicate()}")
-
-
 def read_config(run):
     record = read_record(run)
     assert record is not None
@@ -117,31 +105,6 @@ def assert_resumes_exactly(start, uninterrupted):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_bit_equal(tmp_path, start, assert_resumes_exactly):
-    run = tmp_path / "run"
-    process = start(run)
-    wait_for_checkpoint(process, run, 100)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert_resumes_exactly(run)
-
-
-@pytest.mark.slow
-def test_a_run_killed_during_a_save_resumes_bit_equal(
-    tmp_path, start, assert_resumes_exactly
-):
-    run = tmp_path / "run"
-    process = start(run)
-    wait_for_checkpoint(process, run, 100)
-    stop_in_a_save(process, run)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert list(run.glob("checkpoints/*tmp*"))
-    assert_resumes_exactly(run)
-    assert not list(run.glob("checkpoints/*tmp*"))
-
-
-@pytest.mark.slow
 def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_resumes_exactly):
     run = tmp_path / "run"
     process = start(run)
@@ -159,20 +122,6 @@ def test_a_disk_that_fills_up_damages_nothing(tmp_path, start, assert_resumes_ex
         f"{step}. Make room; to resume: python -m train digits_resnet --out {run} "
     ) in err
     assert_resumes_exactly(run)
-
-
-@pytest.mark.slow
-def test_a_second_process_is_refused(tmp_path, start):
-    run = tmp_path / "run"
-    process = start(run)
-    wait_for_checkpoint(process, run, 1)
-    second = start(run)
-    _, err = second.communicate()
-    assert second.returncode == 2
-    assert f"{run} is in use by process {process.pid}" in err
-    # The first process is not disturbed.
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
 
 
 @pytest.mark.slow
