@@ -81,6 +81,7 @@ def test_positions_compute_what_they_do_without_dilation(name, fields, output_st
     assert steps[-1] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
 def test_a_backbone_has_the_maps_and_the_variables_of_its_network(name):
     fields = small_fields(name)

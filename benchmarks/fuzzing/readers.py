@@ -255,6 +255,4 @@ READERS: dict[str, Reader] = {
     "tfrecord": Reader(inputs.tfrecord, _tfrecord, UserError, 1.5),
 }
 
-# An image of 178,956,970 pixels, Pillow's limit, takes gigabytes when it is converted.
-Image.MAX_IMAGE_PIXELS = 2**21
 Image.init()

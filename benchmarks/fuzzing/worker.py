@@ -18,6 +18,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from benchmarks.fuzzing.readers import READERS, Reader, make_input
 from benchmarks.worker_process import peak_memory, resident_memory
 
@@ -159,6 +161,7 @@ def work(name: str, seed: int, first: int, stop: int, place: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # What libraries print of their own.
     os.chdir(folder)
     reader = READERS[name]
+    _limit_pixels()
     _warm_up(name, folder)
     base = resident_memory()
     _limit_memory()
@@ -240,6 +243,14 @@ def _ran_out_of_memory(error: BaseException | None) -> bool:
         hidden = error.__suppress_context__  # Python's parser raises it for nesting.
         error = error.__cause__ or (None if hidden else error.__context__)
     return False
+
+
+def _limit_pixels() -> None:
+    """Allows images of twice as many pixels as this.
+
+    One of 178,956,970 pixels, Pillow's limit, takes gigabytes when it is converted.
+    """
+    Image.MAX_IMAGE_PIXELS = 2**21
 
 
 def _limit_memory() -> None:

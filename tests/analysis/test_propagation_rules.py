@@ -131,6 +131,7 @@ def seen(pixels):
     return (rows[0], columns[0]), (rows[-1], columns[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_operations_see_what_has_a_gradient(name):
     model = MODELS[name]

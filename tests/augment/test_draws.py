@@ -52,13 +52,8 @@ def test_an_images_draw_depends_on_its_key_only():
     assert_equal(rows(draws(key, N), 0, 2), draws(key, 2))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "color_jitter"))
-        for name in RANDOM
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RANDOM)
 def test_a_draw_applied_is_the_random_operation(name):
     images = jax.random.uniform(jax.random.key(2), (2, *SHAPE))
     key = jax.random.key(7)

@@ -40,6 +40,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", CASES.values(), ids=CASES.keys())
 def test_value_and_gradients_are_those_of_flax(arguments):
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 4))

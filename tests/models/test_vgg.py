@@ -239,7 +239,7 @@ def test_a_dense_classifier_of_another_shape_is_refused():
     variables = variables_of(cnn_flax.create_model("vgg11", **FIELDS), 32)
     state_dict = cnn_flax.weights.to_torch("vgg11", variables)
     state_dict["classifier.0.weight"] = state_dict["classifier.0.weight"][:, 1:]
-    message = r"classifier.0.weight \[4, 783\] for \[4, 784\]"
+    message = r"'classifier.0.weight' \[4, 783\] for \[4, 784\]"
     with pytest.raises(cnn_flax.weights.WeightsError, match=message):
         cnn_flax.weights.from_torch("vgg11", state_dict, **FIELDS)
 
