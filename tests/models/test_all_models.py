@@ -183,6 +183,13 @@ class Net:
         return forward(self.model, self.variables, self.images)
 
     @cached_property
+    def features(self):
+        """Shapes of the features by name, without computing them."""
+        return jax.eval_shape(
+            lambda v, x: forward(self.model, v, x), self.variables, self.images
+        )[1]
+
+    @cached_property
     def folded(self):
         """The variables with folded norms."""
         fold = partial(cnn_flax.fold_batch_norm, self.model)
@@ -334,11 +341,11 @@ def test_a_second_input_size_works(net):
         lambda v, x: forward(net.model, v, x), net.variables, images
     )
     chex.assert_shape(logits, (1, 5))
-    assert set(features) == set(net.evaluated[1])
+    assert set(features) == set(net.features)
 
 
 def test_classes_and_channels_are_free(net):
-    channels = net.evaluated[1]["pre_logits"].shape[1]
+    channels = net.features["pre_logits"].shape[1]
     bare = net.model.clone(num_classes=0)
     images = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
     pooled, variables = jax.eval_shape(bare.init_with_output, jax.random.key(0), images)
@@ -356,6 +363,7 @@ def test_float64_runs_in_float64_throughout(net, float64):
     chex.assert_type([logits, *jax.tree.leaves(variables)], jnp.float64)
 
 
+@pytest.mark.slow
 def test_folded_norms_give_the_same_logits(net):
     logits, features, _ = forward(net.model, net.folded, net.images)
     expected, expected_features, _ = net.evaluated
@@ -429,6 +437,7 @@ def test_an_export_asks_for_the_least_size(name):
         exported(lambda v, x: model.apply(v, x), "b, h, w, 3")(variables)
 
 
+@pytest.mark.slow
 def test_every_norm_after_a_convolution_is_folded(net):
     if "batch_stats" not in net.variables:  # Nothing is to be folded.
         assert flat(net.folded["params"]).keys() == flat(net.variables["params"]).keys()
@@ -441,6 +450,7 @@ def test_every_norm_after_a_convolution_is_folded(net):
     assert len(flat(net.folded["batch_stats"])) == 2 * len(scales)
 
 
+@pytest.mark.slow
 def test_nnx_gives_the_same_logits(net):
     # Initialising parameters one by one is slow; test_nnx.py does it.
     model = nnx.eval_shape(
