@@ -467,16 +467,16 @@ def test_nnx_gives_the_same_logits(net):
     assert relative_norm(logits, net.evaluated[0]) < 1e-5
 
 
-# Computed: each family's smallest model, unchanged.
+# Computed: each family's smallest model, unchanged. In float32 it is held by its
+# reference's logits.
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("name", SMALLEST.values(), ids=SMALLEST)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_output_of_a_whole_model_is_finite(name, dtype):
+def test_output_of_a_whole_model_is_finite_in_bfloat16(name):
     size = cnn_flax.model_info(name).image_size
-    model = cnn_flax.create_model(name, dtype=dtype)
+    model = cnn_flax.create_model(name, dtype=jnp.bfloat16)
     images = jax.random.normal(jax.random.key(0), (1, size, size, 3))
     logits, features, _ = forward(model, random_variables(model, *images.shape), images)
     chex.assert_shape(logits, (1, 1000))
