@@ -9,6 +9,7 @@ python -m benchmarks fuzz --inputs N        gives hostile files to every reader
 import argparse
 import dataclasses
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,17 +17,17 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import gpu
 from benchmarks.compare import compare_files
-from benchmarks.flags import BENCHMARKS, parse
+from benchmarks.flags import BENCHMARKS, STANDARD_OUTPUT, parse
 from benchmarks.measurements import Measurements, Row, new_header, write
 from benchmarks.options import Options
 from benchmarks.tables import OURS, tabulate
+from benchmarks.text_table import text_tables
 from benchmarks.worker_process import WorkerError
 from cnn_flax.registry import UnknownModelError
-from train.console import literal, say
+from train.console import printable, say
 from train.errors import StorageError, UserError
 
 __all__ = ["main"]
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     flags = parse(arguments, __doc__)
+    prints_rows = flags.json == STANDARD_OUTPUT
     # Benchmarks share the device with their worker processes.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     fields = set(Options.__dataclass_fields__) & set(vars(flags))
@@ -61,7 +63,8 @@ def _run(arguments: Sequence[str]) -> None:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
     header = new_header(arguments)
-    console = _console()
+    # With rows on the standard output, all else is on the other one.
+    console = Console(stderr=True, width=80) if prints_rows else _console()
     for key, value in header.items():
         say(console, f"{key}: {value}")
     rows: list[Row] = []
@@ -79,7 +82,10 @@ def _run(arguments: Sequence[str]) -> None:
             for row in module.measure(options):
                 rows.append({"benchmark": name, **row})
                 # Written after every row, so that a failure loses nothing.
-                write(path, Measurements(header, rows))
+                if prints_rows:
+                    print(json.dumps(rows[-1]), flush=True)
+                else:
+                    write(path, Measurements(header, rows))
         except WorkerError as error:
             failed = True
             say(console, f"{name} failed: {error}")
@@ -93,14 +99,14 @@ def _run(arguments: Sequence[str]) -> None:
             picture = path.with_suffix(".png")
             module.plot(measured, picture, header)
             say(console, f"Picture: {picture}")
-        say(console, f"Raw results: {path}")
+        if not prints_rows:
+            say(console, f"Raw results: {path}")
     if failed:
         sys.exit(1)
 
 
 def _console() -> Console:
-    # Files and pipes take long lines.
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 80)
 
 
 def _is_file(path: Path) -> bool:
@@ -110,13 +116,8 @@ def _is_file(path: Path) -> bool:
 def _print(
     console: Console, title: str, headings: Sequence[str], lines: Sequence[list[str]]
 ) -> None:
-    table = Table(title=title)
-    for heading in headings:
-        is_text = heading in ("benchmark", "case", "candidate", "not measured")
-        table.add_column(heading, justify="left" if is_text else "right")
-    for line in lines:
-        table.add_row(*map(literal, line))
-    console.print(table)
+    shown = [list(map(printable, line)) for line in lines]
+    say(console, f"\n{title}\n\n{text_tables(headings, shown, console.width)}\n")
 
 
 def _compare(arguments: Sequence[str]) -> None:
@@ -126,14 +127,22 @@ def _compare(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
+    parser.add_argument(
+        "--json", action="store_true", help="print the changes as JSON lines"
+    )
     flags = parser.parse_args(arguments)
     comparison = compare_files(flags.before, flags.after)
+    if flags.json:
+        for change in comparison.changed:
+            print(json.dumps(change.as_row()))
+        return
     console = _console()
     for difference in comparison.differing:
         say(console, f"The files differ in {difference}.")
     lines = [
         [
-            *change.name,
+            f"{change.name[0]}: {change.name[1]}",
+            change.name[2],
             f"{change.before * 1e3:,.2f}",
             f"{change.after * 1e3:,.2f}",
             f"{change.ratio:.2f}",
@@ -143,14 +152,14 @@ def _compare(arguments: Sequence[str]) -> None:
     ]
     if lines:
         _print(console, "changes beyond the spread", _COMPARED, lines)
-    console.print(
+    say(
+        console,
         f"{len(lines)} changed beyond the spread, {comparison.unchanged} did not; "
         f"{len(comparison.only_in_one)} are only in one file.",
-        highlight=False,
     )
 
 
-_COMPARED = ("benchmark", "case", "candidate", "A ms", "B ms", "B / A", "spread")
+_COMPARED = ("case", "candidate", "A ms", "B ms", "B / A", "spread")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,16 @@ class Change:
         difference = abs(self.after - self.before)
         return difference > first * self.before + second * self.after
 
+    def as_row(self) -> Row:
+        """The change as a row of JSON, with its names; times in seconds."""
+        return {
+            **dict(zip(("benchmark", "case", "candidate"), self.name, strict=True)),
+            "before": self.before,
+            "after": self.after,
+            "ratio": self.ratio,
+            "spread": list(self.spread),
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

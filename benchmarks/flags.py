@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnn_flax.registry import nearest
 
-__all__ = ["BENCHMARKS", "at_least", "parse", "words"]
+__all__ = ["BENCHMARKS", "STANDARD_OUTPUT", "at_least", "parse", "words"]
 
 BENCHMARKS = (
     "inference",
@@ -22,6 +22,9 @@ BENCHMARKS = (
     "labelling_memory",
     "shard_memory",
 )
+
+# As `--json`, in place of a file.
+STANDARD_OUTPUT = Path("-")
 
 # The benchmarks that `--profile` and `--plot` apply to.
 _PROFILED, _PLOTTED = ("inference", "training"), ("inference",)
@@ -50,6 +53,11 @@ def parse(arguments: Sequence[str], description: str | None) -> argparse.Namespa
         parser.error(
             "--profile is for `inference` and `training`, which are not among the "
             "names."
+        )
+    if flags.json == STANDARD_OUTPUT and (flags.plot or flags.profile):
+        parser.error(
+            "--plot and --profile write files next to the raw results, and --json - "
+            "writes none: give a file or a folder."
         )
     return flags
 
@@ -94,7 +102,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         default=Path("runs", "benchmarks", now),
         metavar="PATH",
         help="where to write raw results: a file that ends in .json, or a folder for "
-        "one file per benchmark; by default runs/benchmarks/NOW",
+        "one file per benchmark; by default runs/benchmarks/NOW; - prints the rows as "
+        "JSON lines, and the rest on the standard error",
     )
     parser.add_argument(
         "--plot",

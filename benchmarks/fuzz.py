@@ -31,6 +31,7 @@ from benchmarks.flags import at_least, words
 from benchmarks.fuzzing import worker
 from benchmarks.fuzzing.readers import READERS, make_input
 from benchmarks.measurements import Row
+from benchmarks.text_table import text_tables
 from cnn_flax.registry import nearest
 from train.console import say
 from train.errors import UserError
@@ -279,15 +280,10 @@ def _write_input(
 
 
 def _print(console: Console, tallies: Mapping[str, Tally]) -> None:
-    from rich.table import Table
-
-    table = Table(title="what became of hostile files")
-    for heading, name in COLUMNS.items():
-        table.add_column(heading, justify="left" if name == "reader" else "right")
-    for name, tally in tallies.items():
-        row = tally.row(name)
-        table.add_row(*(_cell(row[column]) for column in COLUMNS.values()))
-    console.print(table)
+    rows = [tally.row(name) for name, tally in tallies.items()]
+    lines = [[_cell(row[column]) for column in COLUMNS.values()] for row in rows]
+    table = text_tables(list(COLUMNS), lines, console.width) if lines else ""
+    say(console, f"what became of hostile files\n\n{table}\n")
 
 
 def _cell(value: Any) -> str:

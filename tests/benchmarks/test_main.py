@@ -1,10 +1,13 @@
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from benchmarks import operators
 from benchmarks.__main__ import main
-from benchmarks.measurements import read
+from benchmarks.measurements import Measurements, read, write
 
 
 def run(*arguments, folder):
@@ -69,6 +72,7 @@ def test_labelling_takes_no_more_memory_for_a_hundred_times_the_images(tmp_path)
         (("inference", "--blocks", "1"), "--blocks: 1 is less than 2"),
         (("training", "--plot"), "--plot draws figures of `inference`"),
         (("operators", "--profile"), "--profile is for `inference` and `training`"),
+        (("inference", "--plot", "--json", "-"), "--json - writes none"),
         (("compare", "none.json", "none.json"), "none.json cannot be read"),
     ],
 )
@@ -78,3 +82,22 @@ def test_bad_arguments_are_explained(tmp_path, monkeypatch, capsys, arguments, m
         main(arguments)
     assert ended.value.code
     assert message in capsys.readouterr().err + str(ended.value.code)
+
+
+def test_rows_and_changes_are_printed_as_json_lines(tmp_path, capsys, monkeypatch):
+    rows = [
+        {"case": "a", "candidate": "ours", "median": seconds, "spread": 0.0}
+        for seconds in (1.0, 2.0)
+    ]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(operators, "measure", lambda options: iter(rows[:1]))
+    main(["operators", "--json", "-"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"benchmark": "operators", **rows[0]}
+    assert "a     ours" in printed.err
+    assert not list(tmp_path.iterdir())
+    for name, row in zip(("a.json", "b.json"), rows, strict=True):
+        write(Path(name), Measurements({}, [{"benchmark": "operators", **row}]))
+    main(["compare", "a.json", "b.json", "--json"])
+    change = json.loads(capsys.readouterr().out)
+    assert (change["case"], change["before"], change["ratio"]) == ("a", 1.0, 2.0)
