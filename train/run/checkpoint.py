@@ -5,6 +5,7 @@ So does one whose last checkpoint was damaged later, by a disk or by hand.
 """
 
 import contextlib
+import copy
 import itertools
 import shutil
 import threading
@@ -112,7 +113,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
-        """Starts a save; the state may be donated to the next step meanwhile.
+        """Starts a save; the state may be donated, and `meta` may change, meanwhile.
 
         Args:
           step: number of completed steps.
@@ -120,7 +121,8 @@ class Checkpoints:
           meta: what else the run needs to resume, as JSON.
         """
         items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
-        marked = ocp.args.JsonSave({"format": _FORMAT, **meta})
+        # Orbax writes it later, in another thread.
+        marked = ocp.args.JsonSave(copy.deepcopy({"format": _FORMAT, **meta}))
         args = ocp.args.Composite(**items, meta=marked)
         self._manager.save(step, args=args)
 

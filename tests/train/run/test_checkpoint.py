@@ -85,6 +85,15 @@ def test_the_state_may_be_donated_while_it_is_saved(tmp_path):
     np.testing.assert_array_equal(restored.params["kernel"], np.full((300, 300), 9.0))
 
 
+def test_what_is_saved_with_the_state_may_change_while_it_is_saved(tmp_path):
+    meta = {"meter": {"sums": {"loss": 1.0}}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1.0), meta)
+        meta["meter"]["sums"]["loss"] += 2.0
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(shapes())[1] == {"meter": {"sums": {"loss": 1.0}}}
+
+
 def test_the_last_two_checkpoints_are_kept(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
