@@ -10,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 import cnn_flax
+from benchmarks import fuzz
 from benchmarks.flags import parse
 from benchmarks.measurements import read
 from benchmarks.pages.badges import badges
@@ -86,6 +87,8 @@ def test_commands_are_understood(page, monkeypatch):
             asks = not rest or rest[-1].startswith("--help")
             assert run_programs(rest) == 0, words
             assert asks or understood.pop()
+        elif words[1:3] == ["benchmarks", "fuzz"]:
+            fuzz._parser().parse_args(words[3:])
         elif words[1] == "benchmarks" and words[2:3] not in (["compare"], ["gpu"]):
             parse(words[2:], "")
 

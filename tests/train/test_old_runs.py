@@ -58,8 +58,15 @@ def here(tmp_path, monkeypatch, programs):
     return tmp_path
 
 
-# The version of JAX that the figures were measured with.
-MADE_WITH = "0.12."
+# What the figures were measured with. Another version of JAX and another kind of CPU
+# round otherwise, which grows from step to step.
+MADE_WITH, MADE_ON = "0.12.", "AuthenticAMD"
+
+
+def rounds_as_then():
+    cpu = pathlib.Path("/proc/cpuinfo")
+    is_same_cpu = cpu.exists() and MADE_ON in cpu.read_text("utf-8")
+    return is_same_cpu and jax.__version__.startswith(MADE_WITH)
 
 
 def unpack(*names):
@@ -115,8 +122,7 @@ def test_a_stopped_run_ends_as_it_did_then(run):
     assert after[: len(before)] == before
     lines, expected = after[len(before) :], EXPECTED["runs"][run]
     assert len(lines) == len(expected["metrics"])
-    if not jax.__version__.startswith(MADE_WITH):
-        # Another version rounds otherwise, which grows from step to step.
+    if not rounds_as_then():
         loss = expected["metrics"][0]["loss"]
         assert lines[0]["loss"] == pytest.approx(loss, rel=1e-3)
         return
@@ -204,6 +210,13 @@ def test_a_noisy_student_ends_as_it_did_then():
     teacher, first, second, final = EXPECTED["student"]["models"]
     assert_same(report["teacher"], teacher)
     assert_same(report["rounds"][0]["student"], first)
-    # Of 61 steps in this version of JAX, not of 6: 2 of 359 images may change sides.
-    assert_same(report["rounds"][1]["student"], second, 2e-2)
-    assert_same(report["final"], final, 2e-2)
+    for found, expected in (
+        (report["rounds"][1]["student"], second),
+        (report["final"], final),
+    ):
+        if rounds_as_then():
+            # Of 61 steps, not of 6: 2 of 359 images may change sides.
+            assert_same(found, expected, 2e-2)
+        else:  # 18 of 359 images may.
+            assert found["parameters"] == expected["parameters"]
+            assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=0.05)

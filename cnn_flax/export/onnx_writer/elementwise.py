@@ -82,6 +82,16 @@ def _square(graph, equation, inputs):
     return _plain("Mul")(graph, equation, inputs * 2)
 
 
+def _erfc(graph, equation, inputs):
+    (x,) = inputs
+    return _write(
+        graph,
+        equation,
+        [graph.constant(np.ones((), x.dtype)), x],
+        lambda one, name: graph.node("Sub", one, graph.node("Erf", name)),
+    )
+
+
 def _convert(graph, equation, inputs):
     to = tensor_type(equation.params["new_dtype"])
     return _write(graph, equation, inputs, lambda name: graph.node("Cast", name, to=to))
@@ -133,6 +143,8 @@ RULES = {
     "copy_p": _same,
     "div": _plain("Div"),
     "eq": _plain("Equal"),
+    "erf": _plain("Erf"),
+    "erfc": _erfc,
     "exp": _plain("Exp"),
     "floor": _plain("Floor"),
     "ge": _plain("GreaterOrEqual"),
