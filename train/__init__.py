@@ -10,10 +10,11 @@ A run is a `Config`, and a sweep is a loop:
         result = train.fit(changed, f"runs/rate_{rate}")
         print(rate, result.figures["accuracy"])
 
-`fit` trains, `evaluate`, `predict` and `pseudo_label` use a run, and `self_train` runs
-a Noisy Student. Each returns a `Result`: its figures, the paths of what was written,
-and plots, which a notebook shows. What cannot be done raises `UserError`, whose message
-names fields as the command line does: `learning_rate` is `--learning-rate`.
+`advise` recommends how to start from weights, `fit` trains, `evaluate`, `predict` and
+`pseudo_label` use a run, and `self_train` runs a Noisy Student. Each returns a
+`Result`: its figures, the paths of what was written, and plots, which a notebook shows.
+What cannot be done raises `UserError`, whose message names fields as the command line
+does: `learning_rate` is `--learning-rate`.
 
 Importing this package imports nothing else; each name is loaded when it is first used.
 """
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from train import recipes
+    from train.api.advising import AdviseResult, advise
     from train.api.evaluation import EvaluateResult, evaluate
     from train.api.labelling import PseudoLabelResult, pseudo_label
     from train.api.prediction import PredictResult, predict
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from train.noisy_student import NoisyStudent, Student
 
 __all__ = [
+    "AdviseResult",
     "Config",
     "EvaluateResult",
     "FitResult",
@@ -46,6 +49,7 @@ __all__ = [
     "SelfTrainResult",
     "Student",
     "UserError",
+    "advise",
     "evaluate",
     "fit",
     "predict",
@@ -57,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdviseResult": "api.advising",
     "Config": "config",
     "EvaluateResult": "api.evaluation",
     "FitResult": "api.training",
@@ -67,6 +72,7 @@ _HOMES = {
     "SelfTrainResult": "api.self_training",
     "Student": "noisy_student",
     "UserError": "errors",
+    "advise": "api.advising",
     "evaluate": "api.evaluation",
     "fit": "api.training",
     "predict": "api.prediction",

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import train
 from cnn_flax.weights.identify import identify_weights
 from train.__main__ import main
-from train.commands.advise import command_for
+from train.api.advising import AdviseResult, recommended
 from train.config import Augment, Config, Input, Network
 from train.data import open_source
 from train.errors import UserError
@@ -59,14 +60,19 @@ def test_the_command_has_what_differs_from_the_recipe(tmp_path):
         input=Input(data="folder:my photos", image_size=176, crop_pct=0.5),
         network=Network("resnet18", {"width": 16, "stage_sizes": (1, 1)}, "w.npz"),
     )
-    command = command_for("features", config)
-    assert command == (
+
+    def command(method):
+        recipe, wanted = recommended(method, config)
+        result = AdviseResult("", {}, {}, None, config, recipe, wanted)  # pyright: ignore
+        return result.command
+
+    assert command("features") == (
         "python -m train features_folder --data 'folder:my photos' --image-size 176 "
         "--crop-pct 0.5 --model resnet18 --model-fields width=16 'stage_sizes=(1,1)' "
         "--init w.npz --out runs/features_folder"
     )
-    assert "--load-size 352" in command_for("fine_tune", config)
-    assert "--init" not in command_for("scratch", config)
+    assert "--load-size 352" in command("fine_tune")
+    assert "--init" not in command("scratch")
 
 
 def test_the_nearest_mean_matches_a_loop():
@@ -136,6 +142,29 @@ def test_images_are_squashed_where_the_weights_expect_it(monkeypatch, tmp_path):
     assert config.input.crop_mode == "squash"
 
 
+def test_the_size_that_a_message_asks_for_is_an_argument(source, tmp_path, monkeypatch):
+    for name in ("_BYTES", "_TIMES", "_allowed"):
+        monkeypatch.setattr(f"cnn_flax.weights.unpacking.{name}", 0)
+    images, labels = np.zeros((50, 8, 8), np.uint8), np.arange(50) % 10
+    np.savez_compressed(tmp_path / "x.npz", images=images, labels=labels)
+    spec = f"npz:{tmp_path / 'x.npz'}"
+    with pytest.raises(UserError, match="--max-unpacked-bytes N allows more"):
+        train.advise(spec, str(source), quiet=True)
+    # The pixels as the features, which need no compilation.
+    pixels = lambda images: images.reshape(len(images), -1)  # noqa: E731
+    steps = {"pixels": pixels, "weights": pixels}
+    monkeypatch.setattr("train.run.advice._steps", lambda *_: steps)
+    result = train.advise(spec, str(source), max_unpacked_bytes=10_000, quiet=True)
+    # Of five images per class, one is a test image and one is held out.
+    assert result.figures["images"] == 30
+    assert "--max-unpacked-bytes 10000" in result.command
+
+
+def test_at_least_one_image_is_probed():
+    with pytest.raises(UserError, match="--images must be at least 1, got 0"):
+        train.advise("digits", "published", images=0)
+
+
 def test_published_weights_need_a_model():
     with pytest.raises(UserError, match="--init published needs the --model"):
         starting_from("digits", "published")
@@ -155,8 +184,12 @@ def test_the_probe_uses_training_images_only(source):
     best = max(advice.accuracy[name] for name in ("pixels", "random weights"))
     gain = (advice.accuracy["weights"] - best) / (1 - best)
     assert advice.gain == pytest.approx(gain)
-    again = advise(config, images=200)
-    assert again == advice
+    again = train.advise("digits", str(source), images=200, quiet=True)
+    assert again.advice == advice and again.probed == config
+    assert again.figures["accuracy"] == advice.accuracy["weights"]
+    assert again.figures["method"] == advice.method
+    assert again.config.network == config.network
+    assert again.config.input.data == "digits"
 
 
 @pytest.mark.slow
