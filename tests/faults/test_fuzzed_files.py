@@ -181,6 +181,11 @@ def test_a_tar_makes_no_room_for_what_a_header_says(tmp_path):
     assert not isinstance(caught.value.__cause__, MemoryError)
 
 
+def test_a_parquet_file_of_a_negative_number_of_rows_is_refused():
+    with pytest.raises(SourceError, match=r"says that it has -\d+ rows"):
+        open_shard(CORPUS / "negative_rows.parquet")
+
+
 def test_a_column_shorter_than_a_parquet_file_says_is_damaged():
     shard = open_shard(CORPUS / "short_column.parquet")
     with pytest.raises(DecodeError, match=r"\[2\] .*damaged record: index out of bou"):

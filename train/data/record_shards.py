@@ -67,6 +67,10 @@ class ParquetShard:
         groups = [
             metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)
         ]
+        if (least := min([metadata.num_rows, *groups])) < 0:
+            raise SourceError(
+                f"{path} cannot be read as a shard: it says that it has {least} rows"
+            )
         self._starts = np.cumsum([0, *groups])
         self.names = _Numbers(metadata.num_rows)
         self._groups: dict[int, Any] = {}
