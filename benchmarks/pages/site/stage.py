@@ -15,6 +15,7 @@ __all__ = [
     "convert_notebook",
     "from_root",
     "stage",
+    "to_staged_pages",
     "without_links_out",
 ]
 
@@ -26,6 +27,14 @@ _FROM_ROOT = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+# Pages that are made from the repository's files, for links to those files.
+_MADE_FROM = {
+    **_FROM_ROOT,
+    "cnn_flax/cli.py": "cli/cnn-flax.md",
+    "train/commands/main.py": "cli/train.md",
+    "train/config.py": "cli/train.md#recipe",
+    "train/recipes": "recipes.md",
+}
 # A link in Markdown: the path of its target, then its anchor. Not to other hosts.
 _TARGET = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)[^)]*\)")
@@ -36,7 +45,8 @@ def stage(folder: Path = STAGE) -> None:
 
     The site's first page is README; contributing and changelog are the files of the
     repository's root; the reference of the command lines comes from their parsers, the
-    page of recipes from the recipes, and a notebook becomes a page.
+    page of recipes from the recipes, and a notebook becomes a page. Pages link to files
+    of the repository, so that the links work there too; here they lead to the pages.
     """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("measurements"))
@@ -55,6 +65,7 @@ def stage(folder: Path = STAGE) -> None:
     for path in folder.rglob("*.md"):
         text, page = path.read_text("utf-8"), path.relative_to(folder).as_posix()
         text = re.sub(r"(?<=\]\()([^)\s:]+)\.ipynb(?=[)#])", r"\1.md", text)
+        text = to_staged_pages(text, page)
         path.write_text(without_links_out(text, page), "utf-8")
 
 
@@ -68,6 +79,30 @@ def from_root(text: str) -> str:
         if path.startswith("docs/"):
             return path.removeprefix("docs/") + anchor
         return f"../{path}{anchor}"
+
+    return _TARGET.sub(target, text)
+
+
+def to_staged_pages(text: str, page: str) -> str:
+    """The page with links to files of the repository that pages are made from.
+
+    The links lead to these pages; `../../train/config.py`, where the flags are, becomes
+    `../cli/train.md#recipe`.
+
+    Args:
+      text: of the page.
+      page: its path in the folder.
+    """
+    folder = posixpath.dirname(page)
+
+    def target(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(folder, match[1]))
+        made = _MADE_FROM.get(path.removeprefix("../"))
+        if made is None or not path.startswith("../"):
+            return match[0]
+        staged, _, anchor = made.partition("#")
+        anchor = match[2] or (anchor and f"#{anchor}")
+        return posixpath.relpath(staged, folder or ".") + anchor
 
     return _TARGET.sub(target, text)
 

@@ -1,11 +1,18 @@
 import argparse
 import json
+import re
 
 import pytest
 
 from benchmarks.pages.site.cli import arguments, library_page
 from benchmarks.pages.site.recipes import recipe_section
-from benchmarks.pages.site.stage import convert_notebook, from_root, without_links_out
+from benchmarks.pages.site.stage import (
+    convert_notebook,
+    from_root,
+    to_staged_pages,
+    without_links_out,
+)
+from tests.support.pages import PAGES, ROOT
 from train import recipes
 
 
@@ -16,6 +23,30 @@ def test_links_of_the_root_are_seen_from_the_site():
     seen = "[a](scale.md#hosts) ![b](pictures/b.png) [c](changelog.md) [d](../x.y)"
     assert from_root(text) == seen
     assert from_root("[a](https://b.c/docs/d)") == "[a](https://b.c/docs/d)"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_links_lead_to_files_of_the_repository(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+    found = re.findall(r"""\]\(([^)\s#]+)|(?:src|href)="([^"#]+)""", text)
+    targets = [path for pair in found for path in pair if path and ":" not in path]
+    folder = (ROOT / page).parent
+    assert [path for path in targets if not (folder / path).exists()] == []
+
+
+def test_links_to_what_pages_are_made_from_lead_to_the_pages():
+    text = (
+        "[a](../../CONTRIBUTING.md#rules) [b](../../train/config.py) [c](../scale.md) "
+        "[d](../../train/recipes) [e](https://f.g/README.md) [h](../../README.md)"
+    )
+    staged = (
+        "[a](../contributing.md#rules) [b](../cli/train.md#recipe) [c](../scale.md) "
+        "[d](../recipes.md) [e](https://f.g/README.md) [h](../index.md)"
+    )
+    assert to_staged_pages(text, "how-to/x.md") == staged
+    assert to_staged_pages("[a](../train/config.py)", "y.md") == (
+        "[a](cli/train.md#recipe)"
+    )
 
 
 def test_links_to_files_that_the_site_does_not_have_are_plain():
