@@ -2,13 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.models.convnext import ConvNeXt, ConvNeXtBlock
 from tests.support import figures
 from tests.support.model_checks import check_logits, check_training_pass
-from tests.support.small_models import feature_shapes, random_variables
+from tests.support.small_models import drop_path_rates, feature_shapes, random_variables
 
 
 @pytest.mark.slow
@@ -67,15 +66,7 @@ def test_layer_scale_has_torchs_shape_in_a_state_dict():
 
 def test_drop_path_reaches_its_rate_at_the_last_block():
     model = ConvNeXt(stage_features=(8, 8), stage_sizes=(2, 3), drop_path_rate=0.4)
-    rates = {}
-
-    def see(next_function, args, kwargs, context):
-        if isinstance(context.module, cnn_flax.layers.DropPath):
-            rates[context.module.path[0]] = context.module.rate
-        return next_function(*args, **kwargs)
-
-    with nn.intercept_methods(see):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    rates = drop_path_rates(model)
     assert list(rates.values()) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 

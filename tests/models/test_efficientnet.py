@@ -20,7 +20,12 @@ from cnn_flax.weights.dialects import dialects, rule_of
 from cnn_flax.weights.variables import variable_shapes
 from tests.support import figures
 from tests.support.model_checks import check_logits, check_training_pass, relative_norm
-from tests.support.small_models import feature_shapes, forward, random_variables
+from tests.support.small_models import (
+    drop_path_rates,
+    feature_shapes,
+    forward,
+    random_variables,
+)
 
 NOISELESS = {"dropout_rate": 0.0, "drop_path_rate": 0.0}
 
@@ -161,15 +166,7 @@ def test_a_block_has_a_shortcut_where_shapes_do_not_change():
 
 def test_drop_path_grows_linearly_over_the_blocks():
     model = small(depth_multiplier=2, drop_path_rate=0.6)
-    rates = {}
-
-    def see(next_function, args, kwargs, context):
-        if isinstance(context.module, cnn_flax.layers.DropPath):
-            rates[context.module.path[0]] = context.module.rate
-        return next_function(*args, **kwargs)
-
-    with nn.intercept_methods(see):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    rates = drop_path_rates(model)
     # Block i of 6, from 0, has i / 6 of the rate; the first of stage 2 has no shortcut.
     expected = {"stage1_block1": 0, "stage1_block2": 0.1}
     expected |= {"stage2_block2": 0.3, "stage2_block3": 0.4, "stage2_block4": 0.5}

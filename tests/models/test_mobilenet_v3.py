@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 import cnn_flax
 from cnn_flax.models.mobilenet_v3 import Block, InvertedResidual, MobileNetV3
 from tests.support.model_checks import check_logits, check_training_pass
-from tests.support.small_models import feature_shapes, random_variables
+from tests.support.small_models import drop_path_rates, feature_shapes, random_variables
 
 
 def small(**fields: Any) -> MobileNetV3:
@@ -59,35 +58,27 @@ def test_channels_are_gated_by_a_hard_sigmoid():
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, 16))
     block = InvertedResidual(16, 16, use_se=True)
     variables = random_variables(block, 1, 4, 4, 16)
+    # The projection is linear in the gated channels.
+    zeros, ones = jnp.zeros(16), jnp.ones(16)
+    variables["params"]["project"]["bn"] = {"scale": ones, "bias": zeros}
+    variables["batch_stats"]["project"]["bn"] = {"mean": zeros, "var": ones}
     gate = variables["params"]["squeeze_excite"]["expand"]["conv"]
-    project = variables["params"]["project"]["bn"]
-    for bias, share in ((-3.0, 0.0), (0.0, 0.5), (1.5, 0.75), (3.0, 1.0)):
-        # Biases alone decide the gates; relu6(bias + 3) / 6 is left of each channel.
-        gate["kernel"], gate["bias"] = 0 * gate["kernel"], jnp.full(16, bias)
-        project["bias"], project["scale"] = jnp.zeros(16), jnp.ones(16)
-        statistics = variables["batch_stats"]["project"]["bn"]
-        statistics["mean"], statistics["var"] = jnp.zeros(16), jnp.ones(16)
-        branch: Any = block.apply(variables, x) - x
-        whole = branch if share == 1.0 else None
-        if share == 0.0:
-            np.testing.assert_array_equal(branch, 0)
-        elif whole is None:
-            gate["bias"] = jnp.full(16, 3.0)
-            whole = block.apply(variables, x) - x
-            np.testing.assert_allclose(branch, share * whole, rtol=1e-4, atol=1e-5)
+    gate["kernel"] = jnp.zeros_like(gate["kernel"])
+
+    def branch(bias) -> Any:
+        gate["bias"] = jnp.full(16, bias)  # It alone decides the gates.
+        return block.apply(variables, x) - x
+
+    np.testing.assert_array_equal(branch(-3.0), 0)
+    whole = branch(3.0)
+    # relu6(bias + 3) / 6 is left of each channel.
+    for bias, share in ((0.0, 0.5), (1.5, 0.75)):
+        np.testing.assert_allclose(branch(bias), share * whole, rtol=1e-4, atol=1e-5)
 
 
 def test_drop_path_grows_linearly_over_the_blocks():
     model = small(stage_sizes=(2, 3), drop_path_rate=0.5)
-    rates = {}
-
-    def see(next_function, args, kwargs, context):
-        if isinstance(context.module, cnn_flax.layers.DropPath):
-            rates[context.module.path[0]] = context.module.rate
-        return next_function(*args, **kwargs)
-
-    with nn.intercept_methods(see):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    rates = drop_path_rates(model)
     # Block i of 5, from 0 on, has i / 5 of the rate; stage 2's first has no shortcut.
     expected = {"stage1_block1": 0, "stage1_block2": 0.1}
     expected |= {"stage2_block2": 0.3, "stage2_block3": 0.4}

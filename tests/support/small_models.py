@@ -128,3 +128,17 @@ def feature_shapes(
         images,
     )
     return {name: value.shape for name, value in features.items()}
+
+
+def drop_path_rates(model: nn.Module, size: int = 8) -> dict[str, float]:
+    """The rate of stochastic depth of each block that has some, in call order."""
+    rates = {}
+
+    def see(next_function, args, kwargs, context):
+        if isinstance(context.module, cnn_flax.layers.DropPath):
+            rates[context.module.path[0]] = context.module.rate
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(see):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return rates
