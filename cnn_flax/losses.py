@@ -15,15 +15,24 @@ __all__ = ["cross_entropy", "decoupled_distillation", "distillation", "hint"]
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
+    logits: jax.Array,
+    labels: jax.Array,
+    label_smoothing: float = 0.0,
+    class_weights: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Mean cross entropy, `-mean_n sum_k p[n, k] * log softmax(logits)[n, k]`.
+
+    With class weights, the loss of image n is multiplied by the weight of its label, or
+    by the mean weight under its probabilities before smoothing. The mean is over N, so
+    that parts of a batch can be averaged; torch's divides by the batch's sum of
+    weights.
 
     Args:
       logits: `[N, K]`, any float dtype.
       labels: classes, int `[N]` in `[0, K)`, or probabilities, float `[N, K]`.
       label_smoothing: share of each label that is spread evenly over all classes, in
         [0, 1] (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7).
+      class_weights: weight of each class, at least 0, `[K]`; None for 1.
 
     Returns:
       Scalar, in nats, float32 or wider.
@@ -42,8 +51,18 @@ def cross_entropy(
     logits = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
     if labels.ndim == 1:
         labels = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-    labels = optax.smooth_labels(labels, label_smoothing)
-    return -_expectation(labels, jax.nn.log_softmax(logits)).mean()
+    smoothed = optax.smooth_labels(labels, label_smoothing)
+    loss = -_expectation(smoothed, jax.nn.log_softmax(logits))
+    if class_weights is None:
+        return loss.mean()
+    weights = jnp.asarray(class_weights, logits.dtype)
+    if weights.shape != logits.shape[1:]:
+        raise ValueError(
+            f"class_weights must be [{logits.shape[1]}], one per class of the logits, "
+            f"got {list(weights.shape)}."
+        )
+    weight = labels @ weights
+    return jnp.where(weight > 0, weight * loss, 0).mean()
 
 
 def distillation(

@@ -28,6 +28,7 @@ __all__ = [
     "Policy",
     "Selection",
     "Transfer",
+    "UnevenClasses",
     "Unlabelled",
     "may_change",
     "parse_fields",
@@ -176,9 +177,16 @@ class Selection:
     """Train on this share of the images, sampled from all of them."""
     labels_per_class: int = 0
     """Train on this many images per class; 0 for all."""
+    imbalance: float = 1.0
+    """Make the training images long-tailed before others are left out: the first class
+    keeps this many times as many as the last, those between fall exponentially. With
+    labels_per_class, that is the number of the first class."""
 
     def __post_init__(self):
         val, share, labels = self.val_share, self.share, self.labels_per_class
+        _check(
+            1 <= self.imbalance < math.inf, "imbalance", self.imbalance, "at least 1"
+        )
         _check(0 <= val < 1, "val_share", val, "in [0, 1)")
         _check(self.count >= 0, "count", self.count, "at least 0")
         _check(0 < share <= 1, "share", share, "in (0, 1]")
@@ -324,6 +332,32 @@ class Optimization:
         parts = self.gradient_accumulation
         _check(parts >= 1, "gradient_accumulation", parts, "at least 1")
         _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnevenClasses:
+    """Labelled images of which some classes have many more than others."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    """Multiply the loss of an image by its class's weight: with balanced inversely to
+    the class's number of images, so that all classes count the same."""
+    logit_adjustment: float = 0.0
+    """Add this times the log of the classes' shares to the logits in training (tau of
+    logit adjustment); 0 for none, and 1 for a model that predicts as if all classes
+    were equally frequent."""
+    balanced_sampling: bool = False
+    """Draw as many training images of each class: those of rare classes repeatedly, a
+    part of those of frequent ones. An epoch has as many images as without."""
+
+    def __post_init__(self):
+        tau = self.logit_adjustment
+        _check(0 <= tau < math.inf, "logit_adjustment", tau, "at least 0")
+        weighs = self.class_weights != "none"
+        if weighs + (tau > 0) + self.balanced_sampling > 1:
+            raise UserError(
+                "Give one of --class-weights, --logit-adjustment and "
+                "--balanced-sampling: each alone makes up for uneven classes."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -547,6 +581,7 @@ class Config:
     network: Network = Network()
     augment: Augment = Augment()
     optimization: Optimization = Optimization()
+    uneven_classes: UnevenClasses = UnevenClasses()
     transfer: Transfer = Transfer()
     distillation: Distillation = Distillation()
     unlabelled: Unlabelled = Unlabelled()

@@ -101,10 +101,14 @@ def figure_rows(figures: Mapping[str, float], classes: int) -> list[tuple[str, s
     """An evaluation's figures as rows of a table: names and formatted values.
 
     Args:
-      figures: `accuracy`, `top5_accuracy` and `loss`.
+      figures: `accuracy`, `top5_accuracy` and `loss`; and `balanced_accuracy`, which
+        is shown where it is not the accuracy.
       classes: number of classes; with five or fewer, there is no top-5 accuracy.
     """
     rows = [("accuracy", percent(figures["accuracy"]))]
     if classes > 5:
         rows.append(("top-5 accuracy", percent(figures["top5_accuracy"])))
+    balanced = percent(figures.get("balanced_accuracy", figures["accuracy"]))
+    if balanced != rows[0][1]:
+        rows.append(("balanced accuracy", balanced))
     return [*rows, ("loss", f"{figures['loss']:.4f}")]

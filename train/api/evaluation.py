@@ -28,8 +28,8 @@ __all__ = ["EvaluateResult", "evaluate", "evaluation_table"]
 class EvaluateResult(Result):
     """A model's evaluation.
 
-    `figures` are `loss` (in nats), `accuracy`, `top5_accuracy`, `calibration_error` and
-    `images`.
+    `figures` are `loss` (in nats), `accuracy`, `top5_accuracy`, `balanced_accuracy`,
+    `calibration_error` and `images`.
 
     Attributes:
       evaluation: label, prediction, confidence, rank and loss of each image.

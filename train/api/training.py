@@ -26,9 +26,10 @@ __all__ = ["FitResult", "fit", "result_table", "silent_orbax"]
 class FitResult(Result):
     """A run that has ended.
 
-    `figures` are the contents of its `result.json`: `accuracy`, `top5_accuracy` and
-    `loss` (in nats) on the images of `split`, with the prefix `ema_` those of the
-    moving average; `calibration_error`, `parameters`, `epochs`, `steps`, `seconds`.
+    `figures` are the contents of its `result.json`: `accuracy`, `top5_accuracy`,
+    `balanced_accuracy` and `loss` (in nats) on the images of `split`, with the prefix
+    `ema_` those of the moving average; `calibration_error`, `parameters`, `epochs`,
+    `steps`, `seconds`.
     `paths` has `run`, its folder, and the files in it by their names without ending.
 
     Attributes:

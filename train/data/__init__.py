@@ -10,6 +10,7 @@ from train.data.pipeline import (
     train_batches,
 )
 from train.data.source import repeat_to
+from train.data.uneven import balanced
 
 __all__ = [
     "BadImages",
@@ -17,6 +18,7 @@ __all__ = [
     "DecodeError",
     "Source",
     "SourceError",
+    "balanced",
     "eval_batches",
     "open_source",
     "prefetch_to_device",

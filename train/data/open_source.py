@@ -22,6 +22,7 @@ from train.data.source import (
     subset,
 )
 from train.data.tfds import tfds
+from train.data.uneven import long_tailed, long_tailed_shares
 from train.errors import UserError
 
 __all__ = [
@@ -56,6 +57,7 @@ def open_source(
     count: int | None = None,
     share: float | None = None,
     labels_per_class: int | None = None,
+    imbalance: float = 1.0,
     rest: bool = False,
     labelled: bool = True,
     cache: bool = True,
@@ -81,7 +83,10 @@ def open_source(
         in `[0, 1)`; must be the same for `train` and `val`.
       count: select this many images at random, regardless of class.
       share: select this share of the images, in `(0, 1]`, regardless of class.
-      labels_per_class: select this many images per class.
+      labels_per_class: select this many images per class; with `imbalance`, of the
+        first class.
+      imbalance: make the set long-tailed first, see `train.data.uneven.long_tailed`;
+        `labels_per_class` has the same shares.
       rest: whether to return the images that are not selected instead.
       labelled: whether the images must have labels.
       cache: whether the images of a small set stay in memory once read.
@@ -107,15 +112,21 @@ def open_source(
             f"{spec} has no labels to learn from or to evaluate with; folder:PATH, "
             "with one folder per class, does"
         )
-    elif split != "train" or val_share or labels_per_class:
+    elif split != "train" or val_share or labels_per_class or imbalance != 1:
         raise SourceError(f"{spec} has no labels to split or sample by")
     else:
         source = splits["train"]()
+    per_class = labels_per_class
+    if imbalance != 1:
+        source = long_tailed(source, imbalance, seed)
+    if per_class is not None and imbalance != 1:
+        shares = long_tailed_shares(len(source.class_names), imbalance)
+        per_class = np.maximum(np.round(per_class * shares), 1).astype(int)
     source = subset(
         source,
         count=count,
         share=share,
-        labels_per_class=labels_per_class,
+        labels_per_class=per_class,
         seed=seed,
         rest=rest,
     )

@@ -152,6 +152,7 @@ def _open_selection(config: Config, **options: Any) -> Source:
         count=select.count or None,
         share=select.share if select.share < 1 else None,
         labels_per_class=select.labels_per_class or None,
+        imbalance=select.imbalance,
         **options,
     )
 

@@ -23,6 +23,7 @@ __all__ = [
     "check_classes",
     "check_labels",
     "repeat_to",
+    "shuffled_classes",
     "split_name",
     "stratified_split",
     "subset",
@@ -253,7 +254,7 @@ def stratified_split(
       Indices of the two parts, each in rising order.
     """
     second = np.zeros(len(labels), bool)
-    for _, members in _shuffled_classes(labels, seed):
+    for _, members in shuffled_classes(labels, seed):
         second[members[: round(share * len(members))]] = True
     return np.flatnonzero(~second), np.flatnonzero(second)
 
@@ -263,7 +264,7 @@ def subset(
     *,
     count: int | None = None,
     share: float | None = None,
-    labels_per_class: int | None = None,
+    labels_per_class: int | np.ndarray | None = None,
     seed: int = 0,
     rest: bool = False,
 ) -> Source:
@@ -273,7 +274,7 @@ def subset(
       source: the whole set.
       count: number of images, regardless of class.
       share: share of the images in `(0, 1]`, regardless of class.
-      labels_per_class: number of images per class.
+      labels_per_class: number of images per class: one for all, or `[K]`.
       seed: of the random choice.
       rest: whether to return the images that are not chosen instead.
 
@@ -286,7 +287,8 @@ def subset(
     if len(sizes) > 1:
         raise SourceError(f"{source.spec}: give only one of {', '.join(sizes)}")
     if labels_per_class is not None:
-        chosen = _sample_per_class(source, labels_per_class, seed)
+        counts = np.broadcast_to(labels_per_class, len(source.class_names))
+        chosen = _sample_per_class(source, counts, seed)
     else:
         chosen = _sample(source, count, share, seed)
     if rest:
@@ -313,9 +315,10 @@ def _sample(
     return np.sort(order[:count])
 
 
-def _sample_per_class(source: Source, count: int, seed: int) -> np.ndarray:
+def _sample_per_class(source: Source, counts: np.ndarray, seed: int) -> np.ndarray:
     chosen = []
-    for label, members in _shuffled_classes(source.labels, seed):
+    for label, members in shuffled_classes(source.labels, seed):
+        count = int(counts[label])
         if not 0 < count <= len(members):
             raise SourceError(
                 f"{source.spec}: labels_per_class {count} must be 1 to {len(members)}, "
@@ -325,9 +328,7 @@ def _sample_per_class(source: Source, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _shuffled_classes(
-    labels: np.ndarray, seed: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def shuffled_classes(labels: np.ndarray, seed: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields each class with the indices of its images, in random order."""
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -16,6 +16,7 @@ import cnn_flax
 from cnn_flax import losses
 from train.errors import UserError
 from train.learn.inputs import two_streams
+from train.learn.label_loss import LabelLoss
 from train.learn.method import Method, Setup
 from train.learn.objectives import (
     OBJECTIVE,
@@ -67,16 +68,16 @@ def make_method(setup: Setup) -> Method:
     """The method of `--teacher`."""
     assert setup.teacher is not None
     options = setup.config.distillation
-    smoothing = setup.config.optimization.label_smoothing
+    label_loss = setup.label_loss
     features, init_params = (), None
     match options.distillation:
         case "kd":
-            loss = kd(options.temperature, options.alpha, smoothing)
+            loss = kd(options.temperature, options.alpha, label_loss)
         case "dkd":
             weights = (options.dkd_alpha, options.dkd_beta)
-            loss = dkd(options.temperature, *weights, smoothing)
+            loss = dkd(options.temperature, *weights, label_loss)
         case "hint":
-            loss = hint(options.hint_at, options.hint_weight, smoothing)
+            loss = hint(options.hint_at, options.hint_weight, label_loss)
             features = (options.hint_at,)
             init_params = regressor(
                 setup.model, setup.teacher, options.hint_at, setup.image_shape
@@ -178,7 +179,7 @@ def distilled(
 
 
 def kd(
-    temperature: float, alpha: float, label_smoothing: float = 0.0
+    temperature: float, alpha: float, label_loss: LabelLoss = losses.cross_entropy
 ) -> DistillationLoss:
     """`losses.distillation` from softened logits, and cross entropy with the labels.
 
@@ -186,7 +187,7 @@ def kd(
       temperature: T, above 0.
       alpha: weight of the distillation, in [0, 1]; that of the cross entropy is 1 -
         alpha. Without labels the distillation has weight 1.
-      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      label_loss: loss of the labels, a function of logits and labels.
     """
 
     def loss(student, teacher, labels, own):
@@ -194,14 +195,17 @@ def kd(
         soft = losses.distillation(logits, teacher["logits"], temperature=temperature)
         if labels is None:
             return soft
-        hard = losses.cross_entropy(logits, labels, label_smoothing)
+        hard = label_loss(logits, labels)
         return weighted(alpha, soft) + weighted(1 - alpha, hard)
 
     return loss
 
 
 def dkd(
-    temperature: float, alpha: float, beta: float, label_smoothing: float = 0.0
+    temperature: float,
+    alpha: float,
+    beta: float,
+    label_loss: LabelLoss = losses.cross_entropy,
 ) -> DistillationLoss:
     """`losses.decoupled_distillation`, and cross entropy with the labels.
 
@@ -211,14 +215,14 @@ def dkd(
       temperature: T, above 0.
       alpha: weight of the loss between the target class and all others.
       beta: weight of the loss among the other classes.
-      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      label_loss: loss of the labels, a function of logits and labels.
     """
 
     def loss(student, teacher, labels, own):
         logits, targets = student["logits"], teacher["logits"]
         if labels is None:
             return losses.distillation(logits, targets, temperature=temperature)
-        hard = losses.cross_entropy(logits, labels, label_smoothing)
+        hard = label_loss(logits, labels)
         return hard + losses.decoupled_distillation(
             logits, targets, labels, temperature, alpha, beta
         )
@@ -226,7 +230,9 @@ def dkd(
     return loss
 
 
-def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLoss:
+def hint(
+    at: str, weight: float, label_loss: LabelLoss = losses.cross_entropy
+) -> DistillationLoss:
     """`losses.hint` between features, and cross entropy with the labels.
 
     A 1x1 convolution maps the student's features to the teacher's channels; its
@@ -237,7 +243,7 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
     Args:
       at: name of the features.
       weight: weight of the hint, which is the only loss without labels.
-      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      label_loss: loss of the labels, a function of logits and labels.
     """
 
     def loss(student, teacher, labels, own):
@@ -248,7 +254,7 @@ def hint(at: str, weight: float, label_smoothing: float = 0.0) -> DistillationLo
             soft = weighted(weight, losses.hint(guided, teacher[at]))
         if labels is None:
             return soft
-        return soft + losses.cross_entropy(student["logits"], labels, label_smoothing)
+        return soft + label_loss(student["logits"], labels)
 
     return loss
 

@@ -18,6 +18,7 @@ from cnn_flax.losses import cross_entropy, distillation
 from cnn_flax.weights import load_pretrained
 from train.config_file import read_record
 from train.errors import UserError
+from train.learn.label_loss import LabelLoss
 from train.learn.method import Method, Setup
 from train.learn.objectives import (
     OBJECTIVE,
@@ -72,7 +73,7 @@ def make_method(setup: Setup) -> Method:
         setup.image_shape,
         weight=config.transfer.lwf_weight,
         temperature=config.transfer.lwf_temperature,
-        label_smoothing=config.optimization.label_smoothing,
+        label_loss=setup.label_loss,
         **setup.pass_options,
     )
     return Method(
@@ -102,7 +103,7 @@ def without_forgetting(
     *,
     weight: float = 1.0,
     temperature: float = 2.0,
-    label_smoothing: float = 0.0,
+    label_loss: LabelLoss = cross_entropy,
     axis: str | None = None,
     freeze_bn: bool = False,
     remat: bool = False,
@@ -121,7 +122,7 @@ def without_forgetting(
       image_shape: (height, width, channels) of the images.
       weight: weight of the distillation.
       temperature: T.
-      label_smoothing: share of each new label that is spread uniformly, in [0, 1].
+      label_loss: loss of the new labels, a function of logits and labels.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
       remat: whether the backward pass computes the model's stages again.
@@ -140,7 +141,7 @@ def without_forgetting(
         if axis is not None:
             key_old = jax.random.fold_in(key_old, jax.lax.axis_index(axis))
         images, labels = batch["image"], batch["label"]
-        loss_of = partial(cross_entropy, labels=labels, label_smoothing=label_smoothing)
+        loss_of = partial(label_loss, labels=labels)
         outputs = run(params, state, images, key_new)
         loss = loss_of(outputs.logits)
         key_dropout, key_drop_path = jax.random.split(key_old)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from train.config import Config
 from train.data import Source
 from train.learn.inputs import Prepare, train_inputs
+from train.learn.label_loss import LabelLoss, label_loss
 from train.learn.objectives import Objective
 from train.learn.teacher import Teacher
 from train.learn.transfer import Layers
@@ -76,6 +78,14 @@ class Setup:
             "std": self.std,
             "num_classes": len(self.train.class_names),
         }
+
+    @property
+    def label_loss(self) -> LabelLoss:
+        """The loss of the labels, with the run's label smoothing and class weights."""
+        return label_loss(self.config, self._class_counts)
+
+    def _class_counts(self) -> np.ndarray:
+        return np.bincount(self.train.labels, minlength=len(self.train.class_names))
 
     @property
     def ramp_up_steps(self) -> int:

@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from cnn_flax.losses import cross_entropy
 from train.learn.inputs import Prepare, train_inputs, two_streams, two_views
+from train.learn.label_loss import LabelLoss
 from train.learn.method import Method, Setup
 from train.learn.objectives import (
     Objective,
@@ -81,7 +82,7 @@ def semi_supervised_method(
         loss,
         weight=setup.config.unlabelled.unlabelled_weight,
         ramp_up_steps=setup.ramp_up_steps,
-        label_smoothing=setup.config.optimization.label_smoothing,
+        label_loss=setup.label_loss,
         **setup.pass_options,
     )
     prepare = two_streams(setup.labelled_inputs(), views)
@@ -115,7 +116,7 @@ def semi_supervised(
     *,
     weight: float = 1.0,
     ramp_up_steps: int = 0,
-    label_smoothing: float = 0.0,
+    label_loss: LabelLoss = cross_entropy,
     axis: str | None = None,
     freeze_bn: bool = False,
     remat: bool = False,
@@ -127,7 +128,7 @@ def semi_supervised(
       unlabelled_loss: loss of the unlabelled images.
       weight: weight of that loss.
       ramp_up_steps: steps over which the weight ramps up.
-      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      label_loss: loss of the labels, a function of logits and labels.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
       remat: whether the backward pass computes the model's stages again.
@@ -150,9 +151,7 @@ def semi_supervised(
         labelled, *views = separate(outputs.logits, counts)
         heads = [separate(logits, counts) for logits in outputs.auxiliary]
 
-        loss_of = partial(
-            cross_entropy, labels=batch["label"], label_smoothing=label_smoothing
-        )
+        loss_of = partial(label_loss, labels=batch["label"])
         unlabelled_loss_of, method_state, metrics = unlabelled_loss(
             views, unlabelled, state.method_state
         )

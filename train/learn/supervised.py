@@ -5,6 +5,7 @@ from functools import partial
 from flax import linen as nn
 
 from cnn_flax.losses import cross_entropy
+from train.learn.label_loss import LabelLoss
 from train.learn.method import Method, Setup
 from train.learn.objectives import (
     Objective,
@@ -18,15 +19,15 @@ __all__ = ["make_method", "supervised"]
 
 def make_method(setup: Setup) -> Method:
     """The default method."""
-    smoothing = setup.config.optimization.label_smoothing
-    objective = supervised(setup.model, label_smoothing=smoothing, **setup.pass_options)
+    loss = setup.label_loss
+    objective = supervised(setup.model, label_loss=loss, **setup.pass_options)
     return Method(objective, setup.labelled_inputs())
 
 
 def supervised(
     model: nn.Module,
     *,
-    label_smoothing: float = 0.0,
+    label_loss: LabelLoss = cross_entropy,
     axis: str | None = None,
     freeze_bn: bool = False,
     remat: bool = False,
@@ -35,7 +36,7 @@ def supervised(
 
     Args:
       model: a module that returns logits `[N, K]`.
-      label_smoothing: share of each label that is spread uniformly, in [0, 1].
+      label_loss: loss of the labels, a function of logits and labels.
       axis: mapped axis that the batch is split over under `jax.pmap`; None otherwise.
       freeze_bn: whether BatchNorm uses its running statistics and does not update them.
       remat: whether the backward pass computes the model's stages again.
@@ -48,7 +49,7 @@ def supervised(
 
     def objective(params, state, batch, key):
         labels = batch["label"]
-        loss_of = partial(cross_entropy, labels=labels, label_smoothing=label_smoothing)
+        loss_of = partial(label_loss, labels=labels)
         outputs = run(params, state, batch["image"], key)
         loss = loss_of(outputs.logits)
         metrics = {"loss": loss, "accuracy": accuracy(outputs.logits, labels)}

@@ -41,10 +41,19 @@ class Evaluation:
             "loss": float(self.loss.mean(dtype=np.float64)),
             "accuracy": float(np.mean(self.prediction == self.label)),
             "top5_accuracy": float(np.mean(self.rank < 5)),
+            "balanced_accuracy": self.balanced_accuracy(),
         }
 
+    def balanced_accuracy(self) -> float:
+        """The mean accuracy (recall) of the classes that have images.
+
+        It is scikit-learn's `balanced_accuracy_score`: a frequent class counts as much
+        as a rare one.
+        """
+        return float(np.nanmean(self.class_accuracy(int(self.label.max()) + 1)))
+
     def class_accuracy(self, classes: int) -> np.ndarray:
-        """Accuracy per class: `[K]`, NaN for a class without images."""
+        """Accuracy (recall) per class: `[K]`, NaN for a class without images."""
         images = np.bincount(self.label, minlength=classes)
         right = self.label[self.label == self.prediction]
         with np.errstate(invalid="ignore"):

@@ -141,6 +141,9 @@ def _result(report: Report) -> str:
     shown = [(percent(figures["accuracy"]), "accuracy")]
     if len(report.source.class_names) > 5:
         shown.append((percent(figures["top5_accuracy"]), "top-5 accuracy"))
+    balanced = percent(figures["balanced_accuracy"])
+    if balanced != shown[0][0]:
+        shown.append((balanced, "balanced accuracy"))
     shown += [
         (f"{figures['loss']:.4f}", "loss (nats)"),
         (percent(evaluation.calibration_error()), "calibration error"),

@@ -50,7 +50,9 @@ _FIELDS = {
     **dict.fromkeys(("parameters", "epochs", "steps"), int),
     "split": str,
 }
-_OPTIONAL = dict.fromkeys(("top5_accuracy", "ema_loss", "ema_accuracy"), float)
+_OPTIONAL = dict.fromkeys(
+    ("top5_accuracy", "balanced_accuracy", "ema_loss", "ema_accuracy"), float
+)
 
 # What is written under the lock of a run, or of a Noisy Student, next to caches.
 _OWN = (

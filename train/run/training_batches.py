@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from train.data import (
     BadImages,
     Source,
+    balanced,
     prefetch_to_device,
     repeat_to,
     train_batches,
@@ -28,10 +29,12 @@ def training_batches(
       start: number of completed steps.
       unreadable: collects unreadable images, for `train` and `unlabelled`.
     """
+    is_balanced = program.config.uneven_classes.balanced_sampling
 
     def batches_of(split: str, source: Source, spec: BatchSpec) -> Generator[Batch]:
+        source = repeat_to(source, spec.batch_size)
         return train_batches(
-            repeat_to(source, spec.batch_size),
+            balanced(source) if is_balanced and split == "train" else source,
             **spec._asdict(),
             **program.decode_options(training=True),
             seed=program.config.seed,

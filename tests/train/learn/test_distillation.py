@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from typing import Any
 
 import chex
@@ -96,11 +97,14 @@ def batch():
     return {"image": normal(6, 4, 4, 1), "label": jnp.arange(6)}
 
 
+SMOOTHED = partial(losses.cross_entropy, label_smoothing=0.1)
+
+
 @pytest.mark.parametrize(
     ("loss_fn", "expected"),
     [
         (
-            kd(T, 0.7, 0.1),
+            kd(T, 0.7, SMOOTHED),
             lambda s, t, y: (
                 0.7 * losses.distillation(s, t, temperature=T)
                 + 0.3 * losses.cross_entropy(s, y, 0.1)
@@ -108,7 +112,7 @@ def batch():
         ),
         (kd(T, 0.7), lambda s, t, y: losses.distillation(s, t, y, T, 0.7)),
         (
-            dkd(T, 0.5, 2.0, 0.1),
+            dkd(T, 0.5, 2.0, SMOOTHED),
             lambda s, t, y: (
                 losses.decoupled_distillation(s, t, y, T, 0.5, 2.0)
                 + losses.cross_entropy(s, y, 0.1)

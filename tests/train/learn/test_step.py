@@ -11,6 +11,7 @@ import pytest
 from flax import linen as nn
 
 import cnn_flax
+from cnn_flax.losses import cross_entropy
 from tests.support import figures
 from train.config import Augment, Optimization
 from train.learn.inputs import eval_inputs, train_inputs
@@ -185,7 +186,8 @@ def test_label_smoothing_and_soft_labels_reach_the_loss():
     prepared = {"image": jnp.ones((4, 8, 8, 1)), "label": jnp.array([0, 1, 2, 0])}
     soft = {**prepared, "label": 0.7 * jax.nn.one_hot(prepared["label"], 3) + 0.1}
     key = jax.random.key(0)
-    smoothed, _ = supervised(net, label_smoothing=0.3)(now.params, now, prepared, key)
+    loss = partial(cross_entropy, label_smoothing=0.3)
+    smoothed, _ = supervised(net, label_loss=loss)(now.params, now, prepared, key)
     same, (_, metrics) = supervised(net)(now.params, now, soft, key)
     np.testing.assert_allclose(smoothed, same, rtol=1e-6)
     hard, (_, expected) = supervised(net)(now.params, now, prepared, key)

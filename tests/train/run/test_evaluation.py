@@ -3,6 +3,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from train.data import eval_batches, open_source
 from train.run.evaluation import Evaluation, evaluate
@@ -22,7 +23,24 @@ def five():
 
 
 def test_figures_by_hand(five):
-    assert five.figures() == {"loss": 3.0, "accuracy": 0.6, "top5_accuracy": 0.8}
+    assert five.figures() == {
+        "loss": 3.0,
+        "accuracy": 0.6,
+        "top5_accuracy": 0.8,
+        "balanced_accuracy": (2 / 3 + 1 / 2) / 2,
+    }
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    label = rng.choice([0, 1, 4], 200, p=[0.9, 0.08, 0.02])
+    prediction = np.where(rng.random(200) < 0.6, label, rng.integers(5, size=200))
+    nothing = np.zeros(200)
+    found = Evaluation(nothing, label, prediction, nothing, nothing, nothing)
+    expected = sklearn.metrics.recall_score(
+        label, prediction, average="macro", labels=[0, 1, 4]
+    )
+    np.testing.assert_allclose(found.balanced_accuracy(), expected, rtol=1e-12)
 
 
 def test_the_confusion_matrix_counts_labels_in_rows(five):
@@ -73,6 +91,9 @@ def test_every_image_counts_once_with_any_batch_size(batch_size):
         "loss": np.mean(sums / 10),
         "accuracy": np.mean(sums == source.labels),
         "top5_accuracy": 1.0,
+        "balanced_accuracy": np.mean(
+            [np.mean(sums[source.labels == label] == label) for label in range(10)]
+        ),
     }
     assert found.figures() == pytest.approx(expected, rel=1e-12)
 
@@ -89,7 +110,8 @@ def test_an_unreadable_image_is_not_counted():
     }
     rows = {name: jnp.asarray(row) for name, row in rows.items()}
     found = evaluate(lambda variables, batch: rows, None, [batch])
-    assert found.figures() == {"loss": 1.0, "accuracy": 0.5, "top5_accuracy": 1.0}
+    figures = {"loss": 1.0, "accuracy": 0.5, "top5_accuracy": 1.0}
+    assert found.figures() == {**figures, "balanced_accuracy": 0.5}
 
 
 def test_nothing_to_evaluate_is_refused():

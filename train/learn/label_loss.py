@@ -1,0 +1,81 @@
+"""The loss of labels: cross entropy, with corrections for uneven classes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_flax.losses import cross_entropy
+from train.config import Config
+
+__all__ = ["LabelLoss", "balanced_weights", "label_loss", "logit_adjusted"]
+
+
+class LabelLoss(Protocol):
+    """The loss of labels."""
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Computes the mean loss in nats.
+
+        Args:
+          logits: `[N, K]`.
+          labels: classes, int `[N]`, or probabilities `[N, K]`.
+        """
+        ...
+
+
+def label_loss(config: Config, find_counts: Callable[[], np.ndarray]) -> LabelLoss:
+    """The loss of labels that a config asks for.
+
+    Args:
+      config: the run's config.
+      find_counts: counts the training images of each class, `[K]`; it may have to read
+        the whole set, and is only called if the loss depends on the counts.
+    """
+    options = config.uneven_classes
+    loss = partial(cross_entropy, label_smoothing=config.optimization.label_smoothing)
+    if options.class_weights == "balanced":
+        loss = partial(loss, class_weights=balanced_weights(find_counts()))
+    if options.logit_adjustment:
+        loss = logit_adjusted(loss, find_counts(), options.logit_adjustment)
+    return loss
+
+
+def balanced_weights(counts: np.ndarray) -> np.ndarray:
+    """`n / (K n_k)`, scikit-learn's "balanced" class weights; 0 for empty classes.
+
+    Over the training images they have mean 1, and each class has the same total; K is
+    the number of classes with images.
+
+    Args:
+      counts: n_k, number of training images per class, `[K]`.
+    """
+    filled = counts > 0
+    shares = counts.sum() / (filled.sum() * np.where(filled, counts, 1))
+    return np.where(filled, shares, 0)
+
+
+def logit_adjusted(loss: LabelLoss, counts: np.ndarray, tau: float) -> LabelLoss:
+    """The loss of `logits + tau * log(n_k / n)`.
+
+    A model that is trained with it ranks the classes by their probability as if all
+    were equally frequent, for tau 1: its logits are used as they are. Menon et al.
+    2021, "Long-tail learning via logit adjustment", https://arxiv.org/abs/2007.07314,
+    equation 10. A class without images counts as if it had one.
+
+    Args:
+      loss: the loss to adjust.
+      counts: n_k, number of training images per class, `[K]`.
+      tau: strength of the adjustment.
+    """
+    counts = np.maximum(counts, 1)
+    offsets = tau * np.log(counts / counts.sum())[None]
+
+    def adjusted(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(jnp.float32, logits.dtype)
+        return loss(logits.astype(wide) + offsets.astype(wide), labels)
+
+    return adjusted
