@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["cross_entropy", "decoupled_distillation", "distillation", "hint"]
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "decoupled_distillation",
+    "distillation",
+    "hint",
+]
 
 
 def cross_entropy(
@@ -63,6 +69,47 @@ def cross_entropy(
         )
     weight = labels @ weights
     return jnp.where(weight > 0, weight * loss, 0).mean()
+
+
+def binary_cross_entropy(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
+) -> jax.Array:
+    """Mean binary cross entropy, for images with any number of classes each.
+
+    `-mean_nk t[n, k] * log sigmoid(x[n, k]) + (1 - t[n, k]) * log sigmoid(-x[n, k])`,
+    torch's `binary_cross_entropy_with_logits`. Smoothing by s replaces t by
+    `(1 - s) * t + s / 2`.
+
+    Args:
+      logits: x, `[N, K]`, any float dtype.
+      labels: t, in [0, 1]: 1 for the classes of an image and 0 for others, `[N, K]`.
+      label_smoothing: s, in [0, 1].
+
+    Returns:
+      Scalar, in nats, float32 or wider.
+
+    Raises:
+      ValueError: if the shapes differ or `label_smoothing` is outside [0, 1].
+
+    Example:
+      >>> logits, labels = jnp.zeros((1, 2)), jnp.array([[1, 0]])
+      >>> print(f"{cnn_flax.losses.binary_cross_entropy(logits, labels):.4f}")  # log 2
+      0.6931
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}.")
+    if logits.ndim != 2 or labels.shape != logits.shape:
+        raise ValueError(
+            "logits and labels must both be [N, K]; got "
+            f"{logits.shape} and {labels.shape}."
+        )
+    logits = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
+    labels = (1 - label_smoothing) * labels + label_smoothing / 2
+    # In pairs of a class and its absence, as a class with probability 0 may be ruled
+    # out by an infinite logit.
+    both = jnp.stack([labels, 1 - labels], -1).astype(logits.dtype)
+    log_probs = jnp.stack([logits, -logits], -1)
+    return -_expectation(both, jax.nn.log_sigmoid(log_probs)).mean()
 
 
 def distillation(

@@ -1,4 +1,5 @@
 import json
+import math
 from functools import partial
 
 import chex
@@ -26,6 +27,25 @@ SOFT = RNG.dirichlet(np.ones(10), 6)
 def test_cross_entropy_matches_the_reference(smoothing, figure):
     loss = losses.cross_entropy(LOGITS, LABELS, smoothing)
     np.testing.assert_allclose(loss, FIGURES[figure], rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_is_that_of_a_loop_of_its_equation(smoothing):
+    logits, labels = 4 * RNG.normal(size=(5, 3)), RNG.random((5, 3)).round(1)
+    total = 0.0
+    for x, t in zip(logits.ravel(), labels.ravel(), strict=True):
+        p, t = 1 / (1 + math.exp(-x)), (1 - smoothing) * t + smoothing / 2
+        total -= t * math.log(p) + (1 - t) * math.log(1 - p)
+    with jax.enable_x64():
+        loss = losses.binary_cross_entropy(jnp.array(logits), labels, smoothing)
+    np.testing.assert_allclose(loss, total / 15, rtol=1e-12)
+
+
+def test_a_class_that_is_ruled_out_or_certain_adds_nothing_where_it_is_right():
+    logits, labels = jnp.array([[-jnp.inf, jnp.inf, 0.0]]), jnp.array([[0, 1, 1]])
+    value, slope = jax.value_and_grad(losses.binary_cross_entropy)(logits, labels)
+    np.testing.assert_allclose(value, math.log(2) / 3, rtol=1e-6)
+    np.testing.assert_allclose(slope, [[0, 0, -0.5 / 3]], rtol=1e-6)
 
 
 def test_soft_labels_of_one_class_are_hard_labels():
@@ -213,11 +233,18 @@ def test_the_same_logits_or_features_lose_nothing():
     "loss",
     [
         lambda x: losses.cross_entropy(x, LABELS),
+        lambda x: losses.binary_cross_entropy(x, SOFT),
         lambda x: losses.distillation(x, x[::-1], LABELS),
         lambda x: losses.decoupled_distillation(x, x[::-1], LABELS),
         lambda x: losses.hint(x, x[::-1]),
     ],
-    ids=["cross_entropy", "distillation", "decoupled_distillation", "hint"],
+    ids=[
+        "cross_entropy",
+        "binary_cross_entropy",
+        "distillation",
+        "decoupled_distillation",
+        "hint",
+    ],
 )
 def test_losses_of_bfloat16_are_computed_in_float32(loss):
     narrow = LOGITS.astype(jnp.bfloat16)
@@ -230,6 +257,10 @@ def test_bad_arguments_are_refused():
         losses.cross_entropy(LOGITS, LABELS[:5])
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
         losses.cross_entropy(LOGITS, LABELS, 1.5)
+    with pytest.raises(ValueError, match=r"both be \[N, K\]; got \(6, 10\) and \(6,\)"):
+        losses.binary_cross_entropy(LOGITS, LABELS)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got -1"):
+        losses.binary_cross_entropy(LOGITS, SOFT, -1)
     with pytest.raises(ValueError, match=r"temperature must be above 0, got 0"):
         losses.distillation(LOGITS, TEACHER, temperature=0)
     with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 2"):
@@ -261,6 +292,7 @@ def test_the_loss_of_no_images_is_nan_as_torchs():
     for loss in (
         losses.cross_entropy(logits, labels),
         losses.cross_entropy(logits, logits, label_smoothing=0.1),
+        losses.binary_cross_entropy(logits, logits),
         losses.distillation(logits, logits),
         losses.decoupled_distillation(logits, logits, labels),
         losses.hint(logits, logits),

@@ -105,7 +105,7 @@ class Input:
     """The images, and how they are resized and normalised for the model."""
 
     data: str = "digits"
-    """Data source: digits, folder:PATH, idx:PATH, npz:PATH or tfds:NAME[@DIR]."""
+    """Data source: digits, tfds:NAME[@DIR], or folder, csv, npz or idx:PATH."""
     image_size: int = 224
     """Height and width of the model's input, in pixels."""
     train_size: int = 0
@@ -257,6 +257,9 @@ class Augment:
     none. With cutmix, each batch uses one of the two."""
     cutmix: float = _random(0.0)
     """Pastes boxes between pairs, their areas from Beta(cutmix, cutmix); 0 for none."""
+    mixed_labels: Literal["mean", "max"] = "mean"
+    """The labels of mixed images with several classes each: the weighted mean, or all
+    classes of both images."""
 
     def __post_init__(self):
         _check(self.crop_padding >= 0, "crop_padding", self.crop_padding, "at least 0")

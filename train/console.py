@@ -102,9 +102,16 @@ def figure_rows(figures: Mapping[str, float], classes: int) -> list[tuple[str, s
 
     Args:
       figures: `accuracy`, `top5_accuracy` and `loss`; and `balanced_accuracy`, which
-        is shown where it is not the accuracy.
+        is shown where it is not the accuracy. With several classes per image `loss`,
+        `accuracy` and `mean_average_precision`.
       classes: number of classes; with five or fewer, there is no top-5 accuracy.
     """
+    if "mean_average_precision" in figures:
+        return [
+            ("mean average precision", percent(figures["mean_average_precision"])),
+            ("all classes right", percent(figures["accuracy"])),
+            ("loss", f"{figures['loss']:.4f}"),
+        ]
     rows = [("accuracy", percent(figures["accuracy"]))]
     if classes > 5:
         rows.append(("top-5 accuracy", percent(figures["top5_accuracy"])))

@@ -134,6 +134,7 @@ CHANGES = {
         "erase": (0.5, ["--erase"]),
         "mixup": (1.0, ["--mixup"]),
         "cutmix": (1.0, ["--cutmix"]),
+        "mixed_labels": ("max", []),
     },
 }
 # Fields that need another one to be set.

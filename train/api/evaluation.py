@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from train.data import Source
-    from train.run.evaluation import Evaluation
+    from train.run.evaluation import AnyEvaluation
 
 __all__ = ["EvaluateResult", "evaluate", "evaluation_table"]
 
@@ -29,14 +29,17 @@ class EvaluateResult(Result):
     """A model's evaluation.
 
     `figures` are `loss` (in nats), `accuracy`, `top5_accuracy`, `balanced_accuracy`,
-    `calibration_error` and `images`.
+    `calibration_error` and `images`. With several classes per image, `accuracy` is the
+    share of the images whose classes are all right, and `mean_average_precision` is
+    there instead of the next two.
 
     Attributes:
-      evaluation: label, prediction, confidence, rank and loss of each image.
+      evaluation: label, prediction, confidence, rank and loss of each image, or label,
+        probability and loss.
       source: the images: `source.read(index)` is one, `uint8 [h, w, C]`.
     """
 
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     source: Source
 
     @property
@@ -45,17 +48,24 @@ class EvaluateResult(Result):
         return self.source.class_names
 
     def table(self) -> Table:
-        """Figures over all images, then the accuracy per class."""
+        """Figures over all images, then accuracy or average precision per class."""
         return evaluation_table(self.title, self.evaluation, self.class_names)
 
     def plots(self) -> dict[str, Figure]:
-        """`confusion_matrix`, and `worst_images`, those with the largest loss."""
-        from train.run.plots import confusion_matrix, worst_images
+        """`confusion_matrix`, and `worst_images`, those with the largest loss.
 
+        With several classes per image, `precision_recall`.
+        """
+        from train.run.multi_label import MultiLabelEvaluation
+        from train.run.plots import confusion_matrix, precision_recall, worst_images
+
+        evaluation, title = self.evaluation, self.title
         names, read = self.class_names, self.source.read
+        if isinstance(evaluation, MultiLabelEvaluation):
+            return {"precision_recall": precision_recall(evaluation, names, title)}
         return {
-            "confusion_matrix": confusion_matrix(self.evaluation, names, self.title),
-            "worst_images": worst_images(self.evaluation, names, read, self.title),
+            "confusion_matrix": confusion_matrix(evaluation, names, title),
+            "worst_images": worst_images(evaluation, names, read, title),
         }
 
 
@@ -138,7 +148,7 @@ def evaluate(
     return _result(name, *found)
 
 
-def _result(what: str, evaluation: Evaluation, source: Source) -> EvaluateResult:
+def _result(what: str, evaluation: AnyEvaluation, source: Source) -> EvaluateResult:
     figures = {
         **evaluation.figures(),
         "calibration_error": evaluation.calibration_error(),
@@ -149,9 +159,9 @@ def _result(what: str, evaluation: Evaluation, source: Source) -> EvaluateResult
 
 
 def evaluation_table(
-    title: str, evaluation: Evaluation, class_names: Sequence[str]
+    title: str, evaluation: AnyEvaluation, class_names: Sequence[str]
 ) -> Table:
-    """Figures over all images, then the accuracy per class.
+    """Figures over all images, then the accuracy or average precision per class.
 
     Args:
       title: names the model and the images.
@@ -168,8 +178,18 @@ def evaluation_table(
     error = percent(evaluation.calibration_error())
     table.add_row("calibration error", error, images)
     table.add_section()
-    counts = np.bincount(evaluation.label, minlength=classes)
-    shares = evaluation.class_accuracy(classes)
+    counts, shares = _by_class(evaluation, classes)
     for name, share, count in zip(class_names, shares, counts, strict=True):
         table.add_row(literal(name), percent(share) if count else "", f"{count:,}")
     return table
+
+
+def _by_class(evaluation: AnyEvaluation, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number of images, and accuracy or average precision, of each class: `[K]`."""
+    from train.run.multi_label import MultiLabelEvaluation
+
+    if isinstance(evaluation, MultiLabelEvaluation):
+        counts = evaluation.label.sum(axis=0, dtype=int)
+        return counts, evaluation.average_precision()
+    counts = np.bincount(evaluation.label, minlength=classes)
+    return counts, evaluation.class_accuracy(classes)

@@ -15,6 +15,7 @@ from cnn_flax.weights.unpacking import (
     most_bytes,
     read_arrays,
 )
+from train.data.multi_label import multi_label_arrays
 from train.data.source import Source, SourceError, Splits, array_source
 
 __all__ = ["digits", "idx", "npz"]
@@ -141,9 +142,10 @@ def npz(path: str) -> Splits:
 
     Also `train_images`, `train_labels` and so on, or `images` and `labels` for a set
     without splits. Images are uint8 `[n, h, w]` or `[n, h, w, C]`; labels are integers
-    or strings, `[n]` or `[n, 1]`. The class names are the array `class_names`; without
+    or strings, `[n]` or `[n, 1]`; or, where an image may have several of K classes, 0
+    and 1, `[n, K]` with K above 1. The class names are the array `class_names`; without
     it, the different strings among the training labels, sorted, or the numbers from 0
-    to the largest of them.
+    to the largest of them, or to K - 1.
 
     Raises:
       SourceError: if there is no such file, it is not a NumPy file, or it lacks these
@@ -181,9 +183,23 @@ def _npz(
     if images.ndim == 3:
         images = images[..., None]
     classes = _npz_classes(spec, file, pairs)
+    name = f"{split}/{{}}".format
+    if labels.ndim == 2:
+        first = pairs.get("train") or pairs[split]
+        _check_several(spec, first[1], _labels(spec, file, first))
+        return multi_label_arrays(spec, images, labels, classes, name)
     if labels.dtype.kind == "U":
         labels = _as_numbers(spec, labels, classes)
-    return array_source(spec, images, labels, classes, f"{split}/{{}}".format)
+    return array_source(spec, images, labels, classes, name)
+
+
+def _check_several(spec: str, name: str, labels: np.ndarray) -> None:
+    """Raises `SourceError` if labels `[n, K]` are those of one class per image."""
+    if labels.ndim == 2 and (labels.astype(float).sum(axis=1) == 1).all():
+        raise SourceError(
+            f"{spec}: {name} is {labels.dtype} {list(labels.shape)} with one class per "
+            f"image; save {name}.argmax(-1)"
+        )
 
 
 def _npz_classes(
@@ -198,6 +214,8 @@ def _npz_classes(
             )
         return tuple(classes.tolist())
     labels = _labels(spec, file, pairs.get("train") or next(iter(pairs.values())))
+    if labels.ndim == 2:
+        return tuple(map(str, range(labels.shape[1])))
     if labels.dtype.kind == "U":
         return tuple(np.unique(labels).tolist())
     largest = int(labels.max(initial=0))
@@ -210,16 +228,20 @@ def _npz_classes(
 
 
 def _labels(spec: str, file: Path, pair: tuple[str, str]) -> np.ndarray:
-    """The labels that belong to an array of images: integers or strings, `[n]`."""
+    """The labels that belong to an array of images.
+
+    They are integers or strings `[n]`, or numbers `[n, K]` if images have several.
+    """
     labels = _as_text(_load(spec, file, pair[1]))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "biuf":
+        return labels
     if labels.dtype.kind not in "iuU" or labels.ndim != 1:
-        advice = "argmax(-1)" if labels.ndim == 2 else "astype(int)"
         raise SourceError(
             f"{spec}: {pair[1]} is {labels.dtype} {list(labels.shape)}; labels must be "
-            f"integers or strings [n], one per image: if that is what it holds, save "
-            f"{pair[1]}.{advice}"
+            "integers or strings [n], one per image, or 0 and 1 [n, K], one per image "
+            f"and class: if that is what it holds, save {pair[1]}.astype(int)"
         )
     return labels
 

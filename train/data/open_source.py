@@ -13,6 +13,7 @@ from train.data.arrays import digits, idx, npz
 from train.data.files import files
 from train.data.image_folder import folder, image_folders
 from train.data.listing import enclosing, identity
+from train.data.multi_label import csv_file
 from train.data.source import (
     Source,
     SourceError,
@@ -38,6 +39,7 @@ Split = Literal["train", "val", "test"]
 
 # Kind of source, the word before the colon of `--data` -> the function that opens it.
 _OPENERS: dict[str, Callable[[str], Splits]] = {
+    "csv": csv_file,
     "digits": digits,
     "files": files,
     "folder": folder,
@@ -71,6 +73,7 @@ def open_source(
     Args:
       spec: one of
 
+        - `csv:FILE`: image files and their classes, any number per image.
         - `digits`: scikit-learn's 1,797 grey digits of 8 x 8 pixels, without splits.
         - `files:PATH`: every file below `PATH`, unlabelled; all of them are `train`.
         - `folder:PATH`: `PATH/{train,val,test}/CLASS/*`, or `PATH/CLASS/*`.
@@ -159,7 +162,7 @@ def _held_out(
 
     def part(second: bool) -> Source:
         source = open_whole()
-        indices = stratified_split(source.labels, share, seed)[second]
+        indices = stratified_split(source.strata(), share, seed)[second]
         if not len(indices):
             raise SourceError(_rounded(source, name, share, second))
         return source.take(indices)
@@ -169,7 +172,7 @@ def _held_out(
 
 def _rounded(source: Source, name: str, share: float, second: bool) -> str:
     """Why one part of a split is empty, and what to do."""
-    largest = int(np.bincount(source.labels).max())
+    largest = int(np.bincount(source.strata()).max())
     half = 0.5 / largest
     if name == "test":
         advice = "the largest class needs 3, or the set a split test of its own"
@@ -185,8 +188,11 @@ def _rounded(source: Source, name: str, share: float, second: bool) -> str:
 
 
 def check_several_classes(source: Source) -> Source:
-    """Returns a labelled set; raises `SourceError` if it has one class only."""
-    if len(source.class_names) != 1:
+    """Returns a labelled set; raises `SourceError` if it has one class only.
+
+    One class is enough where an image may have any number of them.
+    """
+    if len(source.class_names) != 1 or source.multi_label:
         return source
     (name,) = source.class_names
     message = (
@@ -242,4 +248,5 @@ def _kind_of(path: Path) -> str:
     """The kind of source that a path is of; empty if it is of none."""
     if path.is_dir():
         return "idx" if any(path.glob("*-idx3-ubyte*")) else "folder"
-    return "npz" if path.is_file() and path.suffix == ".npz" else ""
+    kind = path.suffix.removeprefix(".")
+    return kind if path.is_file() and kind in ("csv", "npz") else ""

@@ -284,7 +284,8 @@ def _read(
     indices = np.where(filled, indices, 0)
     if source.images is not None and resize.is_identity(source):
         images[filled] = to_channels(source.images[indices[filled]], resize.channels)
-        labels[filled] = source.labels[indices[filled]]
+        if "label" not in source.columns:
+            labels[filled] = source.labels[indices[filled]]
     else:
         for row in np.flatnonzero(filled):
             position, index = int(positions[row]), int(indices[row])

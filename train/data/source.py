@@ -93,6 +93,9 @@ class Source:
       order: `(seed, epoch)` -> the order of an epoch: indexed by positions `[m]`, gives
         the images' indices; None for a permutation of the whole set.
       digest: identifies images that are not known by name before they are read.
+      multi_label: whether an image has any number of the classes. The column `label`
+        then has 1 for those of an image and 0 for others, float32 `[size, K]`, and
+        there are no other labels.
     """
 
     spec: str
@@ -107,6 +110,7 @@ class Source:
     columns: Mapping[str, Rows] = field(default_factory=dict)
     order: Callable[[int, int], Any] | None = None
     digest: str = ""
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return self.size
@@ -117,8 +121,25 @@ class Source:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """All labels, `int32 [size]` in `[0, K)`, or -1 if the images have none."""
+        """All labels, `int32 [size]` in `[0, K)`, or -1 if the images have none.
+
+        Raises:
+          SourceError: if images have several.
+        """
+        if self.multi_label:
+            raise SourceError(
+                f"{self.spec} has several classes per image, and this needs one; "
+                "--count and --share select images, --labels-per-class and --imbalance "
+                "do not"
+            )
         return self.find_labels()
+
+    def strata(self) -> np.ndarray:
+        """The groups that are split in the same proportion, `int [size]`.
+
+        They are the classes, or one group if images have several.
+        """
+        return np.zeros(len(self), int) if self.multi_label else self.labels
 
     def take(self, indices: np.ndarray) -> "Source":
         """The set of the images at `indices`, in that order."""
@@ -133,6 +154,7 @@ class Source:
             native_size=self.native_size,
             images=None if self.images is None else self.images[indices],
             columns={name: rows[indices] for name, rows in self.columns.items()},
+            multi_label=self.multi_label,
         )
 
     def with_columns(self, **columns: Rows) -> "Source":

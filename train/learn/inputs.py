@@ -63,9 +63,9 @@ def train_inputs(
 
     Returns:
       A function of keys, one per image, a batch of `image` `uint8 [N, H, W, C]` and
-      `label`, `int32 [N]` or probabilities `[N, K]`, and the batch's key. It returns
-      the batch with `image` as floats and, if images are mixed, `label` as
-      probabilities.
+      `label`, `int32 [N]`, or probabilities or several classes `[N, K]`, and the
+      batch's key. It returns the batch with `image` as floats and, if images are mixed,
+      `label` as `[N, K]`.
     """
 
     def prepare(keys, batch, key):
@@ -92,6 +92,8 @@ def train_inputs(
             images = augment.random_erasing(key_erase, images, p=options.erase)
         if options.pairs:
             images, labels = _mix(options, key, key_mix, images, labels, num_classes)
+            if options.mixed_labels == "max":
+                labels = (labels > 0).astype(labels.dtype)
         return {**batch, "image": images, "label": labels}
 
     return prepare

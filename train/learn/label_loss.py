@@ -1,6 +1,5 @@
-"""The loss of labels: cross entropy, with corrections for uneven classes."""
+"""The loss of labels: cross entropy, or binary cross entropy for several per image."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -8,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_flax.losses import cross_entropy
-from train.config import Config
+from cnn_flax.losses import binary_cross_entropy, cross_entropy
+from train.config import Config, UnevenClasses
+from train.data import Source
+from train.errors import UserError
 
 __all__ = ["LabelLoss", "balanced_weights", "label_loss", "logit_adjusted"]
 
@@ -22,26 +23,41 @@ class LabelLoss(Protocol):
 
         Args:
           logits: `[N, K]`.
-          labels: classes, int `[N]`, or probabilities `[N, K]`.
+          labels: classes, int `[N]`, or probabilities `[N, K]`; for images with several
+            classes each, 1 or 0 per class `[N, K]`.
         """
         ...
 
 
-def label_loss(config: Config, find_counts: Callable[[], np.ndarray]) -> LabelLoss:
+def label_loss(config: Config, train: Source) -> LabelLoss:
     """The loss of labels that a config asks for.
 
     Args:
       config: the run's config.
-      find_counts: counts the training images of each class, `[K]`; it may have to read
-        the whole set, and is only called if the loss depends on the counts.
+      train: the training images. Their labels are only counted, for which the whole set
+        may have to be read, if the loss depends on the counts.
+
+    Raises:
+      UserError: if images have several classes each and classes shall be balanced.
     """
-    options = config.uneven_classes
-    loss = partial(cross_entropy, label_smoothing=config.optimization.label_smoothing)
+    options, smoothing = config.uneven_classes, config.optimization.label_smoothing
+    if train.multi_label:
+        if options != UnevenClasses():
+            raise UserError(
+                f"{train.spec} has several classes per image: --class-weights, "
+                "--logit-adjustment and --balanced-sampling need one."
+            )
+        return partial(binary_cross_entropy, label_smoothing=smoothing)
+    loss = partial(cross_entropy, label_smoothing=smoothing)
     if options.class_weights == "balanced":
-        loss = partial(loss, class_weights=balanced_weights(find_counts()))
+        loss = partial(loss, class_weights=balanced_weights(_counts(train)))
     if options.logit_adjustment:
-        loss = logit_adjusted(loss, find_counts(), options.logit_adjustment)
+        loss = logit_adjusted(loss, _counts(train), options.logit_adjustment)
     return loss
+
+
+def _counts(source: Source) -> np.ndarray:
+    return np.bincount(source.labels, minlength=len(source.class_names))
 
 
 def balanced_weights(counts: np.ndarray) -> np.ndarray:

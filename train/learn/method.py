@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 from train.config import Config
@@ -82,10 +81,7 @@ class Setup:
     @property
     def label_loss(self) -> LabelLoss:
         """The loss of the labels, with the run's label smoothing and class weights."""
-        return label_loss(self.config, self._class_counts)
-
-    def _class_counts(self) -> np.ndarray:
-        return np.bincount(self.train.labels, minlength=len(self.train.class_names))
+        return label_loss(self.config, self.train)
 
     @property
     def ramp_up_steps(self) -> int:

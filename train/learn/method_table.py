@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from train.config import Config
+from train.data import Source
+from train.errors import UserError
 from train.learn import (
     distillation,
     fixmatch,
@@ -18,7 +20,7 @@ from train.learn import (
 from train.learn.method import Method, Setup
 from train.learn.teacher import Teacher
 
-__all__ = ["METHODS", "MethodRow", "method_row"]
+__all__ = ["METHODS", "MethodRow", "check_labels", "method_row"]
 
 
 class MethodRow(NamedTuple):
@@ -82,3 +84,23 @@ METHODS = (
 def method_row(config: Config) -> MethodRow:
     """The row of the method that a config selects."""
     return next(row for row in METHODS if row.is_asked_for(config))
+
+
+def check_labels(row: MethodRow, config: Config, train: Source) -> None:
+    """Raises `UserError` if a method cannot learn from such labels.
+
+    Args:
+      row: the method's row.
+      config: the run's config.
+      train: the training images.
+    """
+    if train.multi_label and row.flags:
+        raise UserError(
+            f"{train.spec} has several classes per image, and {row.flags} needs one: "
+            "leave it out to learn from the labels alone."
+        )
+    if config.augment.mixed_labels == "max" and not train.multi_label:
+        raise UserError(
+            f"--mixed-labels max is for several classes per image; {train.spec} has "
+            "one: leave it out."
+        )

@@ -21,6 +21,7 @@ __all__ = [
     "accuracy",
     "auxiliary_loss",
     "check_metrics",
+    "exact_matches",
     "stage_ends",
     "training_pass",
     "weighted",
@@ -202,6 +203,16 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """
     classes = labels if labels.ndim == 1 else labels.argmax(-1)
     return jnp.mean(logits.argmax(-1) == classes)
+
+
+def exact_matches(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Share of the images whose classes are all right, and no other one is taken.
+
+    Args:
+      logits: `[N, K]`; a class is taken where its logit is above 0.
+      targets: 1 for the classes of an image and 0 for others, `[N, K]`; 1 is above 0.5.
+    """
+    return jnp.mean(jnp.all((logits > 0) == (targets > 0.5), axis=-1))
 
 
 def _frozen(call, args, kwargs, context):

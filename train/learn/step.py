@@ -14,6 +14,7 @@ import optax
 from flax import linen as nn
 from flax import struct, traverse_util
 
+from cnn_flax.losses import binary_cross_entropy
 from cnn_flax.prediction import in_parts
 from train.learn.inputs import Batch
 from train.learn.objectives import OBJECTIVE, Objective, check_metrics
@@ -230,6 +231,7 @@ def make_predict_step(
     prepare: Callable[[jax.Array], jax.Array],
     *,
     whole: bool = False,
+    multi_label: bool = False,
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Builds the prediction step.
 
@@ -237,22 +239,25 @@ def make_predict_step(
       model: a module that returns logits `[N, K]`.
       prepare: normalises a batch of pixels.
       whole: whether to compute the batch in one piece even if parts are faster.
+      multi_label: whether images have several classes each.
 
     Returns:
       A pure function of the model's variables and pixels `uint8 [N, H, W, C]`. It
-      returns log probabilities `[N, K]`.
+      returns log probabilities `[N, K]`: of one class per image, or with `multi_label`
+      of each class.
     """
+    predict = _logits(model, prepare, whole)
+    log_probs = jax.nn.log_sigmoid if multi_label else jax.nn.log_softmax
+    return lambda variables, images: log_probs(predict(variables, images))
 
+
+def _logits(
+    model: nn.Module, prepare: Callable[[jax.Array], jax.Array], whole: bool
+) -> Callable[[Any, jax.Array], jax.Array]:
     def apply(variables, images):
         return jnp.asarray(model.apply(variables, prepare(images)))
 
-    def step(variables, images):
-        logits = (
-            apply(variables, images) if whole else in_parts(apply, variables, images)
-        )
-        return jax.nn.log_softmax(logits)
-
-    return step
+    return apply if whole else partial(in_parts, apply)
 
 
 def make_eval_step(
@@ -260,6 +265,7 @@ def make_eval_step(
     prepare: Callable[[jax.Array], jax.Array],
     *,
     whole: bool = False,
+    multi_label: bool = False,
 ) -> Callable[[Any, Batch], Metrics]:
     """Builds the evaluation step.
 
@@ -267,6 +273,7 @@ def make_eval_step(
       model: a module that returns logits `[N, K]`.
       prepare: normalises a batch of pixels.
       whole: whether to compute the batch in one piece even if parts are faster.
+      multi_label: whether images have several classes each.
 
     Returns:
       A pure function of the model's variables and a batch of `image`, `label` and
@@ -275,7 +282,11 @@ def make_eval_step(
       devices: `label` and `mask` unchanged; `loss`, the label's negative log
       probability; `prediction`, the most probable class, and `confidence`, its
       probability; `rank`, the number of classes that are more probable than the label.
+      With `multi_label` they are `label`, `mask`, `probability` `[N, K]`, and `loss`,
+      the mean negative log probability of what the classes are, an image's or not.
     """
+    if multi_label:
+        return _multi_label_step(_logits(model, prepare, whole))
     predict = make_predict_step(model, prepare, whole=whole)
 
     def step(variables, batch):
@@ -289,6 +300,22 @@ def make_eval_step(
             "confidence": jnp.exp(log_probs.max(-1)),
             # Written so that NaN is never among the top five.
             "rank": jnp.sum(~(log_probs <= true), axis=-1),
+        }
+
+    return step
+
+
+def _multi_label_step(
+    predict: Callable[[Any, jax.Array], jax.Array],
+) -> Callable[[Any, Batch], Metrics]:
+    def step(variables, batch):
+        logits, targets = predict(variables, batch["image"]), batch["label"]
+        loss = jax.vmap(lambda x, t: binary_cross_entropy(x[None], t[None]))
+        return {
+            "label": targets,
+            "mask": batch["mask"],
+            "loss": loss(logits, targets),
+            "probability": jax.nn.sigmoid(logits),
         }
 
     return step

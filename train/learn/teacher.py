@@ -188,6 +188,11 @@ def _from_run(spec: str, name: str, run: Path, source: Source, dtype: str) -> Te
         check_classes(source, record["class_names"])
     except UserError as error:
         raise UserError(f"--teacher {spec} does not fit. {error}") from error
+    if record.get("multi_label"):
+        raise UserError(
+            f"--teacher {spec} has learned several classes per image; a teacher has "
+            "one."
+        )
     name, inputs = name or record["model"]["name"], record["input"]
     model, variables = load_pretrained(name, run, dtype=dtype)
     return Teacher(spec, model, variables, tuple(inputs["mean"]), tuple(inputs["std"]))

@@ -227,6 +227,11 @@ def _check(student: NoisyStudent, recipe: str) -> list[str]:
     """
     config = student.config
     images = training_images(config), evaluation_images(config)
+    if images[0].multi_label:
+        raise UserError(
+            f"{images[0].spec} has several classes per image, and a Noisy Student "
+            "learns one."
+        )
     sizes = []
     for stage in plan(student, Path()):
         if isinstance(stage, TrainStage):

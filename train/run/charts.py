@@ -14,6 +14,7 @@ from cnn_flax.style import (
     INK,
     ON_BLUE,
     ORANGE,
+    SERIES,
     SKY,
     SOFT,
     VERMILION,
@@ -22,6 +23,7 @@ from cnn_flax.style import (
 )
 from train.console import short_name
 from train.run.evaluation import Evaluation
+from train.run.multi_label import MultiLabelEvaluation
 
 __all__ = [
     "NAMED_CLASSES",
@@ -29,6 +31,7 @@ __all__ = [
     "confusion_chart",
     "confusion_size",
     "not_as_math",
+    "precision_recall_chart",
     "reliability_chart",
 ]
 
@@ -128,6 +131,36 @@ def confidence_chart(ax: Axes, evaluation: Evaluation) -> None:
     ax.yaxis.set_major_formatter("{x:,.0f}")
     finish(ax, "y")
     legend_above(ax)
+
+
+def precision_recall_chart(
+    ax: Axes, evaluation: MultiLabelEvaluation, class_names: Sequence[str]
+) -> None:
+    """Draws precision against recall of classes that images have.
+
+    Args:
+      ax: the axes.
+      evaluation: the evaluation.
+      class_names: K names; with more than seven, the classes with the lowest average
+        precision are drawn.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    average = evaluation.average_precision()
+    worst = np.argsort(average, kind="stable")[: len(SERIES)]
+    for color, k in zip(SERIES, map(int, worst), strict=False):
+        if np.isnan(average[k]):
+            continue
+        precision, recall, _ = precision_recall_curve(
+            evaluation.label[:, k], evaluation.probability[:, k]
+        )
+        label = f"{short_name(class_names[k], _TICK)}: {100 * average[k]:.0f} %"
+        line = {"color": color, "label": label, "linewidth": 1.5}
+        ax.step(100 * recall, 100 * precision, where="post", **line)
+    ax.set(xlabel="recall (%)", ylabel="precision (%)", xlim=(0, 100), ylim=(0, 102))
+    finish(ax)
+    legend_above(ax)
+    not_as_math(ax)
 
 
 def not_as_math(drawing: Any) -> Any:

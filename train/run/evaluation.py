@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["CALIBRATION_BINS", "Evaluation", "evaluate"]
+from train.run.multi_label import MultiLabelEvaluation
+
+__all__ = ["CALIBRATION_BINS", "AnyEvaluation", "Evaluation", "evaluate"]
 
 CALIBRATION_BINS = 15
 
@@ -121,11 +123,14 @@ class Evaluation:
         return label, prediction, counts[order]
 
 
+AnyEvaluation = Evaluation | MultiLabelEvaluation
+
+
 def evaluate(
     eval_step: Callable[[Any, Any], dict[str, jax.Array]],
     variables: Any,
     batches: Iterable[Mapping[str, Any]],
-) -> Evaluation:
+) -> AnyEvaluation:
     """Evaluates a model.
 
     Args:
@@ -147,4 +152,5 @@ def evaluate(
         key: np.concatenate([np.asarray(p[key]) for p in parts]) for key in parts[0]
     }
     is_image = rows.pop("mask") > 0
-    return Evaluation(**{key: row[is_image] for key, row in rows.items()})
+    kind = MultiLabelEvaluation if rows["label"].ndim == 2 else Evaluation
+    return kind(**{key: row[is_image] for key, row in rows.items()})

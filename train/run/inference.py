@@ -34,9 +34,14 @@ from train.learn.inputs import eval_inputs
 from train.learn.parallel import Placement, jit_step
 from train.learn.step import make_eval_step, make_predict_step
 from train.learn.transfer import find_layers
-from train.run.evaluation import Evaluation, evaluate
+from train.run.evaluation import AnyEvaluation, evaluate
 from train.run.load import LoadedRun, load_run
-from train.run.record import pixel_inputs, run_step_identity, step_identity
+from train.run.record import (
+    is_multi_label,
+    pixel_inputs,
+    run_step_identity,
+    step_identity,
+)
 
 __all__ = ["evaluate_model", "evaluate_run", "predict_images"]
 
@@ -49,7 +54,7 @@ def evaluate_run(
     batch_size: int | None = None,
     ema: bool = False,
     old_head: bool = False,
-) -> tuple[Evaluation, Source]:
+) -> tuple[AnyEvaluation, Source]:
     """Evaluates a run's last checkpoint.
 
     Args:
@@ -73,6 +78,7 @@ def evaluate_run(
         loaded = _with_old_head(run, loaded, data)
     source = evaluation_images(loaded.config, data, split)
     _check_classes(loaded, source)
+    _check_labels(loaded, source)
     config, inputs = loaded.config, loaded.record["input"]
     evaluation = _evaluate(
         loaded.model,
@@ -96,7 +102,7 @@ def evaluate_model(
     weights: str | None = None,
     split: Split = "test",
     batch_size: int = 64,
-) -> tuple[Evaluation, Source]:
+) -> tuple[AnyEvaluation, Source]:
     """Evaluates a model with published weights, or with weights from a file.
 
     Images are preprocessed as the weights expect. The data must have as many classes as
@@ -119,6 +125,11 @@ def evaluate_model(
     """
     cnn_flax.model_info(name)  # Raises if the model does not exist.
     source = open_source(data, split)
+    if source.multi_label:
+        raise UserError(
+            f"{source.spec} has several classes per image, and {name}'s weights are "
+            "for one: train a run on the images, and evaluate that."
+        )
     identified = identify_weights(name, weights)
     model, variables = load_identified(identified)
     classes = getattr(model, "num_classes", None)
@@ -167,7 +178,8 @@ def predict_images(
       advance: called after each file.
 
     Returns:
-      Probabilities, float `[n, K]`, and the names of the K classes.
+      Probabilities, float `[n, K]`, and the names of the K classes. Those of an image
+      sum to 1, unless the run has learned several classes per image.
 
     Raises:
       UserError: if the folder holds no run, or the run has no moving average.
@@ -186,7 +198,9 @@ def predict_images(
     probabilities = np.full((len(paths), len(class_names)), np.nan, np.float32)
     model, variables = fold_batch_norm(model, variables)
     step = jit_step(
-        make_predict_step(model, pixel_inputs(record)),
+        make_predict_step(
+            model, pixel_inputs(record), multi_label=is_multi_label(record)
+        ),
         run_step_identity("prediction", record),
     )
     # One at a time: one compilation and little memory for any number of files.
@@ -213,7 +227,7 @@ def _evaluate(
     *,
     batch_size: int,
     **options: Any,
-) -> Evaluation:
+) -> AnyEvaluation:
     """Evaluates a model on all devices.
 
     Args:
@@ -227,7 +241,8 @@ def _evaluate(
     """
     placement = Placement()
     model, variables = fold_batch_norm(model, variables)
-    step = jit_step(make_eval_step(model, prepare), identity)
+    step = make_eval_step(model, prepare, multi_label=source.multi_label)
+    step = jit_step(step, identity)
     batches = eval_batches(source, batch_size=placement.round_up(batch_size), **options)
     variables = jax.device_put(variables, placement.replicated)
     return evaluate(step, variables, prefetch_to_device(batches, placement.sharded))
@@ -251,6 +266,16 @@ def _with_old_head(run: Path, loaded: LoadedRun, data: str | None) -> LoadedRun:
         record={**record, "class_names": record["old_task"]["class_names"]},
         model=model,
         variables=with_old_head(loaded.variables, params["old_head"]),
+    )
+
+
+def _check_labels(loaded: LoadedRun, source: Source) -> None:
+    """Raises `UserError` if images have several classes each, and the run's do not."""
+    if source.multi_label == is_multi_label(loaded.record):
+        return
+    words = ("several classes", "one") if source.multi_label else ("one", "several")
+    raise UserError(
+        "{} has {} per image, and the run has learned {}.".format(source.spec, *words)
     )
 
 

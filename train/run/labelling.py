@@ -36,6 +36,7 @@ from train.run.record import (
     environment_changes,
     machine,
     pixel_inputs,
+    require_one_class,
     run_step_identity,
     versions,
 )
@@ -133,6 +134,7 @@ def label_images(
     if not out.exists():
         check_outside(out, source.spec)
     loaded = load_run(run, ema=ema)
+    require_one_class(run, loaded.record)
     record, config, model, variables, _ = loaded
     header = {
         "format": FORMAT,

@@ -24,7 +24,7 @@ from train.learn.optimizer import make_schedule
 from train.learn.step import TrainState
 from train.run import run_folder
 from train.run.checkpoint import KEEP, Checkpoints
-from train.run.evaluation import Evaluation, evaluate
+from train.run.evaluation import AnyEvaluation, evaluate
 from train.run.feature_cache import with_backbone_features
 from train.run.metrics import Meter, MetricsLog
 from train.run.precise_bn import PreciseBN, is_wanted
@@ -187,7 +187,7 @@ def _train(
     program: Program,
     checkpoints: Checkpoints,
     console: Console,
-) -> tuple[Json, Evaluation]:
+) -> tuple[Json, AnyEvaluation]:
     """Trains from the last checkpoint, or the start, to the result."""
     config = program.config
     with console.status("compiling"):
@@ -240,7 +240,9 @@ def _train(
                     log.write({**line, "learning_rate": rate})
                 progress.trained(line)
                 trained = line
-                if not diverges and (warning := divergence(config, line, classes)):
+                if not diverges and (
+                    warning := divergence(config, line, program.train)
+                ):
                     diverges = True
                     say(console, warning)
             if epoch_ends:
@@ -314,10 +316,10 @@ def _evaluate(
     eval_step: EvalStep,
     state: TrainState,
     unreadable: BadImages,
-) -> tuple[Evaluation, dict[str, float]]:
+) -> tuple[AnyEvaluation, dict[str, float]]:
     """The model's evaluation, and its figures with those of the moving average."""
 
-    def evaluation_of(variables: Any) -> Evaluation:
+    def evaluation_of(variables: Any) -> AnyEvaluation:
         batches = eval_batches(
             program.test,
             **program.eval_batch._asdict(),

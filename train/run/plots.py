@@ -14,6 +14,7 @@ from train.run.charts import (
     confusion_chart,
     confusion_size,
     not_as_math,
+    precision_recall_chart,
 )
 from train.run.curves import (
     Lines,
@@ -24,11 +25,13 @@ from train.run.curves import (
     split_lines,
 )
 from train.run.evaluation import Evaluation
+from train.run.multi_label import MultiLabelEvaluation
 
 __all__ = [
     "comparison",
     "confusion_matrix",
     "learning_curves",
+    "precision_recall",
     "predicted_images",
     "save",
     "worst_images",
@@ -85,6 +88,21 @@ def confusion_matrix(
     width, height = confusion_size(class_names)
     figure = new_figure(1.2 * width, 1.2 * height + 0.3, printable(title))
     confusion_chart(figure.subplots(), evaluation, class_names)
+    return figure
+
+
+def precision_recall(
+    evaluation: MultiLabelEvaluation, class_names: Sequence[str], title: str
+) -> Figure:
+    """Precision against recall of up to seven classes, those that are found worst.
+
+    Args:
+      evaluation: the evaluation of the test images.
+      class_names: K names.
+      title: title of the figure.
+    """
+    figure = new_figure(5.5, 4.6, printable(title))
+    precision_recall_chart(figure.subplots(), evaluation, class_names)
     return figure
 
 

@@ -27,7 +27,7 @@ from train.errors import UserError
 from train.jit_once import jit_once
 from train.learn.inputs import Batch
 from train.learn.method import Method, Setup
-from train.learn.method_table import method_row
+from train.learn.method_table import check_labels, method_row
 from train.learn.optimizer import make_optimizer, make_schedule
 from train.learn.parallel import (
     AXIS,
@@ -266,6 +266,7 @@ def build(
     axis = AXIS if config.parallelism.parallel == "pmap" else None
     is_global = config.parallelism.bn == "global"
     row = method_row(config)
+    check_labels(row, config, train)
     setup = row.with_teacher(
         Setup(
             config=config,
@@ -316,14 +317,19 @@ def build(
     prepare = method.prepare
     # On a single CPU device a batch is evaluated in parts, and nowhere else.
     whole = not placement.is_one_cpu
-    eval_step = make_eval_step(model, pixel_inputs(record), whole=whole)
+    many = train.multi_label
+    eval_step = make_eval_step(
+        model, pixel_inputs(record), whole=whole, multi_label=many
+    )
     features = None
     if setup.layers and _caches_features(config):
         features = _backbone_output(model, shapes, image_shape)
         train, test = (with_room_for_features(s, features) for s in (train, test))
         objective = train_on_features(objective, setup.layers, image_shape)
         # The features of a batch are all computed already, so no parts.
-        eval_step = make_eval_step(model, pixel_inputs(record), whole=True)
+        eval_step = make_eval_step(
+            model, pixel_inputs(record), whole=True, multi_label=many
+        )
         eval_step = evaluate_on_features(eval_step, setup.layers, image_shape)
         prepare = _identity
     train_step = make_train_step(
@@ -539,7 +545,7 @@ def compile_eval_step(program: Program) -> EvalStep:
     """Compiles the evaluation step."""
     placement = program.placement
     batch = batch_shapes(program.test, program.eval_batch)
-    batch["mask"] = jax.ShapeDtypeStruct(batch["label"].shape, np.float32)
+    batch["mask"] = jax.ShapeDtypeStruct(batch["index"].shape, np.float32)
 
     def with_index(variables, batch):  # Each process has its rows of the batch only.
         return {**program.eval_step(variables, batch), "index": batch["index"]}

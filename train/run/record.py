@@ -28,9 +28,11 @@ __all__ = [
     "check_pseudo_labels",
     "describe",
     "environment_changes",
+    "is_multi_label",
     "machine",
     "pixel_inputs",
     "reduce_batch_norm_over",
+    "require_one_class",
     "run_step_identity",
     "step_identity",
     "versions",
@@ -69,6 +71,7 @@ def describe(config: Config, recipe: str, source: Source) -> Json:
             "std": _per_channel("std", config.input.std, channels),
         },
         "class_names": list(source.class_names),
+        **({"multi_label": True} if source.multi_label else {}),
         **_pseudo_labels(config.unlabelled.pseudo_labels),
         "versions": versions(),
         "machine": machine(config.parallelism),
@@ -112,8 +115,24 @@ def run_step_identity(step: str, record: Json, **facts: Any) -> dict[str, Any] |
     """`step_identity` of a step of inference with a run's model."""
     model, images = record["model"], record["input"]
     inputs = [images["mean"], images["std"]]
+    if is_multi_label(record):
+        facts["multi_label"] = True
     fields = model["fields"]
     return step_identity(step, model["name"], fields=fields, input=inputs, **facts)
+
+
+def is_multi_label(record: Json) -> bool:
+    """Whether a run has learned several classes per image."""
+    return record.get("multi_label", False)
+
+
+def require_one_class(run: Path, record: Json) -> None:
+    """Raises `UserError` if a run whose labels are wanted has several per image."""
+    if is_multi_label(record):
+        raise UserError(
+            f"{run} has learned several classes per image: it labels no images for "
+            "others. `predict` classifies files with it."
+        )
 
 
 def reduce_batch_norm_over(model: nn.Module, axis: str | None) -> nn.Module:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cnn_flax.installing import install_command
-from train.console import percent, program_name
+from train.console import figure_rows, percent, program_name
 from train.data import Source
-from train.run.evaluation import Evaluation
+from train.run.evaluation import AnyEvaluation, Evaluation
+from train.run.multi_label import MultiLabelEvaluation
 from train.run.page import chart, document, duration_text, escape, section, tiles
 from train.run.report_classes import classes_section, images_sections
+from train.run.report_multi_label import multi_label_sections
 from train.run.report_settings import next_steps_section, settings_section
 
 __all__ = ["Report", "lowest_loss", "report_page"]
@@ -39,7 +41,7 @@ class Report:
       note: what was evaluated, if that is not the run as it was trained.
     """
 
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     source: Source
     split: str
     model: str
@@ -59,12 +61,11 @@ def report_page(report: Report, failed: Callable[[str], None]) -> str:
       report: what it is about.
       failed: called with a line for each part that could not be drawn.
     """
-    figures = report.evaluation.figures()
-    images = len(report.evaluation.label)
-    title = (
-        f"{report.model} on {report.source.spec}: {percent(figures['accuracy'])} of "
-        f"{images:,} {report.split} images"
-    )
+    evaluation, source = report.evaluation, report.source
+    images = f"{len(evaluation.label):,} {report.split} images"
+    name, value = _figures(report)[0]
+    what = "" if name == "accuracy" else f" {name}"
+    title = f"{report.model} on {source.spec}: {value}{what} of {images}"
     has_charts = importlib.util.find_spec("matplotlib") is not None
     introduction = _introduction(report)
     if not has_charts:
@@ -76,12 +77,15 @@ def report_page(report: Report, failed: Callable[[str], None]) -> str:
     parts: dict[str, Callable[[], str]] = {"Result": partial(_result, report)}
     if has_charts and report.lines:
         parts["Learning curves"] = partial(_curves, report)
-    parts["Classes"] = partial(
-        classes_section, report.evaluation, report.source.class_names, has_charts
-    )
-    if has_charts:
-        parts["Calibration"] = partial(_calibration, report.evaluation)
-    parts |= images_sections(report.evaluation, report.source)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        parts |= multi_label_sections(evaluation, source, has_charts)
+    else:
+        parts["Classes"] = partial(
+            classes_section, evaluation, source.class_names, has_charts
+        )
+        if has_charts:
+            parts["Calibration"] = partial(_calibration, evaluation)
+        parts |= images_sections(evaluation, source)
     if report.run is not None and report.record is not None:
         parts["Settings"] = partial(settings_section, report.record)
         parts["How to go on"] = partial(next_steps_section, report.run, report.record)
@@ -92,7 +96,8 @@ def report_page(report: Report, failed: Callable[[str], None]) -> str:
 def lowest_loss(record: Json) -> float:
     """The lowest training loss that label smoothing allows, in nats; 0 without it.
 
-    It is the entropy of a smoothed label. Objectives with a teacher or with unlabelled
+    It is the entropy of a smoothed label, for several classes per image of one class's.
+    Objectives with a teacher or with unlabelled
     images have other terms: 0 for these.
     """
     config = record["config"]
@@ -102,7 +107,7 @@ def lowest_loss(record: Json) -> float:
     ).get("unlabelled")
     if not smoothing or has_other_terms:
         return 0.0
-    classes = len(record["class_names"])
+    classes = 2 if record.get("multi_label") else len(record["class_names"])
     other = smoothing / classes
     shares = [1 - smoothing + other, *[other] * (classes - 1)]
     return -sum(share * math.log(share) for share in shares if share > 0)
@@ -137,17 +142,8 @@ def _introduction(report: Report) -> str:
 
 def _result(report: Report) -> str:
     evaluation, result = report.evaluation, report.result or {}
-    figures = evaluation.figures()
-    shown = [(percent(figures["accuracy"]), "accuracy")]
-    if len(report.source.class_names) > 5:
-        shown.append((percent(figures["top5_accuracy"]), "top-5 accuracy"))
-    balanced = percent(figures["balanced_accuracy"])
-    if balanced != shown[0][0]:
-        shown.append((balanced, "balanced accuracy"))
-    shown += [
-        (f"{figures['loss']:.4f}", "loss (nats)"),
-        (percent(evaluation.calibration_error()), "calibration error"),
-    ]
+    shown = [(value, name) for name, value in _figures(report)]
+    shown.append((percent(evaluation.calibration_error()), "calibration error"))
     if "ema_accuracy" in result:
         shown.append((percent(result["ema_accuracy"]), "accuracy of the EMA"))
     shown.append((f"{len(evaluation.label):,}", f"{report.split} images"))
@@ -161,6 +157,15 @@ def _result(report: Report) -> str:
             (f"{result['images_per_second']:,.0f}", "images per second"),
         ]
     return section("Result", tiles(shown))
+
+
+def _figures(report: Report) -> list[tuple[str, str]]:
+    """Names and formatted values of the evaluation's figures, the main one first."""
+    figures, classes = report.evaluation.figures(), len(report.source.class_names)
+    return [
+        (f"{name} (nats)" if name == "loss" else name, value)
+        for name, value in figure_rows(figures, classes)
+    ]
 
 
 def _curves(report: Report) -> str:

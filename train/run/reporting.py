@@ -10,7 +10,7 @@ from rich.console import Console
 
 from train.console import say
 from train.data import Source
-from train.run.evaluation import Evaluation
+from train.run.evaluation import AnyEvaluation
 from train.run.metrics import read_metrics
 from train.run.run_folder import read_result
 from train.storage import replace_file
@@ -23,7 +23,7 @@ PAGE = "report.html"  # Name of the page in a run's folder.
 def report_run(
     run: Path,
     record: Mapping[str, Any],
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     source: Source,
     console: Console,
     *,

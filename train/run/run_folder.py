@@ -51,7 +51,14 @@ _FIELDS = {
     "split": str,
 }
 _OPTIONAL = dict.fromkeys(
-    ("top5_accuracy", "balanced_accuracy", "ema_loss", "ema_accuracy"), float
+    (
+        "top5_accuracy",
+        "balanced_accuracy",
+        "mean_average_precision",
+        "ema_loss",
+        "ema_accuracy",
+    ),
+    float,
 )
 
 # What is written under the lock of a run, or of a Noisy Student, next to caches.

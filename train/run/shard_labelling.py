@@ -30,7 +30,7 @@ from train.learn.parallel import Placement, jit_step
 from train.learn.step import make_predict_step
 from train.run.labelling import batch_options, describe_teacher, one_behind
 from train.run.load import load_run
-from train.run.record import pixel_inputs, run_step_identity
+from train.run.record import pixel_inputs, require_one_class, run_step_identity
 
 __all__ = ["ShardLabeller", "label_shards"]
 
@@ -72,6 +72,7 @@ class ShardLabeller:
         say: Callable[[str], None] = print,
     ) -> None:
         loaded = load_run(run, ema=ema)
+        require_one_class(run, loaded.record)
         record, config, model, variables, _ = loaded
         classes = len(record["class_names"])
         if classes > 2**16:

@@ -10,22 +10,22 @@ from train.data import Source
 
 __all__ = ["divergence", "overfitting"]
 
-# Times the loss of guessing, ln K. A model starts near 1; noise stays below 2.
+# Times the loss of guessing, ln K or ln 2. A model starts near 1; noise stays below 2.
 _DIVERGED = 3.0
 # Of the loss of guessing: at most this in training, and more than that of guessing in
 # evaluation, is a model that knows its training images and no others.
 _LEARNED = 0.5
 
 
-def divergence(config: Config, figures: Mapping[str, float], classes: int) -> str:
+def divergence(config: Config, figures: Mapping[str, float], train: Source) -> str:
     """A line if the training loss has exploded; empty otherwise.
 
     Args:
       config: the run's config.
       figures: a line of training metrics.
-      classes: number of classes.
+      train: the training images.
     """
-    guessing = math.log(classes)
+    guessing = _loss_of_guessing(train)
     loss, rate = figures["loss"], config.optimization.learning_rate
     if loss <= _DIVERGED * guessing:
         return ""
@@ -50,7 +50,7 @@ def overfitting(
       evaluated: the figures of the last evaluation.
       train: the training images.
     """
-    guessing = math.log(len(train.class_names))
+    guessing = _loss_of_guessing(train)
     loss, split = evaluated["loss"], config.selection.eval_split
     if trained["loss"] > _LEARNED * guessing or loss <= guessing:
         return ""
@@ -60,6 +60,10 @@ def overfitting(
         f"knows its {len(train):,} training images and does not recognize others. "
         f"{_remedy(config)}"
     )
+
+
+def _loss_of_guessing(train: Source) -> float:
+    return math.log(2 if train.multi_label else len(train.class_names))
 
 
 def _remedy(config: Config) -> str:

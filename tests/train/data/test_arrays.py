@@ -137,7 +137,7 @@ def test_npz_without_splits_is_split(tmp_path):
         ),
         (
             {"images": IMAGES, "labels": np.eye(4, dtype=int)[LABELS[:, 0]]},
-            r"labels is int64 \[20, 4\]; .*save labels.argmax\(-1\)",
+            r"labels is int64 \[20, 4\] with one class .*save labels.argmax\(-1\)",
         ),
         (
             {"images": IMAGES, "labels": np.asarray("cat")},

@@ -45,7 +45,7 @@ def test_no_source_needs_tensorflow(any_spec, monkeypatch):
 def test_unknown_data_names_the_nearest():
     with pytest.raises(SourceError, match=r"unknown data 'digit': did you mean digits"):
         open_source("digit")
-    with pytest.raises(SourceError, match="available: digits, files, folder, idx, npz"):
+    with pytest.raises(SourceError, match="available: csv, digits, files, folder, idx"):
         open_source("/home/me/images")
 
 
@@ -55,7 +55,9 @@ def test_a_path_without_its_kind_suggests_the_kind(tmp_path, monkeypatch):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").touch()
     (tmp_path / "set.npz").touch()
-    for path, kind in (("photos", "folder"), ("mnist", "idx"), ("set.npz", "npz")):
+    (tmp_path / "set.csv").touch()
+    kinds = {"photos": "folder", "mnist": "idx", "set.npz": "npz", "set.csv": "csv"}
+    for path, kind in kinds.items():
         with pytest.raises(SourceError, match=f"did you mean {kind}:{path}. "):
             open_source(path)
 

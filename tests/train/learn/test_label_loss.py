@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -5,21 +6,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_flax.losses import binary_cross_entropy
 from train.config import Config, Optimization, UnevenClasses
+from train.data import open_source
 from train.errors import UserError
 from train.learn.label_loss import balanced_weights, label_loss
 
-COUNTS = np.array([60, 30, 9, 1])
+COUNTS = (60, 30, 9, 1)
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 4)) * 3
 LABELS = np.array([0, 0, 1, 2, 3, 0])
 SMOOTHING = 0.1
 
 
-def make(**options):
+def images_of(counts):
+    """A set with as many images of each class, whose pixels are never read."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    source = dataclasses.replace(open_source("digits"), find_labels=lambda: labels)
+    return dataclasses.replace(source, class_names=tuple("abcd"))
+
+
+def make(counts=COUNTS, **options):
     optimization = Optimization(label_smoothing=SMOOTHING)
     config = Config(optimization=optimization, uneven_classes=UnevenClasses(**options))
-    return label_loss(config, lambda: COUNTS)
+    return label_loss(config, images_of(counts))
 
 
 def by_hand(logits, weights, offsets):
@@ -75,11 +85,7 @@ def test_balanced_weights_have_mean_one_and_leave_out_empty_classes():
 
 
 def test_an_empty_class_leaves_the_adjusted_loss_finite():
-    config = Config(
-        optimization=Optimization(label_smoothing=SMOOTHING),
-        uneven_classes=UnevenClasses(logit_adjustment=1.0),
-    )
-    loss = label_loss(config, lambda: np.array([5, 0, 3, 2]))
+    loss = make((5, 0, 3, 2), logit_adjustment=1.0)
     value, slope = jax.value_and_grad(loss)(jnp.array(LOGITS), jnp.array(LABELS))
     assert jnp.isfinite(value) and jnp.isfinite(slope).all()
 
@@ -88,7 +94,19 @@ def test_the_counts_are_not_asked_for_without_need():
     def count():
         raise AssertionError("counted")
 
-    label_loss(Config(), count)
+    label_loss(Config(), dataclasses.replace(images_of(COUNTS), find_labels=count))
+
+
+def test_several_classes_per_image_have_binary_cross_entropy_and_no_weights():
+    several = dataclasses.replace(images_of(COUNTS), multi_label=True)
+    labels = RNG.integers(0, 2, LOGITS.shape)
+    np.testing.assert_array_equal(
+        label_loss(Config(), several)(jnp.array(LOGITS), labels),
+        binary_cross_entropy(jnp.array(LOGITS), labels),
+    )
+    uneven = Config(uneven_classes=UnevenClasses(balanced_sampling=True))
+    with pytest.raises(UserError, match="several classes per image: .* need one"):
+        label_loss(uneven, several)
 
 
 def test_one_correction_at_a_time():

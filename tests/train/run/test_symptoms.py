@@ -11,10 +11,14 @@ CONFIG = Config(input=Input(data="folder:my photos"))
 
 
 def test_a_loss_far_above_guessing_is_said_with_a_lower_rate():
-    assert divergence(CONFIG, {"loss": 2.9 * math.log(10)}, 10) == ""
-    said = divergence(CONFIG, {"loss": 8425.0}, 10)
+    digits = open_source("digits")
+    assert divergence(CONFIG, {"loss": 2.9 * math.log(10)}, digits) == ""
+    said = divergence(CONFIG, {"loss": 8425.0}, digits)
     assert "The training loss is 8,425, and guessing has 2.3" in said
     assert "try --learning-rate 0.01" in said
+    several = dataclasses.replace(digits, multi_label=True)
+    said = divergence(CONFIG, {"loss": 3.1 * math.log(2)}, several)
+    assert "guessing has 0.693" in said
 
 
 @pytest.mark.parametrize(
