@@ -169,6 +169,21 @@ def idx_data(rng: random.Random) -> Files:
     return files
 
 
+_TABLES = (
+    b"image,cat,dog,split\na.png,1,0,train\na.png,1,1,train\na.png,0,0,test\n",
+    b"image,labels\na.png,cat;dog\na.png,\n",
+    b"image,label\na.png,cat\na.png,dog\n",
+    b'\xef\xbb\xbffile,tags\r\n"a.png",cat dog\r\n"a.png",cat\r\n',
+)
+
+
+def csv_data(rng: random.Random) -> Files:
+    """Images and their classes in a CSV file."""
+    tokens = (b",", b'"', b"\n", b"\r", b";", b"|", b"labels", b"split", b"0", b"1")
+    table = mutate_bytes(rng, rng.choice(_TABLES), tokens, head=20)
+    return {"data.csv": table, "a.png": image("PNG")[0]}
+
+
 def npz_data(rng: random.Random) -> Files:
     """A set of images in an archive of arrays."""
     labels = rng.choice((npy(_LABELS), npy(_LABELS.astype("<i8")), npy(_WORDS)))

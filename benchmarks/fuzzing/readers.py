@@ -28,6 +28,7 @@ from train.data.label_shards import (
     read_label_header,
     read_label_shard,
 )
+from train.data.multi_label import csv_file
 from train.data.pseudo_label_file import read_pseudo_labels, select_pseudo_labels
 from train.data.shard_readers import open_shard
 from train.data.tfds import _Examples
@@ -103,7 +104,7 @@ def _source(opener: Callable[[str], dict[str, Callable]], path: Path) -> None:
     for open_split in opener(str(path)).values():
         source = open_split()
         source.read(len(source) - 1)
-        source.labels.max()
+        source.strata().max()
 
 
 def _image(folder: Path) -> None:
@@ -204,6 +205,12 @@ READERS: dict[str, Reader] = {
     "torch_zip": Reader(inputs.torch_zip, _weights, CheckpointError, 6),
     "torch_legacy": Reader(inputs.torch_legacy, _weights, CheckpointError, 6),
     "idx": Reader(inputs.idx_data, functools.partial(_source, idx), UserError, 2),
+    "csv_data": Reader(
+        inputs.csv_data,
+        lambda folder: _source(csv_file, folder / "data.csv"),
+        (UserError, DecodeError),
+        2,
+    ),
     "npz_data": Reader(
         inputs.npz_data, lambda folder: _source(npz, folder / "data.npz"), UserError, 2
     ),

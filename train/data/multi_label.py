@@ -24,6 +24,7 @@ from train.data.source import (
 
 __all__ = ["csv_file", "multi_label_arrays"]
 
+_MOST_TARGETS = 2**30  # Images times classes.
 _FORMS = (
     "expected a header and a row per image: its file, then 0 or 1 per class, as in "
     "'image,cat,dog', or the names of its classes, as in 'image,labels' with 'cat;dog'"
@@ -142,6 +143,8 @@ def _read(spec: str, file: Path) -> tuple[list[str], list[list[str]]]:
                 f"{spec}: row {number} has {len(line)} values, and the header "
                 f"{len(header)}"
             )
+        if "\0" in line[0]:
+            raise SourceError(f"{spec}: the file in row {number} has a zero byte")
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise SourceError(f"{spec}: the header has {name_of(twice[0])} twice")
     return header, [line for _, line in lines[1:]]
@@ -222,5 +225,14 @@ def _named(spec: str, cells: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray
     classes = tuple(sorted(set().union(*named)))
     if not classes:
         raise SourceError(f"{spec}: no image has a class; {_FORMS}")
-    targets = [[name in names for name in classes] for names in named]
-    return classes, np.asarray(targets, np.uint8)
+    if len(cells) * len(classes) > _MOST_TARGETS:
+        raise SourceError(
+            f"{spec}: {len(cells):,} images have {len(classes):,} classes, among them "
+            f"{name_of(classes[0])} and {name_of(classes[-1])}; is a class's name in "
+            "more than one spelling, or no class?"
+        )
+    number = {name: k for k, name in enumerate(classes)}
+    targets = np.zeros((len(cells), len(classes)), np.uint8)
+    for row, names in zip(targets, named, strict=True):
+        row[[number[name] for name in names]] = 1
+    return classes, targets

@@ -58,6 +58,7 @@ def test_a_csv_file_may_have_one_class_per_image(write_csv):
         ("image,cat,cat\na.png,1,0\n", "the header has 'cat' twice"),
         ("image,cat\na.png,2\n", "'cat' of a.png is '2'; it must be 0 or 1"),
         ("image,cat,split\na.png,1,x\n", "the split of a.png is 'x'; it must be one"),
+        ("image,cat\na\0.png,1\n", "the file in row 2 has a zero byte"),
         ("image,labels\na.png,\n", "no image has a class"),
         ("image,cat,dog\na.png,1,0\nb.png,0,1\n", "one class: .* column 'label'"),
         ("image,tags\na.png,cat\nb.png,dog\n", "one class: .* column 'label'"),
@@ -69,6 +70,12 @@ def test_a_csv_file_may_have_one_class_per_image(write_csv):
 def test_a_csv_file_of_another_form_is_refused(write_csv, text, message):
     with pytest.raises(SourceError, match=message):
         open_source(write_csv(text))
+
+
+def test_names_that_are_no_classes_are_refused_before_they_fill_the_memory(write_csv):
+    rows = "".join(f"{i}.png,caption {i}|x\n" for i in range(2**15))
+    with pytest.raises(SourceError, match="32,768 images have 32,769 classes.*'x'"):
+        open_source(write_csv("image,labels\n" + rows))
 
 
 def test_a_csv_file_must_be_there_and_text(tmp_path):
