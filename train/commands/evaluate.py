@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from train.api.evaluation import EvaluateResult, evaluate
 from train.compilation_cache import use_compilation_cache
@@ -18,7 +18,7 @@ __all__ = ["Evaluate"]
 class Evaluate:
     """Evaluates a run's last checkpoint, or a model with weights from elsewhere."""
 
-    what: Positional[str]
+    what: Positional[Annotated[str, arg(metavar="RUN|MODEL")]]
     """Folder of a run, or a model, one of cnn_flax.list_models()."""
     data: str | None = None
     """Data source of the images; by default the run's."""

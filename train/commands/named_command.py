@@ -2,9 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Union
-
-import tyro
 
 from train import recipes
 from train.commands.advise import Advise
@@ -47,17 +44,11 @@ def named_command(words: Sequence[str], command_line: str) -> Callable[[], None]
         return noisy_student_command(words[1:], command_line, prog=program)
     if name == "plan":
         return plan_command(words[1:], prog=program)
-    forms: list[Any] = [
-        Annotated[form, tyro.conf.subcommand(name)] for name, form in _COMMANDS.items()
-    ]
-    # The named recipe alone, so that suggestions are from its flags.
-    if name in recipes.names():
-        recipe = recipes.load(name)
-        forms.append(run_command(recipe))
-        if asks_for_help(words[1:]):
-            return partial(print, short_help(recipe, program))
-        words = all_help(words)
-    elif name not in _COMMANDS:
+    if name in _COMMANDS:
+        return parse(_COMMANDS[name], prog=f"{program} {name}", args=words[1:])
+    if name not in recipes.names():
         raise recipes.no_recipe(name, [*_COMMANDS, "noisy-student", "plan"])
-    form: Any = Union[tuple(forms)]  # noqa: UP007
-    return parse(form, prog=program, args=words)
+    recipe = recipes.load(name)
+    if asks_for_help(words[1:]):
+        return partial(print, short_help(recipe, program))
+    return run_command(recipe, all_help(words[1:]), prog=program)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated
 
-import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Suppress
 
@@ -85,9 +84,16 @@ def noisy_student_command(
         )
     if asks_for_help(words[1:]):
         return partial(print, short_help(by_name[words[0]], prog))
-    forms = tuple(_form(recipe, command_line) for recipe in students)
-    form: Any = Union[forms]  # noqa: UP007
-    return parse(form, prog=prog, args=all_help(words))
+    recipe = by_name[words[0]]
+    assert recipe.noisy_student is not None
+    out, student = Path("runs", recipe.name), recipe.noisy_student
+    return parse(
+        RunNoisyStudent,
+        prog=f"{prog} {recipe.name}",
+        args=all_help(words[1:]),
+        default=RunNoisyStudent(out, False, student, recipe.name, command_line),
+        description=recipe.text,
+    )
 
 
 def _help(students: Sequence[recipes.Recipe], prog: str) -> str:
@@ -104,18 +110,3 @@ def _help(students: Sequence[recipes.Recipe], prog: str) -> str:
         title = recipe.text.strip().partition("\n")[0]
         lines += [f"  {recipe.name}", f"      {title}"]
     return "\n".join([*lines, "", f"Flags: {prog} RECIPE --help"])
-
-
-def _form(recipe: recipes.Recipe, command_line: str) -> Any:
-    assert recipe.noisy_student is not None
-    default = RunNoisyStudent(
-        Path("runs", recipe.name),
-        False,
-        recipe.noisy_student,
-        recipe.name,
-        command_line,
-    )
-    return Annotated[
-        RunNoisyStudent,
-        tyro.conf.subcommand(recipe.name, default=default, description=recipe.text),
-    ]

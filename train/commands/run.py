@@ -1,14 +1,15 @@
 """`python -m train RECIPE`: runs a recipe, or resumes a run."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from train.api.training import fit
+from train.commands.parsing import parse
 from train.compilation_cache import use_compilation_cache
 from train.config import Config
 from train.console import program_name
@@ -63,20 +64,33 @@ class Run:
             Console(quiet=quiet).print(result.table())
 
 
-def run_command(recipe: Recipe) -> Any:
-    """A recipe's subcommand, for `tyro.cli`.
+def run_command(
+    recipe: Recipe, words: Sequence[str], *, prog: str
+) -> Callable[[], None]:
+    """Parses what follows a recipe on the command line.
+
+    Args:
+      recipe: the recipe.
+      words: its flags.
+      prog: name of the program, for the usage line.
+
+    Returns:
+      The command, with its flags set.
 
     Raises:
-      UserError: if the recipe is a Noisy Student, which has a command of its own.
+      UserError: if a flag does not fit, or the recipe is a Noisy Student, which has a
+        command of its own.
     """
     if recipe.noisy_student:
         raise UserError(
             f"{recipe.name} is a Noisy Student: run it with "
             f"`{program_name()} noisy-student {recipe.name}`."
         )
-    out = Path("runs", recipe.name)
-    default = Run(out, False, recipe.config, recipe=recipe.name)
-    return Annotated[
+    default = Run(Path("runs", recipe.name), False, recipe.config, recipe=recipe.name)
+    return parse(
         Run,
-        tyro.conf.subcommand(recipe.name, default=default, description=recipe.text),
-    ]
+        prog=f"{prog} {recipe.name}",
+        args=words,
+        default=default,
+        description=recipe.text,
+    )

@@ -80,6 +80,23 @@ def test_a_wrong_flag_is_explained(capsys, words, message):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "digits_resnet",
+        "evaluate run",
+        "noisy-student noisy_student_digits",
+        "plan digits_resnet --topology v5e:2x2",
+    ],
+)
+def test_a_wrong_flag_names_the_help_of_its_command(capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--nonsense"])
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    named = " ".join(command.split()[: 1 + command.startswith(("noisy", "plan"))])
+    assert f"For full helptext, run python -m train {named} --help" in shown
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["evaluate", "nowhere"], "nowhere holds no run."),
