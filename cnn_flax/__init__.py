@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         single_layer_receptive_field,
         summary,
     )
+    from cnn_flax.classifier import reset_classifier
     from cnn_flax.fold import fold_batch_norm
     from cnn_flax.info import model_info
     from cnn_flax.prediction import predict_fn
@@ -61,6 +62,7 @@ __all__ = [
     "programs",
     "publish",
     "receptive_field",
+    "reset_classifier",
     "single_layer_receptive_field",
     "summary",
     "weights",
@@ -80,6 +82,7 @@ _HOMES = {
     "predict_fn": "prediction",
     "preprocess": "weights",
     "receptive_field": "analysis",
+    "reset_classifier": "classifier",
     "single_layer_receptive_field": "analysis",
     "summary": "analysis",
 }

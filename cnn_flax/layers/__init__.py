@@ -5,6 +5,7 @@ from cnn_flax.layers.conv import Conv
 from cnn_flax.layers.conv_block import ConvBlock
 from cnn_flax.layers.deform_conv import DeformConv, deform_conv2d
 from cnn_flax.layers.drop_path import DropPath
+from cnn_flax.layers.global_pool import GeM
 from cnn_flax.layers.grid_sample import grid_sample
 from cnn_flax.layers.local_response_norm import local_response_norm
 from cnn_flax.layers.pooling import (
@@ -21,6 +22,7 @@ __all__ = [
     "ConvBlock",
     "DeformConv",
     "DropPath",
+    "GeM",
     "SqueezeExcite",
     "adaptive_avg_pool",
     "avg_pool",

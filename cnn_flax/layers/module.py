@@ -12,7 +12,7 @@ import importlib
 import operator
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,6 +113,8 @@ def _required(kind: Any) -> Any:
 
 @functools.cache
 def _check_of(kind: Any) -> Callable[[str, Any], Any]:
+    if get_origin(kind) is Literal:
+        return functools.partial(_choice, get_args(kind))
     return _CHECKS.get(_required(kind), _function)
 
 
@@ -165,6 +167,12 @@ def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}.")
     return bool(value)
+
+
+def _choice(choices: Sequence[str], name: str, value: Any) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+    return value
 
 
 def _text(name: str, value: Any) -> str:

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, DropPath, global_avg_pool
+from cnn_flax.layers import Conv, DropPath
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -84,6 +85,7 @@ class ConvNeXt(Module):
       layer_scale: value that each channel's factor on a branch begins with.
       num_classes: outputs of the head; 0 leaves it out and returns the normalised
         pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       drop_path_rate: probability of dropping a block's branch, in [0, 1); it grows
         linearly from 0 at the first block to this at the last.
       bn_axis_name: mapped axis that the batch is split over, under `jax.pmap`; named as
@@ -96,6 +98,7 @@ class ConvNeXt(Module):
     stage_sizes: Sequence[int] = (3, 3, 9, 3)
     layer_scale: float = 1e-6
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     drop_path_rate: float = 0.1
     bn_axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -157,7 +160,7 @@ class ConvNeXt(Module):
         # Head.
         wide = jnp.promote_types(jnp.float32, self.dtype)
         norm = configure(nn.LayerNorm, wide, epsilon=1e-6)
-        x = norm(name="norm")(global_avg_pool(x))
+        x = norm(name="norm")(global_pool(self.global_pool)(x))
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

@@ -32,9 +32,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import BatchNorm, Conv, ConvBlock, global_avg_pool, max_pool
+from cnn_flax.layers import BatchNorm, Conv, ConvBlock, max_pool
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.layers.remat import remat
@@ -110,6 +111,7 @@ class DenseNet(Module):
       bn_size: channels inside a layer, as a multiple of `growth_rate`.
       compression: share of the channels that a transition keeps (the paper's theta).
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       small_inputs: whether the stem is one 3x3 with stride 1 and no max pooling
         follows, for images of 28 to 64 px (section 3, "Implementation details").
       dropout_rate: probability of dropping an element of a layer's output, in [0, 1).
@@ -127,6 +129,7 @@ class DenseNet(Module):
     bn_size: int = 4
     compression: float = 0.5
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     small_inputs: bool = False
     dropout_rate: float = 0.0
     remat: bool = False
@@ -201,7 +204,7 @@ class DenseNet(Module):
 
         # Head.
         x = nn.relu(norm(name="bn")(x, use_running_average=not train))
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

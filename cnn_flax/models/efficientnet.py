@@ -40,7 +40,6 @@ from cnn_flax.layers import (
     ConvBlock,
     DropPath,
     SqueezeExcite,
-    global_avg_pool,
 )
 from cnn_flax.layers.arguments import as_images, check_rate, finite_number
 from cnn_flax.layers.channels import round_channels
@@ -50,6 +49,7 @@ from cnn_flax.layers.dilation import (
     last_of_each_stride,
     stage_steps,
 )
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module, Padding
 from cnn_flax.registry import register
@@ -293,6 +293,7 @@ class EfficientNet(Module):
       width_multiplier: factor on all numbers of channels, which are rounded to
         multiples of 8.
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       stages: the stages before scaling, as `Stage` or lists of its numbers.
       scale_ends: whether stem, last 1x1 and the depth of the first and last stage are
         scaled too.
@@ -318,6 +319,7 @@ class EfficientNet(Module):
     depth_multiplier: float = 1.0
     width_multiplier: float = 1.0
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     stages: Sequence[Sequence[int]] = _B0
     scale_ends: bool = True
     se_ratio: float = 0.25
@@ -425,7 +427,7 @@ class EfficientNet(Module):
 
         # Head.
         x = conv_block(self._end(_HEAD), 1, name="conv_head")(x, train=train)
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

@@ -22,9 +22,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, DropPath, global_avg_pool
+from cnn_flax.layers import Conv, ConvBlock, DropPath
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.models.efficientnet import MBConv, Stage
@@ -123,6 +124,7 @@ class EfficientNetV2(Module):
       stages: the stages after them, of MBConv with squeeze and excitation.
       head_features: output channels of the last 1x1.
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
       drop_path_rate: probability of dropping a block's branch, in [0, 1); it grows
         linearly from 0 at the first block, and would be reached after the last.
@@ -136,6 +138,7 @@ class EfficientNetV2(Module):
     stages: Sequence[Sequence[int]] = _S
     head_features: int = 1280
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.2
     bn_momentum: float = 0.9
@@ -210,7 +213,7 @@ class EfficientNetV2(Module):
 
         # Head.
         x = conv_block(self.head_features, 1, name="conv_head")(x, train=train)
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

@@ -36,12 +36,12 @@ from cnn_flax.layers import (
     ConvBlock,
     adaptive_avg_pool,
     avg_pool,
-    global_avg_pool,
     local_response_norm,
     max_pool,
 )
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import dense_init, linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -134,6 +134,7 @@ class GoogLeNet(Module):
     Attributes:
       num_classes: outputs of each head; 0 leaves them out and returns the pooled
         features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       original: whether it is the paper's net: biases and local response normalisation
         instead of BatchNorm, and the paper's kernels and poolings.
       aux_logits: whether there are auxiliary heads.
@@ -149,6 +150,7 @@ class GoogLeNet(Module):
     pyramid = ("stage3", "stage4", "stage5")  # Of a backbone.
 
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     original: bool = False
     aux_logits: bool = True
     dropout_rate: float = 0.2
@@ -225,7 +227,7 @@ class GoogLeNet(Module):
                 x = max_pool(x, 3 if self.original else 2, 2, ceil_mode=True)
 
         # Head.
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

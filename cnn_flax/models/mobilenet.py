@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, DropPath, global_avg_pool
+from cnn_flax.layers import Conv, ConvBlock, DropPath
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
@@ -35,6 +35,7 @@ from cnn_flax.layers.dilation import (
     last_of_each_stride,
     stage_steps,
 )
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -127,6 +128,7 @@ class MobileNetV2(Module):
       width_multiplier: factor on all numbers of channels, which are rounded to
         multiples of 8; the last 1x1 keeps its 1280 channels below 1 (section 6.1).
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       stage_sizes: number of blocks per stage; fewer than seven stages leave out the
         table's last ones.
       dropout_rate: probability of dropping a pooled feature, in [0, 1).
@@ -144,6 +146,7 @@ class MobileNetV2(Module):
 
     width_multiplier: float = 1.0
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     stage_sizes: Sequence[int] = tuple(stage.blocks for stage in _TABLE_2)
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
@@ -223,7 +226,7 @@ class MobileNetV2(Module):
         # Head.
         width = round_channels(_HEAD * max(1.0, self.width_multiplier))
         x = conv_block(width, 1, name="conv_head")(x, train=train)
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, DropPath, SqueezeExcite, global_avg_pool
+from cnn_flax.layers import Conv, ConvBlock, DropPath, SqueezeExcite
 from cnn_flax.layers.arguments import as_images, check_rate
 from cnn_flax.layers.channels import round_channels
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -179,6 +180,7 @@ class MobileNetV3(Module):
       width_multiplier: factor on all numbers of channels, which are rounded to
         multiples of 8.
       num_classes: outputs of the head; 0 leaves it out and returns its input.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       dropout_rate: probability of dropping an input of the head, in [0, 1).
       drop_path_rate: probability of dropping a block's branch, in [0, 1); it grows
         linearly from 0 at the first block, and would be reached after the last.
@@ -193,6 +195,7 @@ class MobileNetV3(Module):
     hidden_features: int = 1280
     width_multiplier: float = 1.0
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
     bn_momentum: float = 0.99
@@ -267,7 +270,7 @@ class MobileNetV3(Module):
         # Head. The last 1x1 has the widest block's channels.
         x = conv_block(6 * x.shape[-1], 1, name="conv_head")(x, train=train)
         dense = configure(nn.Dense, self.dtype, kernel_init=_dense_init)
-        x = global_avg_pool(x).astype(self.dtype)
+        x = global_pool(self.global_pool)(x).astype(self.dtype)
         x = dense(self._width(self.hidden_features), name="hidden")(x)
         x = nn.hard_swish(x).astype(jnp.promote_types(jnp.float32, self.dtype))
         self.sow("intermediates", "pre_logits", x)

@@ -16,9 +16,10 @@ import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, SqueezeExcite, global_avg_pool
+from cnn_flax.layers import Conv, ConvBlock, SqueezeExcite
 from cnn_flax.layers.arguments import as_images, finite_number
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -112,6 +113,7 @@ class RegNet(Module):
       se_ratio: squeezed channels as a share of a block's input; 0: no excitation.
       stem_features: number of channels of the stem.
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -124,6 +126,7 @@ class RegNet(Module):
     se_ratio: float = 0.25
     stem_features: int = 32
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -178,7 +181,7 @@ class RegNet(Module):
             self.sow("intermediates", f"stage{i + 1}", x)
 
         # Head.
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

@@ -34,7 +34,6 @@ from cnn_flax.layers import (
     ConvBlock,
     DropPath,
     avg_pool,
-    global_avg_pool,
     max_pool,
 )
 from cnn_flax.layers.arguments import as_images, check_rate
@@ -45,6 +44,7 @@ from cnn_flax.layers.configure import (
 )
 from cnn_flax.layers.cpu.convolution import subsample
 from cnn_flax.layers.dilation import StageSteps, check_output_stride, stage_steps
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import nearest, register
@@ -372,6 +372,7 @@ class ResNet(Module):
       width: channels of the stem and inside the blocks of stage 1; each further stage
         has twice as many.
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       stem: constructor of the stem, called with features, conv_block and name.
       stem_pool: the pooling after the stem.
       small_inputs: whether the stem is one 3x3 with stride 1 and no max pooling
@@ -405,6 +406,7 @@ class ResNet(Module):
     block: type[Block]
     width: int = 64
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     stem: Callable[..., nn.Module] = conv_stem
     stem_pool: Callable[[jax.Array], jax.Array] = partial(
         max_pool, window=3, stride=2, padding=1
@@ -503,7 +505,7 @@ class ResNet(Module):
             self.sow("intermediates", f"stage{i + 1}", x)
 
         # Head.
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

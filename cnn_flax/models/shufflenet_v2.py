@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from cnn_flax.layers import Conv, ConvBlock, global_avg_pool, max_pool
+from cnn_flax.layers import Conv, ConvBlock, max_pool
 from cnn_flax.layers.arguments import as_images
 from cnn_flax.layers.configure import configure, configure_norm
+from cnn_flax.layers.global_pool import Pooling, global_pool
 from cnn_flax.layers.head import dense_init, linear_head
 from cnn_flax.layers.module import Module
 from cnn_flax.registry import register
@@ -92,6 +93,7 @@ class ShuffleNetV2(Module):
       head_features: output channels of the last 1x1.
       stage_sizes: number of units per stage.
       num_classes: outputs of the head; 0 leaves it out and returns the pooled features.
+      global_pool: pooling of the last map, one of `avg`, `max`, `avgmax` and `gem`.
       bn_momentum: decay of the running statistics (torch's momentum is 1 minus this).
       bn_axis_name: mapped axis to take batch statistics over, under `jax.pmap`.
       dtype: dtype of the computation. Parameters, statistics, pooling and head are
@@ -102,6 +104,7 @@ class ShuffleNetV2(Module):
     head_features: int = 1024
     stage_sizes: Sequence[int] = (4, 8, 4)
     num_classes: int = 1000
+    global_pool: Pooling = "avg"
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -153,7 +156,7 @@ class ShuffleNetV2(Module):
 
         # Head.
         x = conv_block(self.head_features, 1, name="conv5")(x, train=train)
-        x = global_avg_pool(x)
+        x = global_pool(self.global_pool)(x)
         self.sow("intermediates", "pre_logits", x)
         if self.num_classes == 0:
             return x

@@ -115,11 +115,15 @@ def load_identified(
     _check_count("in_channels", in_channels, 1)
     _warn_of_others(weights, fields)
     name = weights.name
+    # Another pooling than the weights' own has at most parameters that are new.
+    pooling = {key: fields.pop(key) for key in ("global_pool",) if key in fields}
     if weights.path.is_dir():
         saved = read_run(name, weights.path)
     else:
         fields = {**weights.fields, **fields}
         arrays = read_checkpoint(weights.path)
+        if any("/global_pool/" in path for path in arrays):
+            fields |= pooling
         if is_native(arrays):
             variables = from_native(name, arrays, **fields)
         else:
@@ -139,15 +143,15 @@ def load_identified(
     )
 
     @functools.cache
-    def shapes(of: Sizes) -> dict[str, Any]:
-        all_fields = {**fields, **of.fields}
+    def shapes(of: Sizes, **pooling: str) -> dict[str, Any]:
+        all_fields = {**fields, **pooling, **of.fields}
         return variable_shapes(name, all_fields, of.in_channels, saved.image_size)
 
     flat = flatten(saved.variables)
     _check_same(name, shapes(found), flat)
-    adapted, fresh = _adapt(flat, shapes(wanted))
-    model = create_model(name, **{**fields, **wanted.fields})
-    if fresh:
+    adapted, fresh = _adapt(flat, shapes(wanted, **pooling))
+    model = create_model(name, **{**fields, **pooling, **wanted.fields})
+    if set(fresh) & shapes(wanted).keys():
         if wanted.num_classes == found.num_classes:
             raise WeightsError(
                 f"These weights of {name} take images of {found.in_channels} channels; "
@@ -157,6 +161,7 @@ def load_identified(
         if not found.num_classes:
             old = "the weights have no head that fits:"
         _log.warning("%s: %s a new one of %d.", name, old, wanted.num_classes)
+    if fresh:
         size = saved.image_size
         images = jnp.zeros((1, size, size, wanted.in_channels))
         adapted.update(_initial(model, images, fresh))
