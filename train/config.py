@@ -455,16 +455,24 @@ class Unlabelled:
     """Balance the pseudo-labelled images to this many per class: the most confident,
     or duplicates where there are fewer; 0 for no balancing."""
     consistency: Literal[
-        "none", "pseudo_label", "fixmatch", "flexmatch", "softmatch", "freematch"
+        "none",
+        "pseudo_label",
+        "fixmatch",
+        "flexmatch",
+        "softmatch",
+        "freematch",
+        "adamatch",
     ] = "none"
     """How the model labels the unlabelled images in training: its own prediction for
     the image (pseudo_label); its prediction for a weakly augmented view as the label of
     a strongly augmented one (fixmatch), with one threshold per class (flexmatch), with
-    a weight per image instead (softmatch), or with thresholds per class that follow the
-    model's confidence (freematch)."""
+    a weight per image instead (softmatch), with thresholds per class that follow the
+    model's confidence (freematch), or with a threshold and a class balance that follow
+    the labelled images (adamatch)."""
     threshold: float = 0.95
     """With --consistency, except softmatch and freematch: smallest confidence of a
-    prediction that is learned from."""
+    prediction that is learned from; with adamatch, relative to the labelled images'
+    mean confidence, for which the paper has 0.9."""
     softmatch_momentum: float = 0.999
     """With softmatch: decay of the moving averages of the confidence's mean and
     variance and of the class probabilities."""
@@ -477,6 +485,8 @@ class Unlabelled:
     freematch_fairness: float = 0.01
     """With freematch: weight of the term that keeps the predicted classes balanced. The
     paper has 0.01 to 0.05."""
+    adamatch_momentum: float = 0.999
+    """With adamatch: decay of the moving averages of the class probabilities."""
     unlabelled_weight: float = 1.0
     """Weight of the unlabelled images' loss; that of the labelled ones is 1."""
     ramp_up_epochs: float = 0.0
@@ -502,6 +512,8 @@ class Unlabelled:
         momentum, fairness = self.freematch_momentum, self.freematch_fairness
         _check(0 <= momentum < 1, "freematch_momentum", momentum, "in [0, 1)")
         _check(fairness >= 0, "freematch_fairness", fairness, "at least 0")
+        momentum = self.adamatch_momentum
+        _check(0 <= momentum < 1, "adamatch_momentum", momentum, "in [0, 1)")
         operations, magnitude = self.strong_operations, self.strong_magnitude
         _check(operations > 0, "strong_operations", operations, "at least 1")
         _check(0 <= magnitude <= 30, "strong_magnitude", magnitude, "in [0, 30]")
@@ -516,6 +528,11 @@ class Unlabelled:
             )
         if self.pseudo_labels and self.consistency != "none":
             raise UserError("Give one of --pseudo-labels and --consistency.")
+        if self.consistency == "adamatch" and self.ramp_up_epochs:
+            raise UserError(
+                "--consistency adamatch ramps its weight up over the first half of the "
+                "run: leave out --ramp-up-epochs."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -621,6 +638,11 @@ class Config:
         if is_self_training and teacher:
             raise UserError(
                 "Give --teacher, or one of --pseudo-labels and --consistency."
+            )
+        if unlabelled.consistency == "adamatch" and self.augment.pairs:
+            raise UserError(
+                "--consistency adamatch has a weak and a strong view of the labelled "
+                "images, and neither is mixed: leave out --mixup and --cutmix."
             )
         is_lwf = self.transfer.transfer == "lwf"
         if is_lwf and (teacher or unlabelled.unlabelled):

@@ -84,6 +84,11 @@ class Setup:
         return label_loss(self.config, self.train)
 
     @property
+    def steps(self) -> int:
+        """Number of steps of the run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
     def ramp_up_steps(self) -> int:
         """Steps over which the weight of the unlabelled images' loss ramps up."""
         return round(self.config.unlabelled.ramp_up_epochs * self.steps_per_epoch)

@@ -8,6 +8,7 @@ from train.config import Config
 from train.data import Source
 from train.errors import UserError
 from train.learn import (
+    adamatch,
     distillation,
     fixmatch,
     flexmatch,
@@ -72,6 +73,7 @@ METHODS = (
     MethodRow(*_consistency("flexmatch"), flexmatch.make_method),
     MethodRow(*_consistency("softmatch"), softmatch.make_method),
     MethodRow(*_consistency("freematch"), freematch.make_method),
+    MethodRow(*_consistency("adamatch"), adamatch.make_method),
     MethodRow(
         "--unlabelled --pseudo-labels",
         lambda config: bool(config.unlabelled.pseudo_labels),

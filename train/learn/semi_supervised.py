@@ -265,12 +265,15 @@ def learn_classes(
     infinite.
 
     Args:
-      classes: int `[N]`.
+      classes: int `[N]`, or probabilities `[N, K]`.
       weights: weights of the images, `[N]`, or a boolean mask.
     """
 
     def loss(logits):
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+        if classes.ndim == 1:
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+        else:
+            losses = optax.softmax_cross_entropy(logits, classes)
         return jnp.mean(jnp.where(weights == 0, 0, losses) * weights)
 
     return loss

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from train.learn.alignment import align
 from train.learn.method import Method, Setup
 from train.learn.semi_supervised import (
     UnlabelledLoss,
@@ -117,12 +118,8 @@ def _batch_statistics(logits: jax.Array, axis: str | None) -> SoftMatchState:
 
 def _weights(logits: jax.Array, state: SoftMatchState, n_sigma: float) -> jax.Array:
     """The weight of each image, `[N]`."""
-    # A class that is never predicted, and confidences that are all equal, may have
-    # averages that underflow to 0.
-    tiny = jnp.finfo(logits.dtype).tiny
-    averages = jnp.maximum(state.class_probabilities, tiny)
-    # Softmax normalises: in p * u / E[p], u cancels.
-    aligned = jax.nn.softmax(logits - jnp.log(averages)[None])
+    aligned = align(logits, jnp.asarray(state.class_probabilities))
     below = jnp.minimum(aligned.max(-1) - state.mean, 0)
-    sigma = jnp.sqrt(jnp.maximum(state.variance, tiny))
+    # The variance of confidences that are all equal may underflow to 0.
+    sigma = jnp.sqrt(jnp.maximum(state.variance, jnp.finfo(logits.dtype).tiny))
     return jnp.exp(-0.5 * (below / sigma * n_sigma) ** 2)

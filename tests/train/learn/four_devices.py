@@ -90,6 +90,17 @@ FREEMATCH = dataclasses.replace(
     ),
 )
 
+# Two passes, and a random weight per logit.
+ADAMATCH = dataclasses.replace(
+    FLEXMATCH,
+    unlabelled=dataclasses.replace(
+        FLEXMATCH.unlabelled,
+        consistency="adamatch",
+        adamatch_momentum=0.5,
+        ramp_up_epochs=0.0,
+    ),
+)
+
 
 def distilled_in_parts(folder):
     """A config with every other option of a step, in two parts.
@@ -206,6 +217,7 @@ def main():
             "flexmatch": FLEXMATCH,
             "softmatch": SOFTMATCH,
             "freematch": FREEMATCH,
+            "adamatch": ADAMATCH,
             "taught, in parts": distilled_in_parts(Path(folder)),
         }.items():
             expected, _ = run(Parallelism(devices=1), config)

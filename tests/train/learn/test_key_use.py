@@ -118,11 +118,21 @@ def stages():
         recipe = recipes.load(name)
         if recipe.noisy_student is None:
             yield pytest.param(recipe.config, id=name)
+            if name == "fashion_mnist_fixmatch":
+                yield from other_methods(recipe.config)
             continue
         for stage in plan(recipe.noisy_student, Path()):
             # Later students differ in their size.
             if isinstance(stage, TrainStage) and "round2" not in stage.name:
                 yield pytest.param(stage.config, id=f"{name}-{stage.name}")
+
+
+def other_methods(config):
+    """The methods of `--consistency` with draws of their own."""
+    for consistency in ("adamatch",):
+        options = dataclasses.replace(config.unlabelled, consistency=consistency)
+        changed = dataclasses.replace(config, unlabelled=options)
+        yield pytest.param(changed, id=consistency)
 
 
 def small(config):

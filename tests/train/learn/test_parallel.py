@@ -140,7 +140,9 @@ def test_a_mesh_and_one_device_restore_each_others_checkpoints(four_devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("consistency", ["flexmatch", "softmatch", "freematch"])
+@pytest.mark.parametrize(
+    "consistency", ["flexmatch", "softmatch", "freematch", "adamatch"]
+)
 @pytest.mark.parametrize("way", ["jit on 4", "pmap on 4"])
 def test_with_unlabelled_images_too(four_devices, way, consistency):
     # Under pmap the devices exchange what the method's state takes from their images.

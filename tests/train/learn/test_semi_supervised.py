@@ -284,7 +284,9 @@ def test_the_weak_view_is_only_cropped_and_the_strong_view_is_changed_as_well():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs", "few_operations")
-@pytest.mark.parametrize("consistency", ["flexmatch", "softmatch", "freematch"])
+@pytest.mark.parametrize(
+    "consistency", ["flexmatch", "softmatch", "freematch", "adamatch"]
+)
 def test_a_stopped_run_resumes_the_methods_state(
     few, tmp_path, monkeypatch, consistency
 ):
