@@ -462,17 +462,19 @@ class Unlabelled:
         "softmatch",
         "freematch",
         "adamatch",
+        "mixmatch",
     ] = "none"
     """How the model labels the unlabelled images in training: its own prediction for
     the image (pseudo_label); its prediction for a weakly augmented view as the label of
     a strongly augmented one (fixmatch), with one threshold per class (flexmatch), with
     a weight per image instead (softmatch), with thresholds per class that follow the
     model's confidence (freematch), or with a threshold and a class balance that follow
-    the labelled images (adamatch)."""
+    the labelled images (adamatch). Or mix labelled and unlabelled images, with the mean
+    prediction for two weak views as a label (mixmatch)."""
     threshold: float = 0.95
-    """With --consistency, except softmatch and freematch: smallest confidence of a
-    prediction that is learned from; with adamatch, relative to the labelled images'
-    mean confidence, for which the paper has 0.9."""
+    """With --consistency, except softmatch, freematch and mixmatch: smallest confidence
+    of a prediction that is learned from; with adamatch, relative to the labelled
+    images' mean confidence, for which the paper has 0.9."""
     softmatch_momentum: float = 0.999
     """With softmatch: decay of the moving averages of the confidence's mean and
     variance and of the class probabilities."""
@@ -487,10 +489,15 @@ class Unlabelled:
     paper has 0.01 to 0.05."""
     adamatch_momentum: float = 0.999
     """With adamatch: decay of the moving averages of the class probabilities."""
+    mixmatch_temperature: float = 0.5
+    """With mixmatch: temperature that sharpens the predictions, above 0."""
+    mixmatch_alpha: float = 0.75
+    """With mixmatch: parameter of the Beta distribution of the mixtures."""
     unlabelled_weight: float = 1.0
-    """Weight of the unlabelled images' loss; that of the labelled ones is 1."""
+    """Weight of the unlabelled images' loss; that of the labelled ones is 1. With
+    mixmatch, whose loss is a squared error, the paper has 75 to 250."""
     ramp_up_epochs: float = 0.0
-    """Epochs over which that weight ramps up from almost 0."""
+    """Epochs over which that weight ramps up from almost 0; with mixmatch linearly."""
     strong_operations: int = 2
     """With fixmatch and its variants: RandAugment operations in the strong view."""
     strong_magnitude: int = 10
@@ -514,6 +521,8 @@ class Unlabelled:
         _check(fairness >= 0, "freematch_fairness", fairness, "at least 0")
         momentum = self.adamatch_momentum
         _check(0 <= momentum < 1, "adamatch_momentum", momentum, "in [0, 1)")
+        for field in ("mixmatch_temperature", "mixmatch_alpha"):
+            _check(getattr(self, field) > 0, field, getattr(self, field), "above 0")
         operations, magnitude = self.strong_operations, self.strong_magnitude
         _check(operations > 0, "strong_operations", operations, "at least 1")
         _check(0 <= magnitude <= 30, "strong_magnitude", magnitude, "in [0, 30]")
@@ -639,10 +648,10 @@ class Config:
             raise UserError(
                 "Give --teacher, or one of --pseudo-labels and --consistency."
             )
-        if unlabelled.consistency == "adamatch" and self.augment.pairs:
+        if unlabelled.consistency in ("adamatch", "mixmatch") and self.augment.pairs:
             raise UserError(
-                "--consistency adamatch has a weak and a strong view of the labelled "
-                "images, and neither is mixed: leave out --mixup and --cutmix."
+                f"--consistency {unlabelled.consistency} makes the views of the "
+                "labelled images itself: leave out --mixup and --cutmix."
             )
         is_lwf = self.transfer.transfer == "lwf"
         if is_lwf and (teacher or unlabelled.unlabelled):

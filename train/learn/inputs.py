@@ -17,6 +17,7 @@ __all__ = [
     "train_inputs",
     "two_streams",
     "two_views",
+    "weakly_augmented",
 ]
 
 Batch = dict[str, Any]
@@ -124,7 +125,7 @@ def two_views(options: Augment, strong: Unlabelled, **inputs: Any) -> Prepare:
       strong: the strength of the strong view.
       **inputs: further arguments of `train_inputs`.
     """
-    weakly = dataclasses.replace(options, policy="none", erase=0, mixup=0, cutmix=0)
+    weakly = weakly_augmented(options)
     strongly = dataclasses.replace(
         weakly,
         policy="rand_augment",
@@ -141,6 +142,11 @@ def two_views(options: Augment, strong: Unlabelled, **inputs: Any) -> Prepare:
         return {**weak_view(key_weak, batch, key), "strong": strong_images}
 
     return prepare
+
+
+def weakly_augmented(options: Augment) -> Augment:
+    """The crop and flips of this augmentation alone."""
+    return dataclasses.replace(options, policy="none", erase=0, mixup=0, cutmix=0)
 
 
 def _policy(options: Augment, keys: jax.Array, images: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from train.learn import (
     flexmatch,
     forgetting,
     freematch,
+    mixmatch,
     semi_supervised,
     softmatch,
     supervised,
@@ -74,6 +75,7 @@ METHODS = (
     MethodRow(*_consistency("softmatch"), softmatch.make_method),
     MethodRow(*_consistency("freematch"), freematch.make_method),
     MethodRow(*_consistency("adamatch"), adamatch.make_method),
+    MethodRow(*_consistency("mixmatch"), mixmatch.make_method),
     MethodRow(
         "--unlabelled --pseudo-labels",
         lambda config: bool(config.unlabelled.pseudo_labels),

@@ -101,6 +101,14 @@ ADAMATCH = dataclasses.replace(
     ),
 )
 
+# Partners may be on other devices.
+MIXMATCH = dataclasses.replace(
+    FLEXMATCH,
+    unlabelled=dataclasses.replace(
+        FLEXMATCH.unlabelled, consistency="mixmatch", unlabelled_weight=75.0
+    ),
+)
+
 
 def distilled_in_parts(folder):
     """A config with every other option of a step, in two parts.
@@ -218,6 +226,7 @@ def main():
             "softmatch": SOFTMATCH,
             "freematch": FREEMATCH,
             "adamatch": ADAMATCH,
+            "mixmatch": MIXMATCH,
             "taught, in parts": distilled_in_parts(Path(folder)),
         }.items():
             expected, _ = run(Parallelism(devices=1), config)

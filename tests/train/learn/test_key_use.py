@@ -129,7 +129,7 @@ def stages():
 
 def other_methods(config):
     """The methods of `--consistency` with draws of their own."""
-    for consistency in ("adamatch",):
+    for consistency in ("adamatch", "mixmatch"):
         options = dataclasses.replace(config.unlabelled, consistency=consistency)
         changed = dataclasses.replace(config, unlabelled=options)
         yield pytest.param(changed, id=consistency)
