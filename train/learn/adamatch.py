@@ -30,9 +30,9 @@ from train.learn.semi_supervised import (
     interleave,
     learn_classes,
     separate,
-    usage_metrics,
     weak_and_strong_views,
 )
+from train.learn.unlabelled_metrics import threshold_metrics, usage_metrics
 
 __all__ = ["AdaMatchState", "adamatch", "initial_state", "make_method", "warm_up"]
 
@@ -164,8 +164,8 @@ def adamatch(
             "loss": loss / 2,
             "accuracy": accuracy(labelled, labels),
             "unlabelled_loss": added,
-            "unlabelled_threshold": lowest,
             **usage_metrics(target.argmax(-1), used, unlabelled, known),
+            **threshold_metrics(lowest),
         }
         updates = {"batch_stats": joint.batch_stats, "method_state": averages}
         loss += auxiliary_loss(loss_of, heads[1:])

@@ -12,9 +12,9 @@ from train.learn.semi_supervised import (
     confident_predictions,
     learn_classes,
     semi_supervised_method,
-    usage_metrics,
     weak_and_strong_views,
 )
+from train.learn.unlabelled_metrics import usage_metrics
 
 __all__ = ["fixmatch", "make_method"]
 

@@ -14,9 +14,9 @@ from train.learn.semi_supervised import (
     confident_predictions,
     learn_classes,
     semi_supervised_method,
-    usage_metrics,
     weak_and_strong_views,
 )
+from train.learn.unlabelled_metrics import threshold_metrics, usage_metrics
 
 __all__ = ["flexmatch", "make_method"]
 
@@ -54,10 +54,12 @@ def flexmatch(
         num_classes = weak.shape[1]
         counts = jnp.bincount(latest + 1, length=num_classes + 1)
         status = counts[1:] / counts.max()
-        classes, confident = confident_predictions(
-            weak, threshold * status / (2 - status)
-        )
-        metrics = usage_metrics(classes, confident, batch, known)
+        thresholds = threshold * status / (2 - status)
+        classes, confident = confident_predictions(weak, thresholds)
+        metrics = {
+            **usage_metrics(classes, confident, batch, known),
+            **threshold_metrics(thresholds),
+        }
         _, above_tau = confident_predictions(weak, jnp.full(num_classes, threshold))
         rows = (batch["image_index"], classes, above_tau)
         if axis is not None:

@@ -17,9 +17,9 @@ from train.learn.semi_supervised import (
     confident_predictions,
     learn_classes,
     semi_supervised_method,
-    usage_metrics,
     weak_and_strong_views,
 )
+from train.learn.unlabelled_metrics import threshold_metrics, usage_metrics
 
 __all__ = ["FreeMatchState", "freematch", "initial_state", "make_method"]
 
@@ -94,14 +94,19 @@ def freematch(
             _batch_statistics(weak, mean), method_state, 1 - momentum
         )
         shares = state.class_probabilities / state.class_probabilities.max()
-        classes, used = confident_predictions(weak, state.threshold * shares)
+        thresholds = state.threshold * shares
+        classes, used = confident_predictions(weak, thresholds)
+        metrics = {
+            **usage_metrics(classes, used, batch, known),
+            **threshold_metrics(thresholds),
+        }
         target = _sum_norm(state.class_probabilities, state.class_shares)
 
         def unlabelled_loss(logits):
             fair = _fairness(logits, used, target, mean)
             return learn_classes(classes, used)(logits) + fairness * fair
 
-        return unlabelled_loss, state, usage_metrics(classes, used, batch, known)
+        return unlabelled_loss, state, metrics
 
     return loss
 

@@ -26,6 +26,7 @@ from train.learn.objectives import (
     training_pass,
     weighted,
 )
+from train.learn.unlabelled_metrics import usage_metrics
 
 __all__ = [
     "UnlabelledLoss",
@@ -38,7 +39,6 @@ __all__ = [
     "semi_supervised",
     "semi_supervised_method",
     "separate",
-    "usage_metrics",
     "weak_and_strong_views",
     "with_given_labels",
     "with_self_labels",
@@ -277,21 +277,3 @@ def learn_classes(
         return jnp.mean(jnp.where(weights == 0, 0, losses) * weights)
 
     return loss
-
-
-def usage_metrics(
-    classes: jax.Array, weights: jax.Array, batch: Any, known: bool
-) -> dict[str, jax.Array]:
-    """The share of the unlabelled images that is used, and used with the right label.
-
-    Args:
-      classes: the predicted classes, int `[N]`.
-      weights: weights of the images in the loss, `[N]`, or a boolean mask.
-      batch: the unlabelled images.
-      known: whether the batch's `label` holds the true classes.
-    """
-    metrics = {"unlabelled_used": jnp.mean(weights)}
-    if known:
-        right = weights * (classes == batch["label"])
-        metrics["unlabelled_used_right"] = jnp.mean(right)
-    return metrics

@@ -17,9 +17,9 @@ from train.learn.semi_supervised import (
     UnlabelledLoss,
     learn_classes,
     semi_supervised_method,
-    usage_metrics,
     weak_and_strong_views,
 )
+from train.learn.unlabelled_metrics import threshold_metrics, usage_metrics
 
 __all__ = ["SoftMatchState", "initial_state", "make_method", "softmatch"]
 
@@ -94,7 +94,10 @@ def softmatch(
         state: Any = optax.incremental_update(statistics, method_state, 1 - momentum)
         classes = weak.argmax(-1)
         weights = _weights(weak, state, n_sigma)
-        metrics = usage_metrics(classes, weights, batch, known)
+        metrics = {
+            **usage_metrics(classes, weights, batch, known),
+            **threshold_metrics(state.mean),
+        }
         return learn_classes(classes, weights), state, metrics
 
     return loss

@@ -59,7 +59,13 @@ def reference(weak, strong, labels, state, momentum, fairness):
         h_strong[prediction.index(max(prediction))] += 1
     pairs = zip(sum_norm(p, h), sum_norm(p_strong, h_strong), strict=True)
     loss += fairness * sum(a * math.log(b) for a, b in pairs if b)
-    metrics = {"unlabelled_used": np.mean(used), "unlabelled_used_right": right}
+    metrics = {
+        "unlabelled_used": np.mean(used),
+        "unlabelled_used_right": right,
+        "unlabelled_threshold": sum(p) / max(p) * tau / num_classes,
+        "unlabelled_threshold_lowest": min(p) / max(p) * tau,
+        "unlabelled_threshold_highest": tau,
+    }
     return loss, metrics, FreeMatchState(tau, np.array(p), np.array(h)), used
 
 

@@ -132,6 +132,7 @@ def test_flexmatch_by_hand(logits):
 
     probabilities = softmax(weak)
     total, used, expected = 0.0, 0, latest.copy()
+    highest = 0.8 * 1 / (2 - 1)  # Of class 0, which has most of the predictions.
     for row in range(40):
         k = probabilities[row].argmax()
         status = (latest == k).sum() / 35  # More than the 20 without a prediction.
@@ -143,6 +144,8 @@ def test_flexmatch_by_hand(logits):
     np.testing.assert_allclose(loss, total / 40, rtol=1e-6)
     np.testing.assert_allclose(metrics["unlabelled_used"], used / 40)
     assert used > (probabilities.max(-1) >= 0.8).sum()
+    np.testing.assert_allclose(metrics["unlabelled_threshold_highest"], highest)
+    assert metrics["unlabelled_threshold_lowest"] == 0  # No image has class 4.
     np.testing.assert_array_equal(new, expected)
     assert (expected != latest).any()
 
