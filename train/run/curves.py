@@ -26,6 +26,7 @@ __all__ = [
     "Lines",
     "accuracy_chart",
     "comparison_chart",
+    "finish_epochs",
     "loss_chart",
     "run_handles",
     "run_keys",
@@ -115,7 +116,7 @@ def _curves(ax: Axes, lines: Lines, name: str, scale: float) -> None:
         epochs = [line["epoch"] for line in test]
         means = [scale * line[f"ema_{name}"] for line in test]
         ax.plot(epochs, means, label=f"{split}, EMA", color=BLUE, linestyle="--")
-    _finish_epochs(ax)
+    finish_epochs(ax)
 
 
 def comparison_chart(ax: Axes, runs: Mapping[str, Lines], name: str) -> None:
@@ -136,7 +137,7 @@ def comparison_chart(ax: Axes, runs: Mapping[str, Lines], name: str) -> None:
         ):
             epochs = [line["epoch"] for line in part]
             ax.plot(epochs, [scale * line[name] for line in part], color=color, **style)
-    _finish_epochs(ax)
+    finish_epochs(ax)
     ax.set_ylabel("loss (nats)" if name == "loss" else "accuracy (%)")
     (_scale_loss if name == "loss" else _scale_accuracy)(ax)
 
@@ -163,7 +164,8 @@ def _styles() -> tuple[Any, Any]:
     return cycle(SERIES), markers
 
 
-def _finish_epochs(ax: Axes) -> None:
+def finish_epochs(ax: Axes) -> None:
+    """Labels the axis of the epochs, from 0, and applies the style."""
     ax.set_xlabel("epoch")
     ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -17,6 +17,7 @@ from train.run.page import chart, document, duration_text, escape, section, tile
 from train.run.report_classes import classes_section, images_sections
 from train.run.report_multi_label import multi_label_sections
 from train.run.report_settings import next_steps_section, settings_section
+from train.run.report_unlabelled import unlabelled_section, was_measured
 
 __all__ = ["Report", "lowest_loss", "report_page"]
 
@@ -77,6 +78,11 @@ def report_page(report: Report, failed: Callable[[str], None]) -> str:
     parts: dict[str, Callable[[], str]] = {"Result": partial(_result, report)}
     if has_charts and report.lines:
         parts["Learning curves"] = partial(_curves, report)
+        if was_measured(report.lines):
+            settings = (report.record or {}).get("config", {}).get("unlabelled", {})
+            parts["Unlabelled images"] = partial(
+                unlabelled_section, report.lines, settings
+            )
     if isinstance(evaluation, MultiLabelEvaluation):
         parts |= multi_label_sections(evaluation, source, has_charts)
     else:

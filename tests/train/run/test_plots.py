@@ -10,6 +10,7 @@ from tests.support.evaluations import made_up_evaluation
 from train.console import short_name
 from train.run import plots
 from train.run.curves import accuracy_chart, loss_chart
+from train.run.unlabelled_curves import share_chart, threshold_chart
 
 
 @pytest.fixture
@@ -33,6 +34,28 @@ def test_curves_show_the_lines_of_the_log():
     np.testing.assert_array_equal(loss.lines[1].get_xydata(), [[1, 1.5]])
     np.testing.assert_array_equal(accuracy.lines[1].get_xydata(), [[1, 45]])
     assert [text.get_text() for text in accuracy.texts] == ["best 45.00 % (epoch 1)"]
+
+
+def test_thresholds_are_drawn_with_the_band_of_the_classes():
+    names = ("unlabelled_threshold", "_lowest", "_highest")
+    names = (names[0], *(names[0] + end for end in names[1:]))
+    lines = [
+        {"split": "train", "epoch": epoch, **dict(zip(names, values, strict=True))}
+        for epoch, *values in ((1, 0.5, 0.2, 0.6), (2, 0.7, 0.4, 0.9))
+    ]
+    threshold_chart(ax := Figure().subplots(), [*lines, {"split": "test", "epoch": 2}])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 50], [2, 70]])
+    (band,) = ax.collections
+    box = band.get_datalim(ax.transData)
+    np.testing.assert_allclose([box.y0, box.y1], [20, 90])
+
+
+def test_the_share_that_is_used_is_drawn_with_the_share_that_is_right():
+    line = {"epoch": 1, "unlabelled_used": 0.5, "unlabelled_used_right": 0.25}
+    share_chart(ax := Figure().subplots(), [line])
+    assert [line.get_ydata()[0] for line in ax.lines] == [50, 25]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["used", "used, and right"]
 
 
 def log(losses, accuracies):

@@ -17,6 +17,7 @@ from train.data.source import array_source
 from train.run import report as report_module
 from train.run.comparison import comparison_page
 from train.run.report import Report, lowest_loss, report_page
+from train.run.report_unlabelled import unlabelled_section, was_measured
 from train.run.reporting import report_run
 
 NAMES = ("<script>alert(1)</script>", '"onload="alert(2)', "$x$ &amp;", "\x1b[1m")
@@ -100,6 +101,35 @@ def test_a_report_has_all_its_parts(page):
         "jax 0.12",
     ):
         assert words in shown, words
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (
+            {
+                "unlabelled_used": 0.5,
+                "unlabelled_used_right": 0.4,
+                "unlabelled_threshold": 0.7,
+                "unlabelled_threshold_lowest": 0.2,
+                "unlabelled_threshold_highest": 0.9,
+            },
+            ["mean over the classes", "is learned from, and with the true class"],
+        ),
+        ({"unlabelled_used": 0.5}, ["is learned from. The threshold is 95 %."]),
+        ({"unlabelled_confidence": 0.9}, ["Mean confidence of the guessed labels"]),
+    ],
+)
+def test_a_report_shows_thresholds_and_use_of_unlabelled_images(metrics, words):
+    lines = [
+        {**line, **metrics} if line["split"] == "train" else line for line in LINES
+    ]
+    settings = {"consistency": "freematch", "threshold": 0.95}
+    assert was_measured(lines) and not was_measured(LINES)
+    page = unlabelled_section(lines, settings)
+    assert len(parse(page).urls) == 1 + ("unlabelled_threshold" in metrics)
+    for part in words:
+        assert part in text(page)
 
 
 def test_worst_and_least_sure_images_are_apart(page):
