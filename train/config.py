@@ -351,6 +351,9 @@ class UnevenClasses:
     balanced_sampling: bool = False
     """Draw as many training images of each class: those of rare classes repeatedly, a
     part of those of frequent ones. An epoch has as many images as without."""
+    abc: bool = False
+    """With --consistency fixmatch: predict with a second head on the same features,
+    which learns from as many images of each class (auxiliary balanced classifier)."""
 
     def __post_init__(self):
         tau = self.logit_adjustment
@@ -653,6 +656,14 @@ class Config:
                 f"--consistency {unlabelled.consistency} makes the views of the "
                 "labelled images itself: leave out --mixup and --cutmix."
             )
+        if self.uneven_classes.abc:
+            if unlabelled.consistency != "fixmatch":
+                raise UserError("--abc needs --unlabelled and --consistency fixmatch.")
+            if self.augment.pairs:
+                raise UserError(
+                    "--abc leaves images out by their class: leave out --mixup and "
+                    "--cutmix."
+                )
         is_lwf = self.transfer.transfer == "lwf"
         if is_lwf and (teacher or unlabelled.unlabelled):
             raise UserError(

@@ -12,7 +12,14 @@ from train.config import Config, UnevenClasses
 from train.data import Source
 from train.errors import UserError
 
-__all__ = ["LabelLoss", "balanced_weights", "label_loss", "logit_adjusted"]
+__all__ = [
+    "LabelLoss",
+    "balanced_weights",
+    "class_counts",
+    "keep_rates",
+    "label_loss",
+    "logit_adjusted",
+]
 
 
 class LabelLoss(Protocol):
@@ -50,13 +57,14 @@ def label_loss(config: Config, train: Source) -> LabelLoss:
         return partial(binary_cross_entropy, label_smoothing=smoothing)
     loss = partial(cross_entropy, label_smoothing=smoothing)
     if options.class_weights == "balanced":
-        loss = partial(loss, class_weights=balanced_weights(_counts(train)))
+        loss = partial(loss, class_weights=balanced_weights(class_counts(train)))
     if options.logit_adjustment:
-        loss = logit_adjusted(loss, _counts(train), options.logit_adjustment)
+        loss = logit_adjusted(loss, class_counts(train), options.logit_adjustment)
     return loss
 
 
-def _counts(source: Source) -> np.ndarray:
+def class_counts(source: Source) -> np.ndarray:
+    """Number of images of each class, `[K]`."""
     return np.bincount(source.labels, minlength=len(source.class_names))
 
 
@@ -72,6 +80,18 @@ def balanced_weights(counts: np.ndarray) -> np.ndarray:
     filled = counts > 0
     shares = counts.sum() / (filled.sum() * np.where(filled, counts, 1))
     return np.where(filled, shares, 0)
+
+
+def keep_rates(counts: np.ndarray) -> np.ndarray:
+    """Shares of each class to keep so that all have as many as the rarest, `[K]`.
+
+    Classes without images have 1, and are not the rarest.
+
+    Args:
+      counts: n_k, number of training images per class, `[K]`.
+    """
+    filled = counts > 0
+    return np.where(filled, counts[filled].min() / np.where(filled, counts, 1), 1.0)
 
 
 def logit_adjusted(loss: LabelLoss, counts: np.ndarray, tau: float) -> LabelLoss:

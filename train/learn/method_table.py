@@ -9,6 +9,7 @@ from train.data import Source
 from train.errors import UserError
 from train.learn import (
     adamatch,
+    balanced_classifier,
     distillation,
     fixmatch,
     flexmatch,
@@ -70,6 +71,11 @@ METHODS = (
         distillation.open_named_teacher,
     ),
     MethodRow(*_consistency("pseudo_label"), semi_supervised.with_self_labels),
+    MethodRow(
+        "--unlabelled --consistency fixmatch --abc",
+        lambda config: config.uneven_classes.abc,
+        balanced_classifier.make_method,
+    ),
     MethodRow(*_consistency("fixmatch"), fixmatch.make_method),
     MethodRow(*_consistency("flexmatch"), flexmatch.make_method),
     MethodRow(*_consistency("softmatch"), softmatch.make_method),

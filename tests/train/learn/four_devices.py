@@ -25,6 +25,7 @@ from train.config import (
     Optimization,
     Parallelism,
     Selection,
+    UnevenClasses,
     Unlabelled,
 )
 from train.data import eval_batches, prefetch_to_device
@@ -107,6 +108,14 @@ MIXMATCH = dataclasses.replace(
     unlabelled=dataclasses.replace(
         FLEXMATCH.unlabelled, consistency="mixmatch", unlabelled_weight=75.0
     ),
+)
+
+# Random numbers decide which images its head learns from.
+ABC = dataclasses.replace(
+    FLEXMATCH,
+    selection=Selection(labels_per_class=4, imbalance=4.0),
+    uneven_classes=UnevenClasses(abc=True),
+    unlabelled=dataclasses.replace(FLEXMATCH.unlabelled, consistency="fixmatch"),
 )
 
 
@@ -227,6 +236,7 @@ def main():
             "freematch": FREEMATCH,
             "adamatch": ADAMATCH,
             "mixmatch": MIXMATCH,
+            "abc": ABC,
             "taught, in parts": distilled_in_parts(Path(folder)),
         }.items():
             expected, _ = run(Parallelism(devices=1), config)

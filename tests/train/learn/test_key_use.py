@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.key_use import uses_of_keys
 from train import recipes
+from train.config import UnevenClasses
 from train.data.stand_in import stand_in
 from train.noisy_student.plan import TrainStage, plan
 from train.run.program import build, train_step_shapes
@@ -133,6 +134,8 @@ def other_methods(config):
         options = dataclasses.replace(config.unlabelled, consistency=consistency)
         changed = dataclasses.replace(config, unlabelled=options)
         yield pytest.param(changed, id=consistency)
+    balanced = dataclasses.replace(config, uneven_classes=UnevenClasses(abc=True))
+    yield pytest.param(balanced, id="abc")
 
 
 def small(config):
