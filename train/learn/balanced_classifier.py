@@ -42,9 +42,11 @@ __all__ = ["balanced_classifier", "make_method"]
 def make_method(setup: Setup) -> Method:
     """The method of `--consistency fixmatch --abc`."""
     options, model = setup.config.unlabelled, setup.model
+    if getattr(model, "bn_axis_name", None):  # Not bound outside the step.
+        model = model.clone(bn_axis_name=None)
     layers = find_layers(model, setup.image_shape)
     objective = balanced_classifier(
-        model,
+        setup.model,
         layers,
         setup.image_shape,
         class_counts(setup.train),
@@ -88,9 +90,9 @@ def balanced_classifier(
     model's head learns a part of the images: a labelled one with the probability
     `keep_rates` of its class, so that it sees all classes equally often (L_cls), an
     unlabelled one with that of its predicted class, which falls linearly from 1 over
-    the run (L_con). There it learns its own soft prediction for the weak view, if its
-    confidence reaches the threshold, on both of two strong views; FixMatch has the mean
-    over both, as in the authors' code. The features learn from both heads.
+    the run (L_con). There it learns its own soft prediction for the weak view, if that
+    is confident, on two strong views; FixMatch has the mean of both, as in the authors'
+    code. The features learn from both heads.
 
     Args:
       model: a module that returns logits `[N, K]`.
@@ -103,8 +105,8 @@ def balanced_classifier(
       steps: number of steps of the run.
       known: whether unlabelled `label`s hold the true classes, for metrics.
       label_loss: the first head's loss of the labels, a function of logits and labels.
-      axis: mapped axis that the batch is split over under `jax.pmap`, or None.
-      freeze_bn: see `train.learn.objectives.training_pass`.
+      axis: see `train.learn.objectives.training_pass`.
+      freeze_bn: see there.
       remat: see there.
 
     Returns:
@@ -124,8 +126,7 @@ def balanced_classifier(
             keys = [jax.random.fold_in(key, device) for key in keys]
         labels, unlabelled = batch["label"], batch["unlabelled"]
         views = [unlabelled[name] for name in ("image", "strong", "second")]
-        images = interleave([batch["image"], *views])
-        outputs = run(params, state, images, key)
+        outputs = run(params, state, interleave([batch["image"], *views]), key)
         variables = state.replace(params=params).variables
         first_logits = head_logits(
             model,
@@ -136,8 +137,8 @@ def balanced_classifier(
             train=True,
             rngs=dict(zip(("dropout", "drop_path"), keys, strict=True)),
         )
-        ratios = [len(view) // len(labels) for view in (labels, *views)]
-        parts = partial(separate, counts=ratios)
+        ratios = [len(view) // len(labels) for view in views]
+        parts = partial(separate, counts=[1, *ratios])
 
         # FixMatch of the first head, which auxiliary heads learn too.
         heads = [parts(logits) for logits in (first_logits, *outputs.auxiliary)]

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import benchmarks.pages.results
-from benchmarks.measurements import write_lines
+from benchmarks.measurements import read_lines, write_lines
 from benchmarks.pages.command import page_parser
-from benchmarks.pages.folders import DOCS, MEASUREMENTS
+from benchmarks.pages.folders import DOCS, MEASUREMENTS, PICTURES
+from benchmarks.pages.results import consistency
 from benchmarks.pages.results.page import EXPERIMENTS, page
 from train.compilation_cache import use_compilation_cache
 from train.errors import UserError
@@ -30,6 +31,8 @@ def main() -> None:
         except UserError as error:
             parser.exit(1, f"{error}\n")
     (DOCS / "results.md").write_text(page(), "utf-8")
+    rows = read_lines(MEASUREMENTS / "consistency.jsonl")
+    consistency.picture(rows).savefig(PICTURES / "thresholds.png")
 
 
 if __name__ == "__main__":

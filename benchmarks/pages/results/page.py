@@ -2,7 +2,13 @@
 
 from benchmarks.measurements import read_lines
 from benchmarks.pages.folders import MEASUREMENTS
-from benchmarks.pages.results import augmentation, few_labels, top_classes, transfer
+from benchmarks.pages.results import (
+    augmentation,
+    consistency,
+    few_labels,
+    top_classes,
+    transfer,
+)
 
 __all__ = ["EXPERIMENTS", "page"]
 
@@ -13,6 +19,7 @@ EXPERIMENTS = {
     "transfer": transfer,
     "augmentation": augmentation,
     "top_classes": top_classes,
+    "consistency": consistency,
 }
 
 _HEAD = """# Results

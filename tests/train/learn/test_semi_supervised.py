@@ -319,6 +319,7 @@ def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
                 consistency=consistency,
                 softmatch_momentum=0.99,
                 freematch_momentum=0.99,
+                adamatch_momentum=0.99,
                 strong_magnitude=10,
                 strong_erase=0.0,
             )
@@ -343,6 +344,6 @@ def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
         ]
 
     alone = accuracies("none")
-    for consistency in ("fixmatch", "softmatch", "freematch"):
+    for consistency in ("fixmatch", "softmatch", "freematch", "adamatch"):
         for before, after in zip(alone, accuracies(consistency), strict=True):
             assert after > before + 0.02, consistency
