@@ -218,7 +218,15 @@ def few(tiny):
         tiny,
         input=dataclasses.replace(tiny.input, batch_size=16),
         selection=Selection(labels_per_class=4),
-        unlabelled=Unlabelled("rest", ratio=2, consistency="fixmatch", threshold=0.3),
+        # One operation and no box compile faster.
+        unlabelled=Unlabelled(
+            "rest",
+            ratio=2,
+            consistency="fixmatch",
+            threshold=0.3,
+            strong_operations=1,
+            strong_erase=0.0,
+        ),
         epoch_steps=4,
         epochs=2,
         log_every=4,
@@ -302,15 +310,13 @@ def test_a_stopped_run_resumes_the_methods_state(
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
-    # 4 labels per digit. Seen with seeds 0 to 2, in %: 71.6, 81.9 and 77.4 alone; 85.0,
-    # 89.4 and 91.1 with FixMatch; 94.2, 96.4 and 94.2 with SoftMatch; 94.4, 94.2 and
-    # 94.2 with FreeMatch. The momentum of both is below the default of 0.999, whose
-    # averages would hardly move in this few steps.
+    # 4 labels per digit; `benchmarks/pages/results/consistency.py` has five seeds. The
+    # momenta are below the default of 0.999, which hardly moves in this few steps.
     network = Network(
         "resnet18", {"stage_sizes": (1, 1), "width": 8, "small_inputs": True}
     )
 
-    def accuracies(consistency):
+    def accuracy(consistency):
         unlabelled = Unlabelled()
         if consistency != "none":
             unlabelled = Unlabelled(
@@ -334,16 +340,8 @@ def test_unlabelled_images_beat_the_labels_alone(few, tmp_path, quiet):
             epoch_steps=600,
             log_every=600,
         )
-        return [
-            fit(
-                dataclasses.replace(config, seed=seed),
-                tmp_path / f"{consistency}{seed}",
-                console=quiet,
-            )["accuracy"]
-            for seed in range(3)
-        ]
+        return fit(config, tmp_path / consistency, console=quiet)["accuracy"]
 
-    alone = accuracies("none")
+    alone = accuracy("none")
     for consistency in ("fixmatch", "softmatch", "freematch", "adamatch"):
-        for before, after in zip(alone, accuracies(consistency), strict=True):
-            assert after > before + 0.02, consistency
+        assert accuracy(consistency) > alone + 0.05, consistency
