@@ -18,8 +18,10 @@ from tests.support.small_models import (
 )
 from train.config import Config, Input, Network, Optimization, Parallelism, Transfer
 from train.learn import forgetting
+from train.learn.adamatch import AdaMatchState, adamatch
 from train.learn.distillation import distilled, hint, kd
 from train.learn.fixmatch import fixmatch
+from train.learn.mixmatch import mixmatch
 from train.learn.objectives import OBJECTIVE
 from train.learn.semi_supervised import given_labels, self_labels, semi_supervised
 from train.learn.supervised import supervised
@@ -56,10 +58,14 @@ class State(SimpleNamespace):
         return {"params": self.params}
 
 
-def value(objective, **batch):
+def value(objective, method_state=None, **batch):
     params: Any = {"k": KERNELS, OBJECTIVE: {"old_head": {}}}
-    state = State(params=params, step=jnp.array(3), method_state=None, teacher=None)
-    loss, (_, metrics) = objective(params, state, batch, jax.random.key(0))
+    state = State(
+        params=params, step=jnp.array(3), method_state=method_state, teacher=None
+    )
+    # One program compiles faster than its operations one by one.
+    run = jax.jit(lambda key: objective(params, state, batch, key))
+    loss, (_, metrics) = run(jax.random.key(0))
     return loss, metrics
 
 
@@ -109,6 +115,59 @@ def test_fixmatch_teaches_auxiliary_heads_the_heads_predictions():
     predicted = LOGITS[0, 3:6].argmax(-1)
     expected = sum(
         weight * (entropy(logits[:3], LABELS) + entropy(logits[6:], predicted))
+        for weight, logits in zip((1, 0.3, 0.3), LOGITS, strict=True)
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def test_adamatch_teaches_auxiliary_heads_the_heads_predictions():
+    averages = AdaMatchState(jnp.full(5, 0.2), jnp.full(5, 0.2))
+    options = {"threshold": 0.0, "momentum": 1.0, "weight": 2.0, "steps": 6}
+    loss, _ = value(
+        adamatch(ThreeHeads(), **options),
+        averages,
+        image=IMAGES[:1],
+        strong=IMAGES[1:2],
+        label=LABELS[:1],
+        share=np.full((1, 2, 5), 0.5, np.float32),
+        unlabelled={"image": IMAGES[2:5], "strong": IMAGES[5:8]},
+    )
+    # After 3 of 6 steps the warm-up has ended.
+    expected = sum(
+        weight
+        * (
+            entropy(logits[:1], LABELS[:1])
+            + entropy(logits[1:2], LABELS[:1])
+            + 2 * entropy(logits[5:8], softmax(LOGITS[0, 2:5]))
+        )
+        for weight, logits in zip((1, 0.3, 0.3), LOGITS, strict=True)
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_mixmatch_teaches_auxiliary_heads_the_heads_guesses():
+    loss, _ = value(
+        mixmatch(ThreeHeads(), temperature=1.0, weight=2.0),
+        image=IMAGES[:3],
+        label=LABELS,
+        share=np.ones((3, 1), np.float32),
+        unlabelled={
+            "image": IMAGES[3:6],
+            "second": IMAGES[6:],
+            "share": np.ones((3, 2), np.float32),
+        },
+    )
+    guess = (softmax(LOGITS[0, 3:6]) + softmax(LOGITS[0, 6:])) / 2
+    expected = sum(
+        weight
+        * (
+            entropy(logits[:3], LABELS)
+            + 2 * np.mean((np.tile(guess, (2, 1)) - softmax(logits[3:])) ** 2)
+        )
         for weight, logits in zip((1, 0.3, 0.3), LOGITS, strict=True)
     )
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
