@@ -364,6 +364,11 @@ class UnevenClasses:
                 "Give one of --class-weights, --logit-adjustment and "
                 "--balanced-sampling: each alone makes up for uneven classes."
             )
+        if self.abc and self.balanced_sampling:
+            raise UserError(
+                "--abc leaves out images of frequent classes, and --balanced-sampling "
+                "draws them no more often than others: give one of them."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,3 +189,5 @@ def test_the_flag_asks_for_the_method_and_needs_fixmatch():
         Config(uneven_classes=abc)
     with pytest.raises(UserError, match="leave out --mixup"):
         Config(unlabelled=options, uneven_classes=abc, augment=Augment(mixup=0.2))
+    with pytest.raises(UserError, match="--balanced-sampling.*give one of them"):
+        UnevenClasses(abc=True, balanced_sampling=True)
