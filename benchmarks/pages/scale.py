@@ -145,13 +145,22 @@ def _versions(record: Record) -> str:
 
 _FINDINGS = """### What the compiled programs show
 
-- Memory binds ResNet-50, not operations: 256 images take 31 ms of operations and 125
-  ms of traffic. EfficientNet-B0 it binds more: 4 and 71 ms. VGG-16, whose convolutions
-  are wide and have no BatchNorm, is bound by operations: 117 and 87 ms.
-- 256 images per chip fit with room: 3.9 GB for EfficientNet-B0, 9.5 for ResNet-50 and
-  12.3 for VGG-16, of 17.2 GB.
+- The chip's memory binds every net but VGG-16, not operations: 256 images take
+  ResNet-50 31 ms of operations and 125 ms of traffic, EfficientNet-B0 4 and 71,
+  DenseNet-201 34 and 301. VGG-16, whose convolutions are wide and have no BatchNorm, is
+  bound by operations: 117 and 87 ms.
+- 256 images per chip fit, of 17.2 GB: EfficientNet-B0 takes 3.9, ResNet-50 9.5, VGG-16
+  12.3, and DenseNet-201, whose layers each read all before them, 16.2.
+- EfficientNet-B7 at 600 px has room for 32 images per chip, and EfficientNet-L2 at 475
+  px, whose state alone is 3.9 GB, takes 11.4 GB with 8, and 12.9 on several chips.
+  Both compute their stages again. At the roofline, an L2 trains on 17 images per second
+  and chip: an epoch of ImageNet takes 256 chips five minutes, and 8 chips 2 h 40 min.
+- Deformable convolutions are gathers, which move memory: 64 images take
+  `resnet50_dcn` 78 ms of traffic and 6 of operations.
 - The links do not bind: the 148 all-reduces of ResNet-50, 56 MB, take 0.5 ms of its 125
-  over 8 chips, and 0.55 over 256. A chip's program does not change with their number.
+  over 8 chips, and 0.55 over 256; the 285 MB of VGG-16's gradients 2.8 of 117, and the
+  987 MB of EfficientNet-L2's 9.8 of 482. A chip's program does not change with their
+  number.
 - A small ResNet-18 over four chips (`resnet18` in the raw results) has 52 all-reduces
   and no other collective. BatchNorm has two per layer forward, the sum of the first
   rows and the sums about their mean, and one backward; those of parallel layers are
