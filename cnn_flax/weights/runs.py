@@ -30,6 +30,7 @@ __all__ = [
     "read_record",
     "read_run",
     "restore_item",
+    "unopenable",
     "without_late_errors",
 ]
 
@@ -205,23 +206,58 @@ def restore_item(
     if not checkpoints.is_dir():
         raise WeightsError(f"The run {folder} has no checkpoint yet.")
     options = ocp.CheckpointManagerOptions(create=False)
+    damaged = {} if step is not None else unopenable(folder)
     with (
-        plainly_named(checkpoints) as path,
+        _without(checkpoints, damaged) as path,
         opened(folder, lambda: ocp.CheckpointManager(path, options=options)) as manager,
     ):
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
-        return last_whole(
+        found = last_whole(
             folder,
             manager.all_steps() if step is None else [step],
             lambda step: manager.restore(step, args=args)[item],
         )
+    later = {at: reason for at, reason in damaged.items() if at > found.step}
+    return found._replace(damaged={**found.damaged, **later})
+
+
+@contextlib.contextmanager
+def _without(checkpoints: pathlib.Path, steps: Iterable[int]) -> Iterator[pathlib.Path]:
+    """A folder with links to all checkpoints but some; without any, the folder itself.
+
+    Orbax reads the metadata of all when it opens a folder, and fails if one is damaged.
+    """
+    if not steps:
+        with plainly_named(checkpoints) as path:
+            yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="cnn-flax-") as place:
+        for path in checkpoints.absolute().iterdir():
+            if path.name not in map(str, steps):
+                link = pathlib.Path(place, path.name)
+                link.symlink_to(path, target_is_directory=path.is_dir())
+        yield pathlib.Path(place)
+
+
+def unopenable(folder: pathlib.Path) -> dict[int, str]:
+    """What is wrong with checkpoints whose metadata Orbax cannot read, by step.
+
+    Empty if there is no other checkpoint to take.
+    """
+    paths = list((folder / "checkpoints").glob(f"*/{_METADATA}"))
+    damaged = {
+        int(path.parent.name): f"its {_METADATA} is damaged"
+        for path in paths
+        if path.parent.name.isdecimal() and not _is_object(path)
+    }
+    return damaged if len(damaged) < len(paths) else {}
 
 
 def opened(folder: pathlib.Path, open_manager: Callable[[], T]) -> T:
     """Opens a run's checkpoints, of which Orbax reads the metadata at once.
 
     Raises:
-      WeightsError: if that of one is damaged; names it, and how to go on without it.
+      WeightsError: if that of all is damaged; names them.
     """
     try:
         return open_manager()
@@ -233,8 +269,7 @@ def opened(folder: pathlib.Path, open_manager: Callable[[], T]) -> T:
         ]
         which = " and ".join(named) or f"a checkpoint in {folder / 'checkpoints'}"
         raise WeightsError(
-            f"{which} cannot be read, as its {_METADATA} is damaged: {_reason(error)}. "
-            "Moved away, it leaves the checkpoint before it."
+            f"{which} cannot be read, as its {_METADATA} is damaged: {_reason(error)}."
         ) from error
 
 

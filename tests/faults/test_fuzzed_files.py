@@ -14,6 +14,7 @@ from PIL import Image
 from cnn_flax.weights import CheckpointError, WeightsError, read_checkpoint
 from cnn_flax.weights.identify import identify_weights
 from cnn_flax.weights.preprocessing import ImageError, read_image
+from cnn_flax.weights.runs import restore_item
 from tests.faults.test_checkpoints import saved, shapes, state
 from tests.faults.test_tampered_files import HEADER
 from tests.support import torch_files
@@ -243,16 +244,26 @@ def test_what_a_record_holds_does_not_break_messages(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["3", '"text"', "[" * 100_000])
-def test_metadata_of_orbax_that_is_no_object_is_named(saved, tmp_path, text):
+def test_metadata_of_orbax_that_is_no_object_leaves_the_one_before(
+    saved, tmp_path, text
+):
     run = shutil.copytree(saved, tmp_path / "run")
-    (run / "checkpoints" / "9" / "_CHECKPOINT_METADATA").write_text(text)
-    with pytest.raises(WeightsError, match="checkpoints/9 cannot be read, as its") as e:
-        with Checkpoints(run) as checkpoints:
-            checkpoints.restore(shapes())
-    one_line(e)
-    shutil.move(run / "checkpoints" / "9", tmp_path)
+    metadata = "_CHECKPOINT_METADATA"
+    (run / "checkpoints" / "9" / metadata).write_text(text)
+    found = restore_item(run, "model", state(1.0).variables)
+    assert found.step == 4 and found.damaged == {9: f"its {metadata} is damaged"}
+    assert (run / "checkpoints" / "9").exists()  # Reading changes nothing.
     with Checkpoints(run) as checkpoints:
         assert checkpoints.restore(shapes())[1] == {"step": 4}
+        assert checkpoints.damaged == found.damaged
+        place = checkpoints.set_aside()
+        assert (place / "9" / metadata).read_text() == text
+    # Without another one, it stays where it is.
+    (run / "checkpoints" / "4" / metadata).write_text(text)
+    with pytest.raises(WeightsError, match="checkpoints/4 cannot be read, as its") as e:
+        Checkpoints(run)
+    one_line(e)
+    assert (run / "checkpoints" / "4").exists()
 
 
 def test_a_meta_of_a_checkpoint_may_be_nested_without_end(saved, tmp_path):

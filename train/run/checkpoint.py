@@ -7,6 +7,7 @@ So does one whose last checkpoint was damaged later, by a disk or by hand.
 import contextlib
 import copy
 import itertools
+import json
 import shutil
 import threading
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from cnn_flax.weights.runs import (
     last_whole,
     opened,
     plainly_named,
+    unopenable,
     without_late_errors,
 )
 from train import hosts
@@ -60,22 +62,23 @@ class Checkpoints:
     def __init__(self, run: Path, *, keep: int = KEEP) -> None:
         """Opens the run's folder of checkpoints; removes saves that were cut off.
 
-        The caller holds the run's lock.
+        Checkpoints whose metadata is damaged are moved into `damaged-checkpoints`, for
+        Orbax opens no folder with one; not if all are. The caller holds the run's lock.
 
         Args:
           run: the run's folder.
           keep: number of checkpoints to keep, the last ones.
 
         Raises:
-          WeightsError: if the metadata of one is damaged.
+          WeightsError: if the metadata of all is damaged.
         """
-        self.damaged: dict[int, str] = {}
         self._run = run
         folder = run / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         # Orbax replaces the unfinished save of a step only with one of the same step.
         for unfinished in folder.glob(_UNFINISHED) if hosts.is_leader() else ():
             shutil.rmtree(unfinished, ignore_errors=True)
+        self.damaged = self._set_aside_unopenable()
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(plainly_named(folder))
             options = ocp.CheckpointManagerOptions(max_to_keep=keep)
@@ -86,6 +89,7 @@ class Checkpoints:
             self._open = stack.pop_all()
         self._hidden = contextlib.ExitStack()
         self._hidden.enter_context(without_late_errors())
+        self._has_failed = False  # A read, whose other errors may still come.
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -95,7 +99,8 @@ class Checkpoints:
             return
         if kind is None:
             self._open.close()
-            self._hidden.close()
+            if not self._has_failed:
+                self._hidden.close()
         elif (self._run / "config.json").is_file():
             self._close_after_error()
         else:  # A save into a folder that is gone may never end.
@@ -142,9 +147,10 @@ class Checkpoints:
         Raises:
           WeightsError: if there is no checkpoint, or none can be read.
         """
-        steps = self._manager.all_steps()
+        steps, self._has_failed = self._manager.all_steps(), True
         found = last_whole(self._run, steps, lambda step: self._agreed(step, shapes))
-        self.damaged = found.damaged
+        self._has_failed = bool(found.damaged)
+        self.damaged = {**self.damaged, **found.damaged}
         return found.tree
 
     def set_aside(self) -> Path:
@@ -154,15 +160,29 @@ class Checkpoints:
           The folder that they are in now.
         """
         for step in self.damaged if hosts.is_leader() else ():
+            self._move_aside(step)
+        hosts.gather("")  # No process saves before that.
+        self._manager.reload()
+        return self._run / _DAMAGED
+
+    def _set_aside_unopenable(self) -> dict[int, str]:
+        """What was wrong with the checkpoints that it moved, by step."""
+        damaged = unopenable(self._run) if hosts.is_leader() else {}
+        for step in damaged:
+            self._move_aside(step)
+        # No process opens the folder before that.
+        found = json.loads(hosts.gather(json.dumps(damaged))[0])
+        return {int(step): reason for step, reason in found.items()}
+
+    def _move_aside(self, step: int) -> None:
+        old = self._run / "checkpoints" / str(step)
+        if old.exists():  # Else it was moved when the folder was opened.
             places = itertools.count(2)
             new = self._run / _DAMAGED / str(step)
             new.parent.mkdir(exist_ok=True)
             while new.exists():
                 new = new.with_name(f"{step}-{next(places)}")
-            (self._run / "checkpoints" / str(step)).rename(new)
-        hosts.gather("")  # No process saves before that.
-        self._manager.reload()
-        return self._run / _DAMAGED
+            old.rename(new)
 
     def _agreed(self, step: int, shapes: TrainState) -> tuple[TrainState, Any]:
         """Restores a checkpoint that every process can read; raises in all, if not."""
