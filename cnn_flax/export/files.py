@@ -3,7 +3,6 @@
 import datetime
 import json
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from cnn_flax.weights.class_names import class_names
 from cnn_flax.weights.identify import IdentifiedWeights
 from cnn_flax.weights.pretrained import load_identified
 from cnn_flax.weights.variables import flatten, sizes
+from cnn_flax.whole_files import write_whole
 
 __all__ = ["FORMATS", "export_file"]
 
@@ -117,12 +117,8 @@ def _metadata(
 
 
 def _write(files: Mapping[pathlib.Path, bytes]) -> None:
-    """Writes files that appear under their names only when complete."""
-    for path, data in files.items():
-        try:
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                new = pathlib.Path(folder) / path.name
-                new.write_bytes(data)
-                new.replace(path)
-        except OSError as error:
-            raise ExportError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        write_whole(files)
+    except OSError as error:
+        path = next(iter(files))
+        raise ExportError(f"{path} cannot be written: {error.strerror}.") from error

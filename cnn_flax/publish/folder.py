@@ -18,10 +18,11 @@ from cnn_flax.publish.timm_form import TimmForm, timm_form
 from cnn_flax.weights.class_names import class_names
 from cnn_flax.weights.convert import to_dialect
 from cnn_flax.weights.identify import IdentifiedWeights
-from cnn_flax.weights.native import write
+from cnn_flax.weights.native import as_bytes
 from cnn_flax.weights.pretrained import load_identified
 from cnn_flax.weights.runs import read_record
 from cnn_flax.weights.variables import Sizes, flatten, sizes
+from cnn_flax.whole_files import write_whole
 
 __all__ = ["PublishError", "write_folder"]
 
@@ -76,11 +77,14 @@ def write_folder(
     card = model_card(weights, config, license, repository, result_of(weights))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / "model.safetensors", arrays, {"model": name, "format": "pt"})
-        (folder / "config.json").write_text(
-            json.dumps(config, indent=2) + "\n", "utf-8"
+        metadata = {"model": name, "format": "pt"}
+        write_whole(
+            {
+                folder / "model.safetensors": as_bytes(arrays, metadata),
+                folder / "config.json": f"{json.dumps(config, indent=2)}\n".encode(),
+                folder / "README.md": card.encode(),
+            }
         )
-        (folder / "README.md").write_text(card, "utf-8")
     except OSError as error:
         raise PublishError(f"{folder} cannot be written: {error.strerror}.") from error
     return config

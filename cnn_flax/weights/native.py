@@ -5,7 +5,6 @@ It works for every registered model, whether or not torch has names for it.
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +15,9 @@ from safetensors.numpy import save
 
 from cnn_flax.weights.errors import WeightsError, name_of
 from cnn_flax.weights.variables import auxiliary_paths, sizes, variable_shapes
+from cnn_flax.whole_files import write_whole
 
-__all__ = ["from_native", "is_native", "read_metadata", "write"]
+__all__ = ["as_bytes", "from_native", "is_native", "read_metadata", "write"]
 
 _COLLECTIONS = ("params/", "batch_stats/")
 
@@ -54,12 +54,13 @@ def write(
     path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Writes a safetensors file, which appears under its name only when complete."""
+    write_whole({path: as_bytes(arrays, metadata)})
+
+
+def as_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The contents of a safetensors file."""
     contiguous = {name: np.asarray(x, order="C") for name, x in arrays.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        new = pathlib.Path(folder) / path.name
-        # safetensors' own `save_file` makes files that only the user can read.
-        new.write_bytes(save(contiguous, metadata=dict(metadata)))
-        new.replace(path)
+    return save(contiguous, metadata=dict(metadata))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

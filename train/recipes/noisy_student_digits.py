@@ -2,9 +2,10 @@
 
     python -m train noisy-student noisy_student_digits
 
-The teacher and the two students gave 83.0, 84.4 and 86.4 % of the 359 held-out digits,
-in two minutes of training on 2 loaded cores of an AMD EPYC (2026-11-28, JAX 0.10.2,
-seed 0).
+Of the 359 held-out digits, the teacher recognized 87.5 % (84.7 to 90.3), the students
+89.0 % (83.6 to 92.2) and 90.1 % (85.8 to 92.8): means, lowest and highest of seeds 0 to
+2, each in half a minute to two minutes of training on 2 shared cores of an Intel Xeon
+(2026-12-01, Python 3.13, JAX 0.12.0.1).
 """
 
 from train.config import (
@@ -18,7 +19,7 @@ from train.config import (
 )
 from train.noisy_student import EACH_ROUND, NoisyStudent, Student
 
-gave = "86.4 % with 50 labels, after 83.0 %"
+gave = "85.8 to 92.8 % with 50 labels, over 3 seeds"
 
 noisy_student = NoisyStudent(
     config=Config(
