@@ -17,7 +17,10 @@ __all__ = [
     "decoupled_distillation",
     "distillation",
     "hint",
+    "standardized",
 ]
+
+_LEAST_VARIANCE = 1e-14
 
 
 def cross_entropy(
@@ -118,6 +121,7 @@ def distillation(
     labels: jax.Array | None = None,
     temperature: float = 4.0,
     alpha: float = 0.9,
+    standardize: bool = False,
 ) -> jax.Array:
     """Knowledge distillation: the teacher's loss and the labels' loss, weighted.
 
@@ -134,6 +138,7 @@ def distillation(
       labels: classes, int `[N]` in `[0, K)`, or probabilities, float `[N, K]`.
       temperature: `T`, above 0; the higher, the softer both distributions.
       alpha: weight of the teacher's loss, in [0, 1]; the labels' loss has the rest.
+      standardize: whether p and q are of standardized logits; see `standardized`.
 
     Returns:
       Scalar, in nats, float32 or wider.
@@ -150,7 +155,9 @@ def distillation(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
-    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    student, teacher = _softened(
+        student_logits, teacher_logits, temperature, standardize
+    )
     loss = temperature**2 * _divergence(teacher, student)
     if labels is None:
         return loss
@@ -165,6 +172,7 @@ def decoupled_distillation(
     temperature: float = 4.0,
     alpha: float = 1.0,
     beta: float = 8.0,
+    standardize: bool = False,
 ) -> jax.Array:
     """Distillation in two parts: on the target class, and among the other classes.
 
@@ -183,6 +191,8 @@ def decoupled_distillation(
       temperature: `T`, above 0.
       alpha: weight of TCKD, at least 0.
       beta: weight of NCKD, at least 0.
+      standardize: whether the probabilities are of standardized logits; see
+        `standardized`.
 
     Returns:
       Scalar, in nats, float32 or wider.
@@ -196,7 +206,9 @@ def decoupled_distillation(
     if student_logits.shape[-1] < 2:
         raise ValueError(f"K must be at least 2, got logits {student_logits.shape}.")
     _check_labels(student_logits, labels)
-    student, teacher = _softened(student_logits, teacher_logits, temperature)
+    student, teacher = _softened(
+        student_logits, teacher_logits, temperature, standardize
+    )
     target = labels if labels.ndim == 1 else labels.argmax(axis=1)
     student_target, student_others = _decoupled(student, target)
     teacher_target, teacher_others = _decoupled(teacher, target)
@@ -208,6 +220,34 @@ def decoupled_distillation(
         (alpha, _divergence(teacher_target, student_target)),
         (beta, _divergence(teacher_others, student_others)),
     )
+
+
+def standardized(logits: jax.Array) -> jax.Array:
+    """Logits with mean 0 and standard deviation 1 over the classes of each image.
+
+    A student that learns from standardized logits need not match the range of the
+    teacher's, which a smaller net may not reach, but their relations alone: Sun et al.
+    2024, "Logit standardization in knowledge distillation",
+    https://arxiv.org/abs/2403.01427, algorithm 1. The deviation is that of K classes;
+    the authors' program divides by K - 1. A class that is ruled out, by a logit of
+    minus infinity, is left as it is, and equal logits become 0.
+
+    Args:
+      logits: `[N, K]`, any float dtype.
+
+    Returns:
+      `[N, K]`, float32 or wider.
+    """
+    (logits,) = _wide(logits)
+    is_possible = logits > -jnp.inf
+    finite = jnp.where(is_possible, logits, 0)
+    count = jnp.maximum(is_possible.sum(axis=1, keepdims=True), 1)
+    centred = finite - finite.sum(axis=1, keepdims=True) / count
+    centred = jnp.where(is_possible, centred, 0)
+    variance = (centred**2).sum(axis=1, keepdims=True) / count
+    # Added to the variance, as the gradient of its root is infinite at 0.
+    scaled = centred * jax.lax.rsqrt(variance + _LEAST_VARIANCE)
+    return jnp.where(is_possible, scaled, -jnp.inf)
 
 
 def hint(student_features: jax.Array, teacher_features: jax.Array) -> jax.Array:
@@ -251,12 +291,14 @@ def _weighted_sum(*terms: tuple[float, jax.Array]) -> jax.Array:
 
 
 def _softened(
-    student: jax.Array, teacher: jax.Array, temperature: float
+    student: jax.Array, teacher: jax.Array, temperature: float, standardize: bool
 ) -> tuple[jax.Array, jax.Array]:
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
     _check_shapes("logits", student, teacher)
     student, teacher = _wide(student, teacher)
+    if standardize:
+        student, teacher = standardized(student), standardized(teacher)
     return student / temperature, teacher / temperature
 
 

@@ -99,6 +99,54 @@ def test_distillation_by_hand(labels, temperature):
     np.testing.assert_allclose(single, expected, rtol=1e-5)
 
 
+def _standardized(rows):
+    """Algorithm 1 of Sun et al. 2024, in a loop."""
+    out = []
+    for row in rows:
+        mean = sum(row) / len(row)
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in row) / len(row))
+        out.append([(x - mean) / deviation for x in row])
+    return np.array(out)
+
+
+def test_standardized_distillation_is_that_of_a_loop_of_its_equations():
+    student, teacher = np.array(LOGITS, float), np.array(TEACHER, float)
+    p, q = (_softmax(_standardized(x) / 2) for x in (teacher, student))
+    expected = 4 * np.mean([sum(p[n] * np.log(p[n] / q[n])) for n in range(6)])
+    with jax.enable_x64():
+        args = jnp.array(student), jnp.array(teacher)
+        np.testing.assert_allclose(
+            losses.standardized(args[0]), _standardized(student), rtol=1e-12
+        )
+        found = losses.distillation(*args, temperature=2, standardize=True)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        same = losses.decoupled_distillation(
+            *args, LABELS, temperature=2, standardize=True
+        )
+        plain = losses.decoupled_distillation(
+            *map(losses.standardized, args), LABELS, temperature=2
+        )
+    np.testing.assert_array_equal(same, plain)
+    # Neither the range nor the offset of a net's logits counts.
+    shifted = losses.distillation(5 * LOGITS - 3, TEACHER, standardize=True)
+    unshifted = losses.distillation(LOGITS, TEACHER, standardize=True)
+    np.testing.assert_allclose(shifted, unshifted, rtol=1e-5)
+
+
+def test_equal_logits_and_classes_that_are_ruled_out_are_standardized():
+    equal = jnp.array([[3.0, 3.0, 3.0], [1.0, -jnp.inf, 3.0]])
+    found = losses.standardized(equal)
+    np.testing.assert_allclose(found[0], 0, atol=1e-6)
+    np.testing.assert_allclose(found[1], [-1, -jnp.inf, 1], rtol=1e-6)
+
+    def loss(student):
+        return losses.distillation(student, equal, standardize=True)
+
+    for student in (equal, jnp.ones((2, 3)), jnp.array([[0.0, 1.0, 2.0]] * 2)):
+        value, slope = jax.value_and_grad(loss)(student)
+        assert jnp.isfinite(value) and jnp.isfinite(slope).all()
+
+
 def test_without_labels_alpha_scales_nothing():
     alone = losses.distillation(LOGITS, TEACHER, alpha=0.3)
     np.testing.assert_array_equal(alone, losses.distillation(LOGITS, TEACHER))

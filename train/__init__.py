@@ -10,11 +10,11 @@ A run is a `Config`, and a sweep is a loop:
         result = train.fit(changed, f"runs/rate_{rate}")
         print(rate, result.figures["accuracy"])
 
-`advise` recommends how to start from weights, `fit` trains, `evaluate`, `predict` and
-`pseudo_label` use a run, and `self_train` runs a Noisy Student. Each returns a
-`Result`: its figures, the paths of what was written, and plots, which a notebook shows.
-What cannot be done raises `UserError`, whose message names fields as the command line
-does: `learning_rate` is `--learning-rate`.
+`advise` recommends how to start from weights, `fit` trains, `evaluate`, `calibrate`,
+`predict` and `pseudo_label` use a run, and `self_train` runs a Noisy Student. Each
+returns a `Result`: its figures, the paths of what was written, and plots, which a
+notebook shows. What cannot be done raises `UserError`, whose message names fields as
+the command line does: `learning_rate` is `--learning-rate`.
 
 Importing this package imports nothing else; each name is loaded when it is first used.
 """
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from train import recipes
     from train.api.advising import AdviseResult, advise
+    from train.api.calibration import CalibrateResult, calibrate
     from train.api.evaluation import EvaluateResult, evaluate
     from train.api.labelling import PseudoLabelResult, pseudo_label
     from train.api.prediction import PredictResult, predict
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdviseResult",
+    "CalibrateResult",
     "Config",
     "EvaluateResult",
     "FitResult",
@@ -50,6 +52,7 @@ __all__ = [
     "Student",
     "UserError",
     "advise",
+    "calibrate",
     "evaluate",
     "fit",
     "predict",
@@ -62,6 +65,7 @@ __all__ = [
 
 _HOMES = {
     "AdviseResult": "api.advising",
+    "CalibrateResult": "api.calibration",
     "Config": "config",
     "EvaluateResult": "api.evaluation",
     "FitResult": "api.training",
@@ -73,6 +77,7 @@ _HOMES = {
     "Student": "noisy_student",
     "UserError": "errors",
     "advise": "api.advising",
+    "calibrate": "api.calibration",
     "evaluate": "api.evaluation",
     "fit": "api.training",
     "predict": "api.prediction",

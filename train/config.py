@@ -418,6 +418,9 @@ class Distillation:
     decoupled from the others (dkd), or, with the labels, its features (hint)."""
     temperature: float = 4.0
     """Divides the logits of teacher and student before the softmax."""
+    logit_standardize: bool = False
+    """With kd and dkd: give the logits of teacher and student mean 0 and deviation 1
+    over the classes first, so that the student need not match the teacher's range."""
     alpha: float = 0.9
     """With kd: weight of the teacher's loss; that of the labels is 1 - alpha."""
     dkd_alpha: float = 1.0

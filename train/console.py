@@ -5,15 +5,18 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
 __all__ = [
+    "FigureRow",
     "class_line",
     "duration",
     "escape_what_cannot_be_encoded",
     "figure_rows",
+    "interval_text",
     "literal",
     "percent",
     "printable",
@@ -97,8 +100,32 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def figure_rows(figures: Mapping[str, float], classes: int) -> list[tuple[str, str]]:
-    """An evaluation's figures as rows of a table: names and formatted values.
+def interval_text(name: str, interval: tuple[float, float] | None) -> str:
+    """An interval of a figure, such as `91.2 to 93.8`, in the figure's unit."""
+    if interval is None:
+        return ""
+    low, high = interval
+    if name.endswith("loss"):
+        return f"{low:.4f} to {high:.4f}"
+    return f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+class FigureRow(NamedTuple):
+    """A figure of an evaluation, for people.
+
+    Attributes:
+      name: its name in `figures`.
+      title: what it is.
+      value: formatted.
+    """
+
+    name: str
+    title: str
+    value: str
+
+
+def figure_rows(figures: Mapping[str, float], classes: int) -> list[FigureRow]:
+    """An evaluation's figures as rows of a table, the main one first.
 
     Args:
       figures: `accuracy`, `top5_accuracy` and `loss`; and `balanced_accuracy`, which
@@ -106,16 +133,16 @@ def figure_rows(figures: Mapping[str, float], classes: int) -> list[tuple[str, s
         `accuracy` and `mean_average_precision`.
       classes: number of classes; with five or fewer, there is no top-5 accuracy.
     """
+    titles = {"accuracy": "accuracy"}
     if "mean_average_precision" in figures:
-        return [
-            ("mean average precision", percent(figures["mean_average_precision"])),
-            ("all classes right", percent(figures["accuracy"])),
-            ("loss", f"{figures['loss']:.4f}"),
-        ]
-    rows = [("accuracy", percent(figures["accuracy"]))]
-    if classes > 5:
-        rows.append(("top-5 accuracy", percent(figures["top5_accuracy"])))
-    balanced = percent(figures.get("balanced_accuracy", figures["accuracy"]))
-    if balanced != rows[0][1]:
-        rows.append(("balanced accuracy", balanced))
-    return [*rows, ("loss", f"{figures['loss']:.4f}")]
+        titles = {
+            "mean_average_precision": "mean average precision",
+            "accuracy": "all classes right",
+        }
+    elif classes > 5:
+        titles["top5_accuracy"] = "top-5 accuracy"
+    balanced = figures.get("balanced_accuracy", figures["accuracy"])
+    if percent(balanced) != percent(figures["accuracy"]):
+        titles["balanced_accuracy"] = "balanced accuracy"
+    rows = [FigureRow(k, title, percent(figures[k])) for k, title in titles.items()]
+    return [*rows, FigureRow("loss", "loss", f"{figures['loss']:.4f}")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from train.api.result import Result
-from train.console import figure_rows, literal, percent, say
+from train.console import (
+    FigureRow,
+    figure_rows,
+    interval_text,
+    literal,
+    percent,
+    say,
+)
 from train.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,11 +43,14 @@ class EvaluateResult(Result):
     Attributes:
       evaluation: label, prediction, confidence, rank and loss of each image, or label,
         probability and loss.
+      intervals: 95 % intervals of these figures, what the choice of images leaves open;
+        see `train.run.bootstrap.intervals`.
       source: the images: `source.read(index)` is one, `uint8 [h, w, C]`.
     """
 
     evaluation: AnyEvaluation
     source: Source
+    intervals: Mapping[str, tuple[float, float]]
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -49,7 +59,9 @@ class EvaluateResult(Result):
 
     def table(self) -> Table:
         """Figures over all images, then accuracy or average precision per class."""
-        return evaluation_table(self.title, self.evaluation, self.class_names)
+        return evaluation_table(
+            self.title, self.evaluation, self.class_names, self.intervals
+        )
 
     def plots(self) -> dict[str, Figure]:
         """`confusion_matrix`, and `worst_images`, those with the largest loss.
@@ -78,6 +90,8 @@ def evaluate(
     batch_size: int | None = None,
     ema: bool = False,
     old_head: bool = False,
+    calibrated: bool = False,
+    tta: Literal["none", "flip", "crops5", "policy"] = "none",
     max_pixels: int = 0,
     max_unpacked_bytes: int = 0,
     quiet: bool = False,
@@ -95,6 +109,11 @@ def evaluate(
       ema: whether to evaluate the moving average of a run's weights.
       old_head: whether to evaluate the old head of a run with `transfer="lwf"`, on
         images of the old task.
+      calibrated: whether to divide a run's logits by the temperature that
+        `train.calibrate` fitted.
+      tta: test-time augmentation: the mean probabilities of the image and its mirror
+        image (`flip`), of five windows of a larger one (`crops5`), or of eight draws of
+        the run's augmentation (`policy`).
       max_pixels: allow images of up to this many pixels, if that is more than Pillow's
         limit.
       max_unpacked_bytes: allow the arrays of a compressed npz or idx file to have up to
@@ -120,9 +139,16 @@ def evaluate(
         if weights:
             raise UserError(f"{run} has its own weights: leave out --weights.")
         return _result(
-            f"{run} (EMA)" if ema else str(run),
+            f"{run}{' (EMA)' * ema}{' (calibrated)' * calibrated}",
             *evaluate_run(
-                run, data, split, batch_size=batch_size, ema=ema, old_head=old_head
+                run,
+                data,
+                split,
+                batch_size=batch_size,
+                ema=ema,
+                old_head=old_head,
+                calibrated=calibrated,
+                tta=tta,
             ),
         )
     if not weights and name not in cnn_flax.list_models():
@@ -133,6 +159,8 @@ def evaluate(
         raise UserError(f"Give the images to evaluate {name} on: --data SOURCE")
     if ema:
         raise UserError(f"--ema needs a run; {name} is a model.")
+    if calibrated:
+        raise UserError(f"--calibrated needs a run; {name} is a model.")
     if old_head:
         raise UserError(f"--old-head needs a run; {name} is a model.")
     prepared = identify_weights(name, weights).preparation
@@ -144,6 +172,7 @@ def evaluate(
         weights=weights,
         split=split or "test",
         batch_size=batch_size or 64,
+        tta=tta,
     )
     return _result(name, *found)
 
@@ -154,12 +183,18 @@ def _result(what: str, evaluation: AnyEvaluation, source: Source) -> EvaluateRes
         "calibration_error": evaluation.calibration_error(),
         "images": len(evaluation.label),
     }
+    from train.run.bootstrap import intervals
+
     title = f"{what} on images of {source.spec}"
-    return EvaluateResult(title, figures, {}, evaluation, source)
+    ranges = intervals(evaluation)
+    return EvaluateResult(title, figures, {}, evaluation, source, ranges)
 
 
 def evaluation_table(
-    title: str, evaluation: AnyEvaluation, class_names: Sequence[str]
+    title: str,
+    evaluation: AnyEvaluation,
+    class_names: Sequence[str],
+    intervals: Mapping[str, tuple[float, float]],
 ) -> Table:
     """Figures over all images, then the accuracy or average precision per class.
 
@@ -167,20 +202,29 @@ def evaluation_table(
       title: names the model and the images.
       evaluation: the evaluation.
       class_names: K names.
+      intervals: 95 % intervals of the figures, by their names.
     """
     classes = len(class_names)
     table = Table(
-        "", "", "images", title=literal(title, "table.title"), title_justify="left"
+        "",
+        "",
+        "95 % interval",
+        "images",
+        title=literal(title, "table.title"),
+        title_justify="left",
     )
     images = f"{len(evaluation.label):,}"
-    for name, value in figure_rows(evaluation.figures(), classes):
-        table.add_row(name, value, images)
     error = percent(evaluation.calibration_error())
-    table.add_row("calibration error", error, images)
+    for row in (
+        *figure_rows(evaluation.figures(), classes),
+        FigureRow("calibration_error", "calibration error", error),
+    ):
+        interval = interval_text(row.name, intervals.get(row.name))
+        table.add_row(row.title, row.value, interval, images)
     table.add_section()
     counts, shares = _by_class(evaluation, classes)
     for name, share, count in zip(class_names, shares, counts, strict=True):
-        table.add_row(literal(name), percent(share) if count else "", f"{count:,}")
+        table.add_row(literal(name), percent(share) if count else "", "", f"{count:,}")
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from rich.table import Table
@@ -93,17 +93,21 @@ def predict(
     images: Path | str | Sequence[Path | str],
     *,
     ema: bool = False,
+    tta: Literal["none", "flip", "crops5", "policy"] = "none",
     max_pixels: int = 0,
     skip_unreadable: bool = False,
     advance: Callable[[], None] | None = None,
 ) -> PredictResult:
     """Classifies images with a run's last checkpoint: `python -m train predict`.
 
+    If that was calibrated (`train.calibrate`), its temperature is used.
+
     Args:
       run: the run's folder.
       images: an image file of any size, a folder with images, a pattern such as
         `photos/*.jpg`, or several of these.
       ema: whether to use the moving average of the weights.
+      tta: test-time augmentation, as in `evaluate`.
       max_pixels: allow images of up to this many pixels, if that is more than Pillow's
         limit.
       skip_unreadable: whether to go on after a file that cannot be read as an image,
@@ -127,6 +131,7 @@ def predict(
         run,
         paths,
         ema=ema,
+        tta=tta,
         unreadable=errors.append if skip_unreadable else None,
         advance=advance,
     )

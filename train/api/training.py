@@ -127,7 +127,7 @@ def result_table(run: Path, result: Mapping[str, Any]) -> Table:
       result: the contents of its `result.json`.
     """
     table = Table("", Column(literal(run)), title="Result", title_justify="left")
-    for name, value in figure_rows(result, result["classes"]):
+    for _, name, value in figure_rows(result, result["classes"]):
         table.add_row(name, value)
     if "ema_accuracy" in result:
         table.add_row("accuracy of the EMA", percent(result["ema_accuracy"]))

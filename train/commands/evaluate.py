@@ -34,6 +34,12 @@ class Evaluate:
     old_head: bool = False
     """Evaluate the head of the old task, of a run with --transfer lwf; --data gives
     images of that task."""
+    calibrated: bool = False
+    """Divide the logits by the temperature that `calibrate` fitted."""
+    tta: Literal["none", "flip", "crops5", "policy"] = "none"
+    """Test-time augmentation: the mean probabilities of the image and its mirror image
+    (flip), of five windows of a larger one (crops5), or of eight draws of the run's
+    augmentation (policy)."""
     report: Path | None = None
     """Write a report of the evaluation, one HTML page, to this file. A run that is
     evaluated as it was trained has it in its folder anyway, as report.html."""
@@ -56,6 +62,8 @@ class Evaluate:
             batch_size=self.batch_size,
             ema=self.ema,
             old_head=self.old_head,
+            calibrated=self.calibrated,
+            tta=self.tta,
             max_pixels=self.max_pixels,
             max_unpacked_bytes=self.max_unpacked_bytes,
         )
@@ -69,13 +77,22 @@ class Evaluate:
         from train.run.reporting import report_run, write_report
 
         run, found = Path(self.what), (result.evaluation, result.source)
-        is_as_trained = not (self.data or self.split or self.ema or self.old_head)
+        is_as_trained = self.tta == "none" and not (
+            self.data or self.split or self.ema or self.old_head or self.calibrated
+        )
         if run.exists() and (self.report or is_as_trained):
             note = "The moving average of its weights was evaluated." * self.ema
             note += "The head of its old task was evaluated." * self.old_head
+            note += "Its logits were divided by its temperature." * self.calibrated
+            note += self._tta_note()
             options: Any = {"path": self.report, "split": self.split, "note": note}
             report_run(run, load_record(run), *found, console, **options)
         elif self.report:
             note = f"Weights: {self.weights or 'the first published ones'}."
+            note += self._tta_note()
             report = Report(*found, self.split or "test", self.what, note=note)
             write_report(report, self.report, console)
+
+    def _tta_note(self) -> str:
+        is_plain = self.tta == "none"
+        return "" if is_plain else f" Test-time augmentation: {self.tta}."

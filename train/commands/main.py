@@ -5,6 +5,7 @@ python -m train RECIPE [--out DIR] [..]   run a recipe, or resume the run in DIR
 python -m train RECIPE --help             its flags; --help-all: all of them
 python -m train evaluate DIR [--data ..]  evaluate a run
 python -m train evaluate MODEL --data ..  evaluate published weights, or a file
+python -m train calibrate DIR             fit its probabilities' temperature
 python -m train compare DIR DIR ..        show several runs on one page
 python -m train predict DIR IMAGE ..      classify images with a run
 python -m train pseudo-label DIR --data ..

@@ -5,6 +5,7 @@ from functools import partial
 
 from train import recipes
 from train.commands.advise import Advise
+from train.commands.calibrate import Calibrate
 from train.commands.compare import Compare
 from train.commands.evaluate import Evaluate
 from train.commands.noisy_student import noisy_student_command
@@ -21,6 +22,7 @@ __all__ = ["named_command"]
 
 _COMMANDS = {
     "advise": Advise,
+    "calibrate": Calibrate,
     "compare": Compare,
     "evaluate": Evaluate,
     "predict": Predict,

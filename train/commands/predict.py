@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -32,6 +32,8 @@ class Predict:
     """Print comma-separated values instead of a table."""
     ema: bool = False
     """Use the moving average of the weights of a run with --ema-decay."""
+    tta: Literal["none", "flip", "crops5", "policy"] = "none"
+    """Test-time augmentation, as in evaluate: flip, crops5 or policy."""
     max_pixels: int = 0
     """Allow images of up to this many pixels, if that is more than Pillow's limit."""
 
@@ -57,6 +59,7 @@ class Predict:
                 self.run,
                 images,
                 ema=self.ema,
+                tta=self.tta,
                 max_pixels=self.max_pixels,
                 skip_unreadable=True,
                 advance=advance,

@@ -72,10 +72,20 @@ def make_method(setup: Setup) -> Method:
     features, init_params = (), None
     match options.distillation:
         case "kd":
-            loss = kd(options.temperature, options.alpha, label_loss)
+            loss = kd(
+                options.temperature,
+                options.alpha,
+                label_loss,
+                standardize=options.logit_standardize,
+            )
         case "dkd":
             weights = (options.dkd_alpha, options.dkd_beta)
-            loss = dkd(options.temperature, *weights, label_loss)
+            loss = dkd(
+                options.temperature,
+                *weights,
+                label_loss,
+                standardize=options.logit_standardize,
+            )
         case "hint":
             loss = hint(options.hint_at, options.hint_weight, label_loss)
             features = (options.hint_at,)
@@ -179,7 +189,11 @@ def distilled(
 
 
 def kd(
-    temperature: float, alpha: float, label_loss: LabelLoss = losses.cross_entropy
+    temperature: float,
+    alpha: float,
+    label_loss: LabelLoss = losses.cross_entropy,
+    *,
+    standardize: bool = False,
 ) -> DistillationLoss:
     """`losses.distillation` from softened logits, and cross entropy with the labels.
 
@@ -188,11 +202,13 @@ def kd(
       alpha: weight of the distillation, in [0, 1]; that of the cross entropy is 1 -
         alpha. Without labels the distillation has weight 1.
       label_loss: loss of the labels, a function of logits and labels.
+      standardize: whether the logits are standardized before they are softened.
     """
+    soften = {"temperature": temperature, "standardize": standardize}
 
     def loss(student, teacher, labels, own):
         logits = student["logits"]
-        soft = losses.distillation(logits, teacher["logits"], temperature=temperature)
+        soft = losses.distillation(logits, teacher["logits"], **soften)
         if labels is None:
             return soft
         hard = label_loss(logits, labels)
@@ -206,6 +222,8 @@ def dkd(
     alpha: float,
     beta: float,
     label_loss: LabelLoss = losses.cross_entropy,
+    *,
+    standardize: bool = False,
 ) -> DistillationLoss:
     """`losses.decoupled_distillation`, and cross entropy with the labels.
 
@@ -216,15 +234,17 @@ def dkd(
       alpha: weight of the loss between the target class and all others.
       beta: weight of the loss among the other classes.
       label_loss: loss of the labels, a function of logits and labels.
+      standardize: whether the logits are standardized before they are softened.
     """
+    soften = {"temperature": temperature, "standardize": standardize}
 
     def loss(student, teacher, labels, own):
         logits, targets = student["logits"], teacher["logits"]
         if labels is None:
-            return losses.distillation(logits, targets, temperature=temperature)
+            return losses.distillation(logits, targets, **soften)
         hard = label_loss(logits, labels)
         return hard + losses.decoupled_distillation(
-            logits, targets, labels, temperature, alpha, beta
+            logits, targets, labels, alpha=alpha, beta=beta, **soften
         )
 
     return loss

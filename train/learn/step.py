@@ -22,6 +22,7 @@ from train.learn.objectives import OBJECTIVE, Objective, check_metrics
 __all__ = [
     "TrainState",
     "create_state",
+    "evaluated",
     "make_eval_step",
     "make_predict_step",
     "make_train_step",
@@ -266,6 +267,7 @@ def make_eval_step(
     *,
     whole: bool = False,
     multi_label: bool = False,
+    temperature: float = 1.0,
 ) -> Callable[[Any, Batch], Metrics]:
     """Builds the evaluation step.
 
@@ -274,6 +276,7 @@ def make_eval_step(
       prepare: normalises a batch of pixels.
       whole: whether to compute the batch in one piece even if parts are faster.
       multi_label: whether images have several classes each.
+      temperature: divides the logits, where images have one class each.
 
     Returns:
       A pure function of the model's variables and a batch of `image`, `label` and
@@ -287,22 +290,27 @@ def make_eval_step(
     """
     if multi_label:
         return _multi_label_step(_logits(model, prepare, whole))
-    predict = make_predict_step(model, prepare, whole=whole)
+    predict = _logits(model, prepare, whole)
 
     def step(variables, batch):
-        log_probs = predict(variables, batch["image"])
-        true = jnp.take_along_axis(log_probs, batch["label"][:, None], axis=1)
-        return {
-            "label": batch["label"],
-            "mask": batch["mask"],
-            "loss": -true[:, 0],
-            "prediction": log_probs.argmax(-1),
-            "confidence": jnp.exp(log_probs.max(-1)),
-            # Written so that NaN is never among the top five.
-            "rank": jnp.sum(~(log_probs <= true), axis=-1),
-        }
+        logits = predict(variables, batch["image"])
+        return evaluated(jax.nn.log_softmax(logits / temperature), batch)
 
     return step
+
+
+def evaluated(log_probs: jax.Array, batch: Batch) -> Metrics:
+    """The values per image of `make_eval_step`, from log probabilities `[N, K]`."""
+    true = jnp.take_along_axis(log_probs, batch["label"][:, None], axis=1)
+    return {
+        "label": batch["label"],
+        "mask": batch["mask"],
+        "loss": -true[:, 0],
+        "prediction": log_probs.argmax(-1),
+        "confidence": jnp.exp(log_probs.max(-1)),
+        # Written so that NaN is never among the top five.
+        "rank": jnp.sum(~(log_probs <= true), axis=-1),
+    }
 
 
 def _multi_label_step(

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from cnn_flax.installing import install_command
-from train.console import figure_rows, percent, program_name
+from train.console import (
+    FigureRow,
+    figure_rows,
+    interval_text,
+    percent,
+    program_name,
+)
 from train.data import Source
+from train.run.bootstrap import intervals
 from train.run.evaluation import AnyEvaluation, Evaluation
 from train.run.multi_label import MultiLabelEvaluation
 from train.run.page import chart, document, duration_text, escape, section, tiles
@@ -64,9 +71,9 @@ def report_page(report: Report, failed: Callable[[str], None]) -> str:
     """
     evaluation, source = report.evaluation, report.source
     images = f"{len(evaluation.label):,} {report.split} images"
-    name, value = _figures(report)[0]
-    what = "" if name == "accuracy" else f" {name}"
-    title = f"{report.model} on {source.spec}: {value}{what} of {images}"
+    main = _figures(report)[0]
+    what = "" if main.name == "accuracy" else f" {main.title}"
+    title = f"{report.model} on {source.spec}: {main.value}{what} of {images}"
     has_charts = importlib.util.find_spec("matplotlib") is not None
     introduction = _introduction(report)
     if not has_charts:
@@ -148,8 +155,13 @@ def _introduction(report: Report) -> str:
 
 def _result(report: Report) -> str:
     evaluation, result = report.evaluation, report.result or {}
-    shown = [(value, name) for name, value in _figures(report)]
-    shown.append((percent(evaluation.calibration_error()), "calibration error"))
+    ranges = intervals(evaluation)
+    shown = [
+        (row.value, _with_interval(row.title, row.name, ranges))
+        for row in _figures(report)
+    ]
+    error = _with_interval("calibration error", "calibration_error", ranges)
+    shown.append((percent(evaluation.calibration_error()), error))
     if "ema_accuracy" in result:
         shown.append((percent(result["ema_accuracy"]), "accuracy of the EMA"))
     shown.append((f"{len(evaluation.label):,}", f"{report.split} images"))
@@ -165,13 +177,18 @@ def _result(report: Report) -> str:
     return section("Result", tiles(shown))
 
 
-def _figures(report: Report) -> list[tuple[str, str]]:
-    """Names and formatted values of the evaluation's figures, the main one first."""
+def _figures(report: Report) -> list[FigureRow]:
     figures, classes = report.evaluation.figures(), len(report.source.class_names)
-    return [
-        (f"{name} (nats)" if name == "loss" else name, value)
-        for name, value in figure_rows(figures, classes)
-    ]
+    rows = figure_rows(figures, classes)
+    return [*rows[:-1], rows[-1]._replace(title="loss (nats)")]
+
+
+def _with_interval(
+    title: str, name: str, ranges: Mapping[str, tuple[float, float]]
+) -> str:
+    """A figure's title with the range that the choice of images leaves open."""
+    interval = interval_text(name, ranges.get(name))
+    return f"{title}, {interval}" if interval else title
 
 
 def _curves(report: Report) -> str:

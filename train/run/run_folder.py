@@ -63,7 +63,7 @@ _OPTIONAL = dict.fromkeys(
 
 # What is written under the lock of a run, or of a Noisy Student, next to caches.
 _OWN = (
-    *("config.json", "metrics.jsonl", "result.json"),
+    *("config.json", "metrics.jsonl", "result.json", "temperature.json"),
     *("noisy_student.json", "labelling_times.json", "report.json"),
 )
 

@@ -13,6 +13,7 @@ from cnn_flax import cli as library
 from train import recipes
 from train.commands import main as programs
 from train.commands.advise import Advise
+from train.commands.calibrate import Calibrate
 from train.commands.compare import Compare
 from train.commands.evaluate import Evaluate
 from train.commands.noisy_student import RunNoisyStudent
@@ -29,7 +30,7 @@ _DEFAULT = re.compile(
     r"\s*\((default: [^()]*(?:\([^()]*\))?[^()]*|required)\)\s*$", re.S
 )
 _LONG = 24  # Characters of a flag's value that still fit in its column.
-_COMMANDS = (Evaluate, Predict, Compare, PseudoLabel, Advise, SearchScaling)
+_COMMANDS = (Evaluate, Calibrate, Predict, Compare, PseudoLabel, Advise, SearchScaling)
 
 
 def library_page() -> str:

@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch):
     evaluation = Evaluation(four, four % 2, four % 2, four / 4, four * 0, four / 10)
     images = np.zeros((4, 5, 5, 1), np.uint8)
     source = array_source("npz:a", images, four % 2, ("cat", "dog"), "{}".format)
-    result = EvaluateResult("title", {}, {}, evaluation, source)
+    result = EvaluateResult("title", {}, {}, evaluation, source, {})
     monkeypatch.setattr(
         "train.commands.evaluate.evaluate", lambda *arguments, **options: result
     )

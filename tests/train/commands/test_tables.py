@@ -54,14 +54,16 @@ def test_a_result_shows_every_figure():
 
 
 def test_an_evaluation_shows_each_class():
-    text = shown(evaluation_table("title", FOUR, ["cat", "dog", "[emu]"]))
-    rows = [line.split("│")[1:4] for line in text.splitlines() if "│" in line]
+    ranges = {"accuracy": (0.25, 1.0), "loss": (0.5, 1.25)}
+    text = shown(evaluation_table("title", FOUR, ["cat", "dog", "[emu]"], ranges))
+    rows = [line.split("│")[1:5] for line in text.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in row] for row in rows]
-    assert ["accuracy", "75.00 %", "4"] in cells
-    assert ["calibration error", "25.00 %", "4"] in cells
-    assert ["cat", "66.67 %", "3"] in cells
-    assert ["dog", "100.00 %", "1"] in cells
-    assert ["[emu]", "", "0"] in cells
+    assert ["accuracy", "75.00 %", "25.00 to 100.00", "4"] in cells
+    assert [cell for cell in cells if cell[0] == "loss"][0][2] == "0.5000 to 1.2500"
+    assert ["calibration error", "25.00 %", "", "4"] in cells
+    assert ["cat", "66.67 %", "", "3"] in cells
+    assert ["dog", "100.00 %", "", "1"] in cells
+    assert ["[emu]", "", "", "0"] in cells
 
 
 def test_a_comparison_has_one_row_per_run():

@@ -112,6 +112,10 @@ SMOOTHED = partial(losses.cross_entropy, label_smoothing=0.1)
         ),
         (kd(T, 0.7), lambda s, t, y: losses.distillation(s, t, y, T, 0.7)),
         (
+            kd(T, 0.7, standardize=True),
+            lambda s, t, y: losses.distillation(s, t, y, T, 0.7, standardize=True),
+        ),
+        (
             dkd(T, 0.5, 2.0, SMOOTHED),
             lambda s, t, y: (
                 losses.decoupled_distillation(s, t, y, T, 0.5, 2.0)
@@ -119,7 +123,7 @@ SMOOTHED = partial(losses.cross_entropy, label_smoothing=0.1)
             ),
         ),
     ],
-    ids=["kd, smoothed", "kd", "dkd"],
+    ids=["kd, smoothed", "kd", "kd, standardized", "dkd"],
 )
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_the_teachers_logits_are_learned_with_the_librarys_losses(

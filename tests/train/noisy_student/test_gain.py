@@ -9,8 +9,8 @@ from train.config import Augment
 from train.noisy_student.run import run
 from train.recipes import noisy_student_digits
 
-# Lowest and highest accuracy of seeds 0 to 2, as the recipe states them. Another machine
-# rounds otherwise, and another version of JAX may draw other numbers.
+# Lowest and highest accuracy of seeds 0 to 2, as the recipe states them. Another
+# machine rounds otherwise, and another version of JAX may draw other numbers.
 SEEN = ((84.7, 90.3), (83.6, 92.2), (85.8, 92.8))
 OTHER_MACHINES = 4.0  # Points.
 
@@ -38,6 +38,7 @@ def test_the_last_round_beats_the_first(tmp_path, quiet):
     assert last > first
 
 
+@pytest.mark.long
 def test_the_recipe_gives_what_it_states(tmp_path, quiet):
     text = " ".join(str(noisy_student_digits.__doc__).split())
     for low, high in SEEN:
