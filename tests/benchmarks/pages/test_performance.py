@@ -49,13 +49,13 @@ def test_a_device_has_a_section_and_a_benchmark_a_table(tmp_path):
     text = page(tmp_path, pictures)
     goals = [line for line in text.splitlines() if line.startswith("## Goals: ")]
     assert [line.removeprefix("## Goals: ") for line in goals] == [
-        "1 x cpu, p, 2 cores",
-        "1 x cpu, q, 2 cores",
-        "1 x cpu, q, 2 cores, with glibc.malloc.hugetlb=1",
-        "1 x g, p, 2 cores",
+        "1 x cpu, p, 2 cores, JAX 0.1",
+        "1 x cpu, q, 2 cores, JAX 0.1",
+        "1 x cpu, q, 2 cores, JAX 0.1, with glibc.malloc.hugetlb=1",
+        "1 x g, p, 2 cores, JAX 0.1",
     ]
-    assert text.index("\n## 1 x cpu, p, 2 cores\n") < text.index("\n## 1 x g, p")
-    assert "\n## 1 x cpu, q, 2 cores, with glibc.malloc.hugetlb=1\n" in text
+    assert text.index("\n## 1 x cpu, p, 2 cores, JAX 0.1\n") < text.index("\n## 1 x g, p")
+    assert "\n## 1 x cpu, q, 2 cores, JAX 0.1, with glibc.malloc.hugetlb=1\n" in text
     assert text.count("### `compile`") == 4
     assert "| resnet50 | cold | 4,000.00 | 10% | 3.00 |" in text
     assert "|  | warm | 2,000.00 | 10% | 1.00 |" in text
