@@ -198,10 +198,9 @@ On the CPUs, the following comes from `jax.profiler.trace` around two steps of
   its pooling); now they are computed once. Tried and slower: Winograd's F(2, 3), nine
   products, im2col, space-to-depth in the stem, and XLA's flags for the CPU.
 - **JAX 0.12** has caught up with part of what `layers/cpu` does by hand: plain Flax is
-  1.11 times slower in ResNet-50's inference, where it was 1.36 times on the same kind of
-  machine, and as fast in DenseNet-121's. torch.compile, which fuses norms and
-  activations into convolutions as XLA's library does not, is 1.23 times as fast as ours
-  in ResNet-50's.
+  1.11 times slower in ResNet-50's inference, where it was 1.36 times on the same kind
+  of machine, and as fast in DenseNet-121's. torch.compile is 1.23 times as fast as ours
+  in ResNet-50's, and slower in the other two.
 - **Inference**: the activations of 16 images do not fit in the caches, and their memory
   is taken from the system again too; those of four images at a time (`ours in parts`)
   stay in the caches. The Xeon was measured without `ours in parts`. DenseNet's norms
