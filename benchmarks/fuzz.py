@@ -6,7 +6,8 @@ time, in which an audit hook watches for what only code from a file would do. An
 is "read", "refused" by an exception that its reader documents, in one line, or a fault.
 
 Input i of a reader and a seed is always the same bytes, with the same versions of
-Pillow and of the compressors. Inputs are not guided by coverage, as atheris would.
+Pillow and of the compressors. They are not guided by coverage, as those of
+`python -m benchmarks.fuzzing.guided READER` are.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,10 @@ Pixels = np.ndarray | Image.Image
 _OVERSAMPLING = 3
 
 
+# What ends a line, for `str.splitlines`.
+_BREAKS = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+
 class DecodeError(UserError):
     """An image that cannot be read.
 
@@ -60,7 +65,8 @@ class DecodeError(UserError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        shown = name.replace("\n", "\\n")  # Files may have such names.
+        # Files may have such names.
+        shown = _BREAKS.sub(lambda found: repr(found[0])[1:-1], name)
         super().__init__(f"{shown} cannot be read as an image: {reason}")
         self.name = name
         self.reason = reason

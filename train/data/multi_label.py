@@ -161,7 +161,8 @@ def _splits(
     if None in found:
         wrong = rows[found.index(None)]
         raise SourceError(
-            f"{spec}: the split of {wrong[0]} is {wrong[column]!r}; it must be one of "
+            f"{spec}: the split of {name_of(wrong[0])} is {name_of(wrong[column])}; it "
+            "must be one of "
             f"{', '.join(SPLIT_NAMES)}"
         )
     return np.asarray(found)
@@ -192,7 +193,8 @@ def _one_each(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     names = [row[column].strip() for row in rows]
     if "" in names:
-        raise SourceError(f"{spec}: {rows[names.index('')][0]} has no label")
+        image = name_of(rows[names.index("")][0])
+        raise SourceError(f"{spec}: {image} has no label")
     classes, labels = np.unique(names, return_inverse=True)
     return tuple(classes.tolist()), labels.astype(np.int32)
 
@@ -210,8 +212,8 @@ def _columns(
             value = number.get(row[i].strip())
             if value is None:
                 raise SourceError(
-                    f"{spec}: {name_of(header[i])} of {row[0]} is {row[i]!r}; it must "
-                    f"be 0 or 1. {_FORMS.capitalize()}"
+                    f"{spec}: {name_of(header[i])} of {name_of(row[0])} is "
+                    f"{name_of(row[i])}; it must be 0 or 1. {_FORMS.capitalize()}"
                 )
             targets[k, j] = value
     return tuple(header[i] for i in columns), targets

@@ -403,3 +403,9 @@ def test_channels_that_cannot_be_converted_are_refused():
         UserError, match="images have 4 channels, but the model takes 3"
     ):
         to_channels(np.zeros((2, 2, 4), np.uint8), 3)
+
+
+def test_a_name_that_breaks_lines_makes_one_line():
+    name = "".join(map(chr, (0x0A, 0x0B, 0x0C, 0x0D, 0x1C, 0x85, 0x2028, 0x2029)))
+    message = str(DecodeError(f"ä{name}.png", "it is empty"))
+    assert message.splitlines() == [message] and message.startswith("ä\\n\\x0b")
