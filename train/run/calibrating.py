@@ -67,7 +67,8 @@ def calibrate_run(
     loaded = load_run(run)
     if is_multi_label(loaded.record):
         raise UserError(f"{run} has learned several classes per image, not one.")
-    if split != "val" and data is None:
+    own = loaded.config.input.data
+    if split != "val" and data in (None, own):
         raise UserError(
             f"--split {split}: the temperature is fitted on held-out images that the "
             "model is not judged by: the split val, which --val-share 0.1 holds out in "

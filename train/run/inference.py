@@ -227,14 +227,18 @@ def predict_images(
     class_names = record["class_names"]
     probabilities = np.full((len(paths), len(class_names)), np.nan, np.float32)
     model, variables = fold_batch_norm(loaded.model, loaded.variables)
+    facts: dict[str, Any] = {}
     if tta == "none":
         prepare, several = pixel_inputs(record), is_multi_label(record)
         predict = make_predict_step(model, prepare, multi_label=several)
     elif is_multi_label(record):
         raise UserError("--tta is for runs that have learned one class per image.")
     else:
-        predict = mean_log_probs(model, _run_views(loaded, tta))
-    step = jit_step(predict, _identity_of_run("prediction", loaded, tta))
+        # Of each view before the mean, as `evaluate` does.
+        of_views, temperature = temperature or 1.0, None
+        facts["temperature"] = of_views
+        predict = mean_log_probs(model, _run_views(loaded, tta), of_views)
+    step = jit_step(predict, _identity_of_run("prediction", loaded, tta, **facts))
     size = loaded_size(tta, size)
     # One at a time: one compilation and little memory for any number of files.
     for i, path in enumerate(paths):

@@ -95,6 +95,10 @@ def test_a_calibrated_run_predicts_and_evaluates_with_its_temperature(
     calibrated = train.predict(run, image).probabilities
     expected = np.exp(scaled(np.log(plain), temperature))
     np.testing.assert_allclose(calibrated, expected, rtol=1e-4)
+    # Views are divided by it one by one, in both.
+    mean = train.predict(run, image, tta="flip").probabilities[0]
+    several, _ = evaluate_run(run, split="test", calibrated=True, tta="flip")
+    np.testing.assert_allclose(mean.max(), several.confidence[0], rtol=1e-4)
     # Without the flag, an evaluation is that of the run's result.
     figures = evaluate_run(run)[0].figures()
     np.testing.assert_allclose(figures["loss"], read_result(run)["loss"], rtol=1e-5)
@@ -104,8 +108,9 @@ def test_a_calibrated_run_predicts_and_evaluates_with_its_temperature(
 
 @pytest.mark.slow
 def test_images_that_the_run_is_judged_by_are_refused(run):
-    with pytest.raises(UserError, match="--split test: .* held-out images"):
-        calibrate_run(run, None, "test")
+    for data in (None, "digits"):
+        with pytest.raises(UserError, match="--split test: .* held-out images"):
+            calibrate_run(run, data, "test")
 
 
 @pytest.mark.parametrize("text", ["[]", '{"temperature": -1.0, "step": 3}', "{"])
