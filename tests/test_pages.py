@@ -19,6 +19,7 @@ from benchmarks.pages.goals import CPU
 from cnn_flax import cli
 from tests.support.pages import PAGES, ROOT, blocks, commands
 from train.commands.advise import Advise
+from train.commands.calibrate import Calibrate
 from train.commands.compare import Compare
 from train.commands.evaluate import Evaluate
 from train.commands.main import main as run_programs
@@ -37,7 +38,7 @@ WITH_PYTHON = [
 ]
 WITH_COMMANDS = [page for page in PAGES if next(commands(page), None)]
 FORMS = (
-    *(Advise, Compare, Evaluate, Plan, Predict, PseudoLabel, Run),
+    *(Advise, Calibrate, Compare, Evaluate, Plan, Predict, PseudoLabel, Run),
     *(RunNoisyStudent, SearchScaling),
 )
 # A tiny net on few images, appended to the commands of a page that are run.
